@@ -1,0 +1,34 @@
+"""A model and its test split to scores, tables and figures: ``python -m stages.evaluate RUN``."""
+
+from pathlib import Path
+
+from sequences import params, store
+from stages import command, tracking
+
+
+def main(name: str) -> None:
+    """Score results/<name>/model.keras on the test split; write all of it beside the model."""
+    values = params.load()
+    run = params.entry(values, "runs", name)
+    domain = params.entry(run, "domain")
+    scores = params.module(domain, "scores")
+    score = params.bind(scores.score, params.entry(values, "scores", domain))
+    results = Path("results", name)
+    params.module(domain, params.entry(run, "model"))  # registers the layers that the model needs
+    model = store.read_model(results / "model.keras")
+    data = params.module(domain, "examples").load(Path("data", params.entry(run, "data")))
+    scored = score(model, data, values["seed"])
+    store.write_json(results / "metrics.json", scored.metrics)
+    store.write_json(results / "speed.json", scored.speed)
+    store.write_arrays(results / "predictions.npz", scored.arrays)
+    with store.atomic_folder(results / "tables") as folder:
+        for title, table in scored.tables.items():
+            store.write_table(folder / f"{title}.csv", table)
+    with store.atomic_folder(results / "figures") as folder:
+        for title, figure in scored.figures.items():
+            store.write_figure(folder / f"{title}.png", figure)
+    tracking.mirror("evaluate", name)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,20 @@
+"""Raw bytes to a TFDS data set, split and cleaned: ``python -m stages.prepare DATA``."""
+
+from pathlib import Path
+
+from sequences import params, store
+from stages import command, tracking
+
+
+def main(name: str) -> None:
+    """Prepare data/raw/<name> into data/<name>, by the data set's block of params.yaml."""
+    data = params.entry(params.load(), "data", name)
+    examples = params.module(params.entry(data, "domain"), "examples")
+    prepare = params.bind(examples.prepare, params.entry(data, "prepare"))
+    with store.atomic_folder(Path("data", name)) as folder:
+        prepare(Path("data", "raw", name), folder)
+    tracking.mirror("prepare", name)
+
+
+if __name__ == "__main__":
+    command(main)

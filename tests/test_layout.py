@@ -1,0 +1,131 @@
+"""The graph and the layers hold: DVC never serves a stale result, and imports go one way."""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from sequences import params
+
+ROOT = Path(__file__).parent.parent
+
+# Tracking writes to MLflow alone, never to an out: an edit of it makes no result stale.
+WITHOUT_EFFECT = {"stages/tracking.py"}
+
+
+@cache
+def imports(file: str) -> frozenset[str]:
+    """The first-party files that ``file`` imports, anywhere in it."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            assert node.module is not None
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    candidates = [name.replace(".", "/") for name in names]
+    found = [f for c in candidates for f in (f"{c}.py", f"{c}/__init__.py")]
+    first_party = ("sequences/", "stages/", "flows/")
+    return frozenset(f for f in found if f.startswith(first_party) and (ROOT / f).is_file())
+
+
+def reached(files: set[str]) -> set[str]:
+    """All first-party files that run when ``files`` do; empty ``__init__.py`` do nothing."""
+    done: set[str] = set()
+    while files:
+        done |= files
+        files = {f for file in files for f in imports(file)} - done - WITHOUT_EFFECT
+    return {f for f in done if (ROOT / f).stat().st_size}
+
+
+def code(*path: str) -> str:
+    """The file of the module that params.yaml names by ``path``."""
+    file = params.module(*path).__file__
+    assert file is not None
+    return Path(file).relative_to(ROOT).as_posix()
+
+
+def entry_points(stage: str, key: str, values: dict[str, Any]) -> set[str]:
+    """The files that a stage starts from: its own, and those that it finds by name."""
+    files = {f"stages/{stage}.py"}
+    if stage in ("fetch", "prepare"):
+        face = {"fetch": "sources", "prepare": "examples"}[stage]
+        files |= {code(values["data"][key]["domain"], face)}
+    elif stage in ("train", "evaluate"):
+        run = values["runs"][key]
+        files |= {code(run["domain"], "examples"), code(run["domain"], run["model"])}
+        if stage == "evaluate":
+            files |= {code(run["domain"], "scores")}
+    return files
+
+
+def graph(file: str = "params.yaml") -> dict[str, set[str]]:
+    """Each stage of dvc.yaml with its dependencies, its templates resolved for ``file``."""
+    values = params.load(ROOT / file)
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    resolved = {}
+    for name, stage in stages.items():
+        if "foreach" not in stage:
+            resolved[name] = set(stage["deps"])
+            continue
+        table = stage["foreach"].strip("${}")
+        for key, item in values[table].items():
+            deps = [d.replace("${key}", key) for d in stage["do"]["deps"]]
+            for field in ("domain", "model", "data"):
+                deps = [d.replace(f"${{item.{field}}}", str(item.get(field))) for d in deps]
+            resolved[f"{name}@{key}"] = set(deps)
+    return resolved
+
+
+STAGES = graph()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_code_that_a_stage_runs_is_what_it_depends_on(stage: str) -> None:
+    name, _, key = stage.partition("@")
+    runs = reached(entry_points(name, key, params.load(ROOT / "params.yaml")))
+    deps = {d for d in STAGES[stage] if d.startswith(("sequences", "stages"))}
+    covered = {f for f in runs if any(Path(f).is_relative_to(d) for d in deps)}
+    assert runs - covered == set(), "runs, but is no dependency"
+    idle = {d for d in deps if not any(Path(f).is_relative_to(d) for f in runs)}
+    assert idle == set(), "is a dependency, but never runs"
+
+
+@pytest.mark.parametrize("file", sorted(p.name for p in ROOT.glob("params*.yaml")))
+def test_every_file_that_the_graph_names_is_there(file: str) -> None:
+    for stage, deps in graph(file).items():
+        for dep in deps:
+            if dep.startswith(("sequences", "stages")):
+                assert (ROOT / dep).exists(), f"{file}: {stage}: {dep}"
+
+
+FORBIDDEN = {
+    "sequences": {"mlflow", "dvc", "prefect", "stages", "flows"},
+    "stages": {"dvc", "prefect", "flows"},
+    "flows": {"keras", "tensorflow", "dvc"},
+}
+
+
+@pytest.mark.parametrize(
+    "file", [p for top in FORBIDDEN for p in sorted((ROOT / top).rglob("*.py"))], ids=str
+)
+def test_imports_go_one_way(file: Path) -> None:
+    top = file.relative_to(ROOT).parts[0]
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    packages = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            packages |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            packages |= {node.module.split(".")[0]}
+    forbidden = set(FORBIDDEN[top])
+    if file.relative_to(ROOT).as_posix() != "stages/tracking.py":
+        forbidden |= {"mlflow"} if top == "stages" else set()
+    if file.name in ("scores.py", "metrics.py", "figures.py") or "examples" in file.parts:
+        forbidden |= {"keras"}
+    assert packages & forbidden == set()
