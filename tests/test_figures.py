@@ -1,0 +1,190 @@
+"""Figures: the same bytes for the same data, legible at 345 classes, no style left behind."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from sequences import figures, metrics, store
+
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3],
+        "loss": [2.0, 1.0, 0.5],
+        "accuracy": [0.3, 0.6, 0.8],
+        "validation_loss": [2.1, 1.2, 1.3],
+        "validation_accuracy": [0.25, 0.5, 0.45],
+        "learning_rate": [1e-3, 1e-3, 5e-4],
+        "gradient_norm": [1.0, 1.0, 1.0],
+    }
+)
+RUNS = pd.DataFrame(
+    {
+        "run": ["one", "two", "three"],
+        "score": [0.7, 0.9, 0.8],
+        "low": [0.68, 0.88, 0.79],
+        "high": [0.73, 0.93, 0.82],
+        "inference_ms": [0.2, 5.0, 40.0],
+        "parameters": [10_000, 2_000_000, 300_000],
+    }
+)
+PROGRESS = pd.DataFrame(
+    {"share": [0.25, 1.0], "top1": [0.3, 0.9], "low": [0.25, 0.88], "high": [0.35, 0.92]}
+)
+STROKES = np.array([[10, 10, 0], [90, 0, 1], [-50, 5, 0], [0, 60, 1]], np.int16)
+IMAGE = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
+
+
+def counts(classes: int, wrong: float = 0.3) -> np.ndarray:
+    random = np.random.default_rng(classes)
+    truth = random.integers(classes, size=20 * classes)
+    slip = random.random(len(truth)) < wrong
+    return metrics.confusion(truth, np.where(slip, (truth * 7 + 3) % classes, truth), classes)
+
+
+def names(classes: int) -> list[str]:
+    return [f"a rather long name {number}" for number in range(classes)]
+
+
+def each(classes: int) -> pd.DataFrame:
+    return pd.DataFrame({"class": names(classes), **metrics.per_class(counts(classes))})
+
+
+def calibration() -> Figure:
+    confidence = np.linspace(0.3, 1, 200)
+    table = metrics.reliability(confidence, np.arange(200) % 3 > 0, 10)
+    return figures.calibration(table, metrics.calibration_error(table))
+
+
+DRAWN: dict[str, Callable[[], Figure]] = {
+    "learning": lambda: figures.learning_curves(HISTORY, 2),
+    "confusion": lambda: figures.confusion(counts(24), names(24)),
+    "confusion_large": lambda: figures.confusion(counts(345), names(345)),
+    "per_class": lambda: figures.per_class(each(24)),
+    "per_class_large": lambda: figures.per_class(each(345)),
+    "calibration": calibration,
+    "progress": lambda: figures.progress(PROGRESS, 100),
+    "gallery": lambda: figures.gallery([STROKES] * 8, ["a\nas b\n99%"] * 8, "mistakes"),
+    "comparison": lambda: figures.comparison(RUNS, "top-1"),
+    "tradeoff": lambda: figures.tradeoff(RUNS, "top-1"),
+}
+
+
+@cache
+def drawn(name: str) -> Figure:
+    """Each figure once, for tests that only look at it."""
+    return DRAWN[name]()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_same_data_give_the_same_bytes_whatever_style_others_have_set(
+    name: str, tmp_path: Path
+) -> None:
+    store.write_figure(tmp_path / "one.png", drawn(name))
+    before: dict[Any, Any] = {"font.size": 23.0, "axes.facecolor": "red", "xtick.labelsize": 4.0}
+    with mpl.rc_context(before):
+        figure = DRAWN[name]()
+        assert {key: mpl.rcParams[key] for key in before} == before
+    store.write_figure(tmp_path / "two.png", figure)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_text_is_inside_large_enough_and_apart_from_the_others(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure, texts = drawn(name), []
+    draw = Text.draw
+
+    def record(text: Text, renderer: Any) -> None:
+        if text.get_text() and text.get_visible():
+            texts.append(text)
+        draw(text, renderer)
+
+    monkeypatch.setattr(Text, "draw", record)
+    figure.draw_without_rendering()
+    assert figure.get_figwidth() == figures.WIDTH
+    assert len(texts) > 5
+    assert min(float(text.get_fontsize()) for text in texts) >= 7.5
+    x0, y0, x1, y1 = np.array([text.get_window_extent().extents for text in texts]).T
+    assert x0.min() > -2
+    assert y0.min() > -2
+    assert x1.max() < figure.bbox.x1 + 2
+    assert y1.max() < figure.bbox.y1 + 2
+    across = np.minimum(x1, x1[:, None]) - np.maximum(x0, x0[:, None])
+    along = np.minimum(y1, y1[:, None]) - np.maximum(y0, y0[:, None])
+    for one, other in np.argwhere(np.triu((across > 1) & (along > 1), 1)):
+        raise AssertionError(f"{texts[one]} and {texts[other]} overlap")
+
+
+def test_a_large_confusion_matrix_shows_the_worst_pairs_first_and_counts_everything() -> None:
+    matrix = 10 * np.eye(345, dtype=int)
+    matrix[7, 300], matrix[300, 7], matrix[12, 5] = 9, 2, 4
+    figure = figures.confusion(matrix, names(345))
+    top, bottom = figure.axes
+    labels = [label.get_text() for label in bottom.get_yticklabels()]
+    assert labels[0] == "a rather long name 7 taken for a rather long name 300"
+    assert labels[1] == "a rather long name 12 taken for a rather long name 5"
+    assert "9 of 19  (other way 2 of 12)" in {text.get_text() for text in bottom.texts}
+    shown = top.images[0].get_array()
+    assert shown is not None
+    np.testing.assert_allclose(np.asarray(shown).sum(axis=1), 1)
+    assert [label.get_text()[19:] for label in top.get_yticklabels()] == ["5", "7", "12", "300"]
+    assert "100% of all 15" in bottom.get_title(loc="left")
+
+
+@pytest.mark.parametrize("classes", [2, 24, 345])
+def test_a_model_without_mistakes_and_classes_without_examples_can_be_drawn(classes: int) -> None:
+    matrix = np.diag(np.arange(classes))
+    figures.confusion(matrix, names(classes))
+    figures.per_class(pd.DataFrame({"class": names(classes), **metrics.per_class(matrix)}))
+    figures.gallery([], [], "No mistakes")
+
+
+def test_the_epoch_that_was_kept_is_marked_where_it_was() -> None:
+    figure = figures.learning_curves(HISTORY, 2)
+    loss, accuracy, rate = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "Loss, validation 1.2 at epoch 2",
+        "Accuracy, validation 0.5 at epoch 2",
+        "Learning rate",
+    ]
+    stars = [np.asarray(axes.lines[-1].get_xydata()).tolist() for axes in (loss, accuracy)]
+    assert stars == [[[2, 1.2]], [[2, 0.5]]]
+    np.testing.assert_array_equal(rate.lines[0].get_ydata(), HISTORY["learning_rate"])
+
+
+def test_one_epoch_without_a_learning_rate_to_speak_of_can_be_drawn() -> None:
+    figures.learning_curves(HISTORY.head(1).assign(learning_rate=0.0), 1)
+    figures.learning_curves(HISTORY.drop(columns="learning_rate"), None)
+
+
+def test_a_history_without_validation_is_an_error_that_names_its_columns() -> None:
+    with pytest.raises(ValueError, match="validation_ partner among epoch, loss"):
+        figures.learning_curves(HISTORY[["epoch", "loss"]], None)
+
+
+def test_a_drawing_is_drawn_stroke_by_stroke_and_an_image_as_pixels() -> None:
+    figure = figures.gallery([STROKES, IMAGE], ["one", "two"], "both")
+    drawing: Any = figure.axes[0].collections[0]
+    segments = drawing.get_segments()
+    assert [segment.tolist() for segment in segments] == [
+        [[10, 10], [100, 10]],
+        [[50, 15], [50, 75]],
+    ]
+    low, high = figure.axes[0].get_ylim()
+    assert low > high  # y points down, as it was drawn
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), IMAGE[..., 0])
+
+
+def test_runs_are_listed_best_first_with_their_intervals() -> None:
+    axes = figures.comparison(RUNS, "top-1").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["two", "three", "one"]
+    assert axes.texts[0].get_text() == "0.900  [0.880, 0.930]"
