@@ -1,0 +1,160 @@
+"""A file server on 127.0.0.1 for tests: honours Range and If-Range, counts, and can misbehave."""
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+BLOCK = 16 << 10
+
+
+@dataclass
+class Site:
+    """What the server has, how it behaves (may be changed while it runs) and what it has seen."""
+
+    files: Mapping[str, bytes] | Path
+    """Path without the leading slash -> content, or a folder."""
+    url: str = ""
+    ranges: bool = True
+    """False: answers every request with the whole file and 200."""
+    validators: bool = True
+    """False: sends no ETag."""
+    conditional: bool = True
+    """False: If-Range is not looked at."""
+    lengths: bool = True
+    """False: sends no Content-Length, so that the end of the body is the end of the connection."""
+    unavailable: int = 0
+    """The next so many GETs of each file get a 503."""
+    drop_after: int | None = None
+    """Connections are dropped after so many bytes of a body, though its length is announced."""
+    drops: int | None = None
+    """How often they are dropped, in all; None: always."""
+    pause: float = 0.0
+    """Seconds between two blocks of a body."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Path without the leading slash -> where it redirects to."""
+    sent: int = 0
+    """Bytes of bodies sent so far."""
+    gets: list[tuple[str, str]] = field(default_factory=list)
+    """Path and Range of every GET."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self, path: str) -> bytes | None:
+        if isinstance(self.files, Path):
+            found = self.files / path
+            return found.read_bytes() if found.is_file() else None
+        return self.files.get(path)
+
+    def drop(self) -> bool:
+        with self.lock:
+            if self.drop_after is None or self.drops == 0:
+                return False
+            self.drops = None if self.drops is None else self.drops - 1
+            return True
+
+
+@contextlib.contextmanager
+def serve(files: Mapping[str, bytes] | Path) -> Iterator[Site]:
+    """Serve ``files`` until the block ends."""
+    site = Site(files)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            path = unquote(urlsplit(self.path).path).lstrip("/")
+            asked = self.headers.get("Range", "")
+            if body:
+                with site.lock:
+                    site.gets.append((path, asked))
+                    earlier = sum(seen == path for seen, _ in site.gets) - 1
+                if earlier < site.unavailable:
+                    return self.reply(503, b"", {})
+            if path in site.moved:
+                return self.reply(302, b"", {"Location": site.moved[path]})
+            content = site.read(path)
+            if content is None:
+                return self.reply(404, b"not here", {}, body)
+            etag = f'"{sha256(content).hexdigest()[:16]}"'
+            headers = {"ETag": etag} if site.validators else {}
+            span = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
+            same = not site.conditional or self.headers.get("If-Range", etag) == etag
+            if not (site.ranges and span and same):
+                return self.reply(200, content, headers, body)
+            start, stop = int(span[1]), min(int(span[2] or len(content)) + 1, len(content))
+            if start >= len(content):
+                return self.reply(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+            return self.reply(206, content[start:stop], headers, body)
+
+        def reply(
+            self, status: int, content: bytes, headers: dict[str, str], body: bool = True
+        ) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if site.lengths:
+                self.send_header("Content-Length", str(len(content)))
+            else:
+                self.close_connection = True
+            self.end_headers()
+            if not body:
+                return
+            stop = len(content)
+            if status in {200, 206} and site.drop_after is not None and site.drop():
+                stop = min(site.drop_after, stop)
+                self.close_connection = True
+            with contextlib.suppress(ConnectionError):  # the client has read enough
+                for start in range(0, stop, BLOCK):
+                    block = content[start : min(start + BLOCK, stop)]
+                    self.wfile.write(block)
+                    with site.lock:
+                        site.sent += len(block)
+                    time.sleep(site.pause)
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def get_request(self) -> tuple[socket.socket, object]:
+            connection, address = super().get_request()
+            # Little is under way, so that `sent` is about what the client has taken.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BLOCK)
+            return connection, address
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # a client that goes away is part of the tests
+
+    server = Server(("127.0.0.1", 0), Handler)
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def closed_port() -> int:
+    """A port of 127.0.0.1 on which nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
