@@ -92,7 +92,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read an ``.npz`` of plain arrays; pickled ones are refused."""
-    with np.load(path, allow_pickle=False) as archive:
+    # Opened here, as np.load leaves a torn file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
@@ -119,7 +120,7 @@ def write_model(path: Path, model: "keras.Model") -> None:
 def write_figure(path: Path, figure: "Figure") -> None:
     """Write a matplotlib figure as PNG, without the version that matplotlib would sign it with."""
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi="figure", metadata={"Software": None})
 
 
 def read_model(path: Path) -> "keras.Model":

@@ -2,22 +2,30 @@
 
 from pathlib import Path
 
-from sequences import params, store
-from stages import command, tracking
+import pandas as pd
+
+from sequences import figures, params, store
+from stages import command, start_tensorflow, tracking
 
 
 def main(name: str) -> None:
     """Score results/<name>/model.keras on the test split; write all of it beside the model."""
     values = params.load()
     run = params.entry(values, "runs", name)
-    domain = params.entry(run, "domain")
+    domain, results = params.entry(run, "domain"), Path("results", name)
     scores = params.module(domain, "scores")
     score = params.bind(scores.score, params.entry(values, "scores", domain))
-    results = Path("results", name)
-    params.module(domain, params.entry(run, "model"))  # registers the layers that the model needs
+    start_tensorflow()
+    from sequences import training
+
+    params.module(domain, params.entry(run, "model"))  # registers the model's layers
     model = store.read_model(results / "model.keras")
     data = params.module(domain, "examples").load(Path("data", params.entry(run, "data")))
     scored = score(model, data, values["seed"])
+    history = pd.read_csv(results / "history.csv")
+    if monitor := run["fit"].get("monitor"):  # else nothing was learned
+        best = training.best_epoch(history.to_dict("records"), monitor)
+        scored.figures["learning_curves"] = figures.learning_curves(history, best)
     store.write_json(results / "metrics.json", scored.metrics)
     store.write_json(results / "speed.json", scored.speed)
     store.write_arrays(results / "predictions.npz", scored.arrays)

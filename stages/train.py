@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from sequences import params, store
-from stages import command, tracking
+from stages import command, start_tensorflow, tracking
 
 
 def main(name: str) -> None:
@@ -13,27 +15,26 @@ def main(name: str) -> None:
     data and its code are the same: the checkpoint's folder is named by their digest.
     """
     values = params.load()
-    run = params.entry(values, "runs", name)
+    run, seed = params.entry(values, "runs", name), values["seed"]
     domain, folder = params.entry(run, "domain"), Path("data", params.entry(run, "data"))
+    start_tensorflow()
+    from sequences import layers, training
+
     model_file = params.module(domain, params.entry(run, "model"))
     build = params.bind(model_file.build, params.entry(run, "build"))
     fit = params.bind(model_file.fit, params.entry(run, "fit"))
-    from sequences import training  # after the parameters are known to be right: 4 s
-
     machine = params.bind(training.machine, params.entry(values, "machine"))
-    code = [training.__file__, model_file.__file__]
-    key = store.digest(values["machine"], values["seed"], run, folder / "manifest.json")
-    key = store.digest(key, *(Path(file) for file in code if file))
-    checkpoints = Path("scratch", "train", name, key[:12])
+    code = [Path(str(file.__file__)) for file in (layers, training, model_file)]
+    key = store.digest(run, seed, values["machine"], folder / "manifest.json", *code)
+    checkpoints = Path("scratch", "train", name, key)
     data = params.module(domain, "examples").load(folder)
     results = Path("results", name)
-    with tracking.live(name, values) as record, machine(values["seed"]):
+    with tracking.live(name) as record, machine(seed):
         model = build(data)
-        history = fit(model, data, checkpoints, values["seed"], record)
+        history = fit(model, data, checkpoints, seed, record)
         store.write_model(results / "model.keras", model)
-        store.write_table(results / "history.csv", history)
-    tracking.mirror("train", name)
-    store.remove(checkpoints)
+        store.write_table(results / "history.csv", pd.DataFrame(history))
+    store.remove(checkpoints.parent)
 
 
 if __name__ == "__main__":
