@@ -1,0 +1,50 @@
+"""Strided 1D convolutions with batch normalisation, then stacked LSTMs on the shortened sequence.
+
+The common reader of drawings that swaps points for fewer, richer steps: each stride of s shortens
+the sequence, its mask too, by s. Batch normalisation: Ioffe and Szegedy 2015, arXiv 1502.03167.
+Input (batch, point, 3), padded with zeroes; output (batch, class), probabilities.
+"""
+
+from typing import Any
+
+import keras
+
+from sequences.layers import LSTM, MaskedConv1D, points
+from sequences.training import fit
+from sequences.units import Fraction, Kernel, Layers, Stride, Units
+
+__all__ = ["build", "fit"]
+
+
+def build(
+    data: Any,
+    *,
+    filters: list[Units],
+    kernels: list[Kernel],
+    strides: list[Stride],
+    units: Units,
+    layers: Layers,
+    dropout: Fraction,
+) -> keras.Model:
+    """The model.
+
+    Args:
+        data: what the model reads: kind (strokes), classes.
+        filters: width of each convolution.
+        kernels: extent of each convolution, in points of its input.
+        strides: step of each convolution, in points of its input.
+        units: width of an LSTM.
+        layers: number of LSTMs; the last gives its final state.
+        dropout: share dropped after the convolutions and after each LSTM.
+    """
+    given, x = points(data)
+    for width, kernel, stride in zip(filters, kernels, strides, strict=True):
+        x = MaskedConv1D(width, kernel, strides=stride, use_bias=False)(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.ReLU()(x)
+    x = keras.layers.Dropout(dropout)(x)
+    for depth in range(layers):
+        x = LSTM(units, return_sequences=depth < layers - 1)(x)
+        x = keras.layers.Dropout(dropout)(x)
+    x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
+    return keras.Model(given, x)
