@@ -1,0 +1,72 @@
+"""Peak memory of preparing and reading a million drawings: flat, whatever their number.
+
+    python -m bench.memory FOLDER [--drawings 1000000]
+
+FOLDER holds simplified ndjson files, repeated as in bench.ingest. A tenth, a half and all of the
+drawings are each prepared, and read for an epoch, by a process of its own.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.ingest import SETTINGS, multiply
+from sequences.sketches import doodles
+
+
+def measure(raw: Path, folder: Path) -> None:
+    """Prepare, read an epoch, and print the peaks as JSON."""
+    start = time.perf_counter()
+    doodles.prepare(raw, folder, **SETTINGS, workers=2)
+    prepared = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    import tensorflow  # noqa: F401 (its import is not part of an epoch's time)
+
+    start_reading = time.perf_counter()
+    data = doodles.load(folder)
+    rows = sum(len(y) for _, y in data.batches("train", batch=128, seed=0, epoch=0))
+    assert rows == data.size("train")
+    sizes = {
+        "drawings": sum(data.size(split) for split in ("train", "validation", "test")),
+        "prepare_mib": peak,
+        "prepare_seconds": round(prepared - start, 1),
+        "epoch_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "epoch_drawings_a_second": round(rows / (time.perf_counter() - start_reading)),
+    }
+    print(json.dumps(sizes))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--drawings", type=int, default=1_000_000)
+    parser.add_argument("--prepared", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.prepared:
+        measure(arguments.folder, arguments.prepared)
+        return
+    for share in (0.1, 0.5, 1.0):
+        with tempfile.TemporaryDirectory() as place:
+            raw, folder = Path(place, "raw"), Path(place, "data")
+            raw.mkdir()
+            folder.mkdir()
+            size = multiply(arguments.folder, raw, int(arguments.drawings * share))
+            command = [sys.executable, "-m", "bench.memory", str(raw), "--prepared", str(folder)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            print(f"{found['drawings']:,} drawings, {size / 1e6:,.0f} MB of ndjson:", flush=True)
+            print(
+                f"  prepare {found['prepare_mib']:,} MiB at most, {found['prepare_seconds']} s; "
+                f"with an epoch {found['epoch_mib']:,} MiB, "
+                f"{found['epoch_drawings_a_second']:,} drawings/s",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Every entry of ``runs``, shrunk by the types of its parameters, through all verbs."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sequences import params, store
+from tests.tiny import shrunk_run
+
+ROOT = Path(__file__).parent.parent
+SEED = 20170428
+MACHINE = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
+FILES = sorted(ROOT.glob("params*.yaml"))
+RUNS = [(f.name, name) for f in FILES for name in params.load(f)["runs"]]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of embedded drawings: four categories, as prepare leaves it."""
+    folder = tmp_path_factory.mktemp("sketches")
+    values = params.load(ROOT / "params.yaml")["data"]["sketches"]
+    for name in ("raw", "scratch", "data"):
+        (folder / name).mkdir()
+    block = {**values["fetch"]["doodles"], "per_class": 40}
+    block["categories"] = ["circle", "fish", "house", "clock"]
+    sources = params.module("sketches", "sources")
+    params.bind(sources.doodles, block)(folder / "raw", folder / "scratch", SEED)
+    examples = params.module("sketches", "examples")
+    params.bind(examples.prepare, values["prepare"])(folder / "raw", folder / "data")
+    return folder / "data"
+
+
+class Run:
+    """A run's verbs on the small data, each training from scratch."""
+
+    def __init__(self, file: str, name: str, data: Any, folder: Path) -> None:
+        self.values = params.load(ROOT / file)
+        self.entry = shrunk_run(self.values["runs"][name])
+        self.module = params.module(self.entry["domain"], self.entry["model"])
+        self.data, self.folder = data, folder
+
+    def build(self) -> Any:
+        return params.bind(self.module.build, self.entry["build"])(self.data)
+
+    def trained(self, **changes: Any) -> tuple[Any, list[dict[str, float]]]:
+        from sequences import training
+
+        block = {**self.entry["fit"]}
+        block.update({key: value for key, value in changes.items() if key in block})
+        fit: Callable[..., Any] = params.bind(self.module.fit, block)
+        with params.bind(training.machine, MACHINE)(SEED):
+            model = self.build()
+            checkpoints = self.folder / f"checkpoints{len(list(self.folder.iterdir()))}"
+            history = fit(model, self.data, checkpoints, SEED, lambda record: None)
+        return model, history
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=lambda run: f"{run[0]}:{run[1]}")
+def run(
+    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    file, name = request.param
+    entry = params.load(ROOT / file)["runs"][name]
+    data = params.module(entry["domain"], "examples").load(prepared)
+    return Run(file, name, data, tmp_path_factory.mktemp("run"))
+
+
+def batch(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    x, y = next(iter(run.data.batches("train", batch=8, seed=SEED, epoch=0)))
+    return x.numpy(), y.numpy()
+
+
+def test_a_run_keeps_the_contract(run: Run, tmp_path: Path) -> None:
+    model, history = run.trained()
+    again, _ = run.trained()
+
+    for one, two in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two, err_msg="same seed, other weights")
+
+    assert history, "no epoch was recorded"
+    assert all(math.isfinite(value) for record in history for value in record.values())
+
+    x, _ = batch(run)
+    expected = np.asarray(model(x, training=False))
+    assert expected.shape == (len(x), len(run.data.classes))
+    np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-5, err_msg="no probabilities")
+
+    store.write_model(tmp_path / "model.keras", model)
+    store.write_model(tmp_path / "again.keras", again)
+    assert (tmp_path / "model.keras").read_bytes() == (tmp_path / "again.keras").read_bytes()
+    loaded = store.read_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(np.asarray(loaded(x, training=False)), expected)
+
+    padded = np.pad(x, ((0, 0), (0, 13), (0, 0)))
+    np.testing.assert_allclose(
+        np.asarray(model(padded, training=False)), expected, atol=1e-5, err_msg="padding counts"
+    )
+    longer = np.concatenate([x, x[:, :1] + 1], axis=1)
+    for other in (x[:, :3], longer):
+        assert np.isfinite(np.asarray(model(other, training=False))).all()
+
+
+def test_the_loss_on_one_repeated_batch_falls(run: Run) -> None:
+    class Repeated:
+        """Eight drawings, twenty times an epoch."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(run.data, name)
+
+        def batches(self, split: str, **kwargs: Any) -> Any:
+            first = run.data.batches("train", batch=8, seed=SEED, epoch=0).take(1)
+            return first.repeat(20) if split == "train" else first
+
+    if run.entry["model"] == "nearest":
+        pytest.skip("has no loss: it only remembers")
+    repeated = Run.__new__(Run)
+    repeated.__dict__ = {**run.__dict__, "data": Repeated()}
+    _, history = repeated.trained(epochs=3, rate=0.01, warmup=0, schedule="constant", patience=9)
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_scores_are_finite_and_named(run: Run) -> None:
+    values = params.load(ROOT / "params.yaml")
+    scores = params.module(run.entry["domain"], "scores")
+    model, _ = run.trained()
+    score = params.bind(scores.score, values["scores"][run.entry["domain"]])
+    scored = score(model, run.data, SEED)
+    assert {"samples", "top1", "top5", "map3", "log_loss", "calibration_error"} <= set(
+        scored.metrics
+    )
+    assert all(math.isfinite(value) for value in scored.metrics.values())
+    assert {"confusion", "calibration", "mistakes"} <= set(scored.figures)
