@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequences import store
-from sequences.sketches import batches, doodles, shards, strokes
+from sequences.sketches import batches, doodles, pieces, shards, strokes
 
 Lines = list[bytes]
 CLASSES = ("cat", "fish", "sea turtle")
@@ -150,7 +150,7 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_number_of_workers(
     source: Path, folder: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nor does it matter how the files are cut into pieces.
-    monkeypatch.setattr(doodles, "CHUNK", 1000 * workers)
+    monkeypatch.setattr(pieces, "CHUNK", 1000 * workers)
     again = prepared(source, tmp_path / "again", workers=workers)
     assert bytes_of(again) == bytes_of(folder)
 
@@ -173,7 +173,7 @@ def test_a_drawing_moves_to_another_split_only_as_the_shares_move(
     keys: list[str], validation: float, test: float, more: float
 ) -> None:
     def splits(keys: list[str], validation: float, test: float) -> dict[str, int]:
-        flat, ends = doodles._joined([key.encode() for key in keys])
+        flat, ends = pieces.flat([key.encode() for key in keys])
         shares = {"validation": validation, "test": test}
         return dict(zip(keys, doodles.split_of(flat, ends, shares).tolist(), strict=True))
 
@@ -184,7 +184,7 @@ def test_a_drawing_moves_to_another_split_only_as_the_shares_move(
 
 
 def test_splits_have_their_shares_and_are_no_function_of_the_content() -> None:
-    keys, ends = doodles._joined([str(i).encode() for i in range(20_000)])
+    keys, ends = pieces.flat([str(i).encode() for i in range(20_000)])
     found = np.bincount(doodles.split_of(keys, ends, {"validation": 0.1, "test": 0.3})) / 20_000
     np.testing.assert_allclose(found, [0.6, 0.1, 0.3], atol=0.01)
 
@@ -233,7 +233,7 @@ def test_what_is_left_out_is_counted_and_malformed_lines_are_kept(tmp_path: Path
     assert "not JSON" in rejects[0]["reason"]
     assert "0 to 255" in rejects[1]["reason"]
     found = manifest(folder)
-    counted = {key: found[key] for key in doodles.NUMBERS}
+    counted = {key: found[key] for key in pieces.NUMBERS}
     assert counted == {
         "lines": 126, "malformed": 3, "without_ink": 2, "unrecognised": 24, "cut": 1, "kept": 97,
     }  # fmt: skip
@@ -493,7 +493,7 @@ def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
 
 
 def test_the_hash_is_the_one_that_has_always_been() -> None:
-    flat, ends = doodles._joined([b"", b"a", b"5201136883597312"])
+    flat, ends = pieces.flat([b"", b"a", b"5201136883597312"])
     found = shards.digests(flat, ends, np.zeros(3, np.uint64))
 
     def slow(text: bytes) -> int:
