@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 
 from sequences import store
-from sequences.sketches import doodles, sources
+from sequences.sketches import examples, sources
 
 SETTINGS: dict[str, Any] = {
     "tolerated_rejects": 0.0,
@@ -137,7 +137,7 @@ def main() -> None:
         print(f"{many:,} drawings, {size / 1e6:,.0f} MB, {len(cores)} cores")
 
         def ours(raw: Path, workers: int) -> Callable[[Path], None]:
-            return lambda folder: doodles.prepare(raw, folder, **SETTINGS, workers=workers)
+            return lambda folder: examples.prepare(raw, folder, **SETTINGS, workers=workers)
 
         sides = {
             "the tutorial's way, 1 core": (1, lambda folder: tutorial(root / "many", folder)),

@@ -28,7 +28,7 @@ import keras
 import numpy as np
 
 from sequences import store, training
-from sequences.sketches import conv_bilstm, doodles, sources
+from sequences.sketches import conv_bilstm, examples, sources
 
 PAPER: dict[str, Any] = {
     "filters": [48, 64, 96],
@@ -80,7 +80,7 @@ def prepared(folder: Path, drawings: Path | None) -> Any:
         sources.folder(raw, scratch, 1, path=str(drawings), form="simplified", label="file")
     else:
         sources.doodles(raw, scratch, 1, categories="all", per_class=100)
-    doodles.prepare(
+    examples.prepare(
         raw,
         ready,
         tolerated_rejects=0.01,
@@ -91,7 +91,7 @@ def prepared(folder: Path, drawings: Path | None) -> Any:
         shard=100_000,
         workers=1,
     )
-    return doodles.load(ready)
+    return examples.load(ready)
 
 
 def race(

@@ -6,8 +6,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from sequences.sketches.generator import CATEGORIES, drawing
-from sequences.sketches.strokes import simplify
+from sequences.sketches.examples.strokes import simplify
+from sequences.sketches.sources.generator import CATEGORIES, drawing
 
 SHARED = Path(__file__).parents[2] / "shared/data/quickdraw_dataset"
 EACH = pytest.mark.parametrize("category", CATEGORIES)

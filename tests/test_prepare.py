@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequences import store
-from sequences.sketches import batches, doodles, pieces, shards, strokes
+from sequences.sketches import examples
+from sequences.sketches.examples import batches, reading, shards, strokes
 
 Lines = list[bytes]
 CLASSES = ("cat", "fish", "sea turtle")
@@ -64,7 +65,7 @@ def prepared(source: Path, folder: Path, **changed: Any) -> Path:
         "shard": 100,
         "workers": 2,
     }
-    doodles.prepare(source, folder, **arguments | changed)
+    examples.prepare(source, folder, **arguments | changed)
     return folder
 
 
@@ -75,7 +76,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 def members(folder: Path) -> dict[str, set[str]]:
     """The keys of each split."""
-    data = doodles.load(folder)
+    data = examples.load(folder)
     return {split: set(data.examples(split).keys) for split in manifest(folder)["splits"]}
 
 
@@ -97,7 +98,7 @@ def given_lines(source: Path) -> dict[str, dict[str, Any]]:
 
 def test_what_is_stored_is_what_was_drawn(source: Path, folder: Path) -> None:
     wanted = given_lines(source)
-    data = doodles.load(folder)
+    data = examples.load(folder)
     seen = 0
     for split in shards.SPLITS:
         found = data.examples(split)
@@ -113,7 +114,7 @@ def test_what_is_stored_is_what_was_drawn(source: Path, folder: Path) -> None:
 
 def test_tensorflow_datasets_reads_it(folder: Path) -> None:
     builder = tfds.builder_from_directory(folder)
-    data = doodles.load(folder)
+    data = examples.load(folder)
     assert manifest(folder)["shards"] > 1
     assert builder.info.features["label"].names == list(data.classes)
     assert builder.info.metadata["scale"] == data.scale
@@ -150,13 +151,13 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_number_of_workers(
     source: Path, folder: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nor does it matter how the files are cut into pieces.
-    monkeypatch.setattr(pieces, "CHUNK", 1000 * workers)
+    monkeypatch.setattr(reading, "CHUNK", 1000 * workers)
     again = prepared(source, tmp_path / "again", workers=workers)
     assert bytes_of(again) == bytes_of(folder)
 
 
 def test_the_scale_is_the_deviation_of_the_training_offsets(folder: Path) -> None:
-    data = doodles.load(folder)
+    data = examples.load(folder)
     found = data.examples("train")
     assert isinstance(found, batches.Drawings)
     assert data.scale == pytest.approx(found.points[:, :2].std(dtype=np.float64), rel=1e-12)
@@ -173,9 +174,9 @@ def test_a_drawing_moves_to_another_split_only_as_the_shares_move(
     keys: list[str], validation: float, test: float, more: float
 ) -> None:
     def splits(keys: list[str], validation: float, test: float) -> dict[str, int]:
-        flat, ends = pieces.flat([key.encode() for key in keys])
+        flat, ends = reading.flat([key.encode() for key in keys])
         shares = {"validation": validation, "test": test}
-        return dict(zip(keys, doodles.split_of(flat, ends, shares).tolist(), strict=True))
+        return dict(zip(keys, examples.split_of(flat, ends, shares).tolist(), strict=True))
 
     before = splits(keys, validation, test)
     assert splits([*keys[::-1], "new"], validation, test).items() >= before.items()
@@ -184,8 +185,8 @@ def test_a_drawing_moves_to_another_split_only_as_the_shares_move(
 
 
 def test_splits_have_their_shares_and_are_no_function_of_the_content() -> None:
-    keys, ends = pieces.flat([str(i).encode() for i in range(20_000)])
-    found = np.bincount(doodles.split_of(keys, ends, {"validation": 0.1, "test": 0.3})) / 20_000
+    keys, ends = reading.flat([str(i).encode() for i in range(20_000)])
+    found = np.bincount(examples.split_of(keys, ends, {"validation": 0.1, "test": 0.3})) / 20_000
     np.testing.assert_allclose(found, [0.6, 0.1, 0.3], atol=0.01)
 
 
@@ -233,7 +234,7 @@ def test_what_is_left_out_is_counted_and_malformed_lines_are_kept(tmp_path: Path
     assert "not JSON" in rejects[0]["reason"]
     assert "0 to 255" in rejects[1]["reason"]
     found = manifest(folder)
-    counted = {key: found[key] for key in pieces.NUMBERS}
+    counted = {key: found[key] for key in reading.NUMBERS}
     assert counted == {
         "lines": 126, "malformed": 3, "without_ink": 2, "unrecognised": 24, "cut": 1, "kept": 97,
     }  # fmt: skip
@@ -249,7 +250,7 @@ def test_a_long_drawing_is_cut_and_ends_with_a_lift(tmp_path: Path) -> None:
     line = drawn("cat", 0, drawing=[[list(range(200)), [0] * 200]])
     source = raw(tmp_path / "raw", {"cat": [line]})
     folder = prepared(source, tmp_path / "data", validation=0.0, test=0.0, points=7)
-    found = doodles.load(folder).examples("train")
+    found = examples.load(folder).examples("train")
     assert found[0].tolist() == [[0, 0, 0]] + [[1, 0, 0]] * 5 + [[1, 0, 1]]
     assert manifest(folder)["cut"] == 1
 
@@ -258,7 +259,7 @@ def test_too_many_malformed_lines_are_an_error_that_names_the_worst_file(tmp_pat
     cat = [drawn("cat", i) for i in range(99)] + [b"{}"]
     fish = [drawn("fish", i) for i in range(8)] + [b"oh", b"no"]
     source = raw(tmp_path / "raw", {"cat": cat, "fish": fish})
-    with pytest.raises(doodles.DataError) as error:
+    with pytest.raises(examples.DataError) as error:
         prepared(source, tmp_path / "data", tolerated_rejects=0.02)
     assert "3 of 110 lines" in str(error.value)
     assert "20.0% of fish.ndjson" in str(error.value)
@@ -271,12 +272,12 @@ def test_a_category_without_drawings_and_an_empty_split_are_errors(tmp_path: Pat
     source = raw(
         tmp_path / "raw", {"cat": [drawn("cat", 1)], "fish": [drawn("fish", 1, drawing=[])]}
     )
-    with pytest.raises(doodles.DataError, match="no drawing is left of 'fish'"):
+    with pytest.raises(examples.DataError, match="no drawing is left of 'fish'"):
         prepared(source, tmp_path / "data")
     source = raw(tmp_path / "one", {"cat": [drawn("cat", 1)]})
-    with pytest.raises(doodles.DataError, match="no drawing falls into"):
+    with pytest.raises(examples.DataError, match="no drawing falls into"):
         prepared(source, tmp_path / "other")
-    with pytest.raises(doodles.DataError, match="leave nothing to train on"):
+    with pytest.raises(examples.DataError, match="leave nothing to train on"):
         prepared(source, tmp_path / "third", validation=0.5, test=0.5)
 
 
@@ -285,14 +286,14 @@ def test_words_name_the_classes_where_files_do_not(tmp_path: Path) -> None:
     source = raw(tmp_path / "raw", {"mixed": lines, "more": [drawn("bee", i) for i in range(40)]},
                  words=True)  # fmt: skip
     folder = prepared(source, tmp_path / "data")
-    data = doodles.load(folder)
+    data = examples.load(folder)
     assert data.classes == ("ant", "bee", "café", "sea turtle", "zebra")
     found = data.examples("train")
     for label, key in zip(found.labels, found.keys, strict=True):
         assert key.startswith(data.classes[label])
     nameless = raw(tmp_path / "nameless", {"a": [b'{"key_id":"1","drawing":[[[1,2],[1,2]]]}']},
                    words=True)  # fmt: skip
-    with pytest.raises(doodles.DataError, match="no field 'word'"):
+    with pytest.raises(examples.DataError, match="no field 'word'"):
         prepared(nameless, tmp_path / "none")
 
 
@@ -305,7 +306,7 @@ def test_raw_drawings_are_simplified_on_the_way(tmp_path: Path) -> None:
     ]
     source = raw(tmp_path / "raw", {"cat": lines}, form="raw")
     folder = prepared(source, tmp_path / "data", validation=0.0, test=0.0, points=10_000)
-    found = doodles.load(folder).examples("train")
+    found = examples.load(folder).examples("train")
     for i, key in enumerate(found.keys):
         pair = [np.array(track).T for track in tracks[int(key.removeprefix("cat"))]]
         simple = strokes.simplify(pair)
@@ -331,7 +332,7 @@ def test_sketchrnn_keeps_its_splits_and_fits_the_box(tmp_path: Path) -> None:
     about = {"source": "sketchrnn", "format": "npz", "form": None, "categories": ["cat"]}
     store.write_json(tmp_path / "raw" / "manifest.json", about | {"files": [file]})
     folder = prepared(tmp_path / "raw", tmp_path / "data")
-    data = doodles.load(folder)
+    data = examples.load(folder)
     assert manifest(folder)["without_ink"] == 1
     for split, theirs in zip(shards.SPLITS, ("train", "valid", "test"), strict=True):
         found = data.examples(split)
@@ -352,7 +353,7 @@ def test_sketchrnn_keeps_its_splits_and_fits_the_box(tmp_path: Path) -> None:
 
 def collected(folder: Path, split: str, **changed: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     arguments: dict[str, Any] = {"batch": 16, "seed": 1, "epoch": 0}
-    batches = doodles.load(folder).batches(split, **arguments | changed)
+    batches = examples.load(folder).batches(split, **arguments | changed)
     return [(x, y) for x, y in batches.as_numpy_iterator()]
 
 
@@ -362,7 +363,7 @@ def test_an_epoch_holds_every_drawing_once_in_full_batches_but_one(
     folder: Path, window: int, seed: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "WINDOW", window)
-    data = doodles.load(folder)
+    data = examples.load(folder)
     found = data.examples("train")
     assert isinstance(found, batches.Drawings)
     each = zip(found, found.labels.tolist(), strict=True)
@@ -401,7 +402,7 @@ def test_buckets_are_full(folder: Path) -> None:
 
 
 def test_padding_by_hand_equals_batches(folder: Path) -> None:
-    data = doodles.load(folder)
+    data = examples.load(folder)
     found = data.examples("validation", 5)
     assert isinstance(found, batches.Drawings)
     x = data.pad(list(found))
@@ -440,7 +441,7 @@ def test_bitmaps_are_stored_and_read_as_they_are(tmp_path: Path) -> None:
     about = {"source": "tfds", "format": "tfds", "form": None, "categories": ["ant", "bee"]}
     store.write_json(tmp_path / "raw" / "manifest.json", about | {"files": [], "dataset": place})
     folder = prepared(tmp_path / "raw", tmp_path / "data")
-    data = doodles.load(folder)
+    data = examples.load(folder)
     assert data.kind == "bitmap"
     assert data.scale == 1
     assert manifest(folder)["without_ink"] == manifest(folder)["duplicates"] == 1
@@ -462,12 +463,12 @@ def test_bitmaps_are_stored_and_read_as_they_are(tmp_path: Path) -> None:
 
 def test_an_unknown_split_is_an_error_with_near_misses(folder: Path) -> None:
     with pytest.raises(KeyError, match="did you mean 'train'"):
-        doodles.load(folder).size("training")
+        examples.load(folder).size("training")
 
 
 def test_what_is_no_prepared_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no prepared data"):
-        doodles.load(tmp_path)
+        examples.load(tmp_path)
 
 
 def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
@@ -475,8 +476,8 @@ def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     source = raw(tmp_path / "raw", files)
     (tmp_path / "data").mkdir()
     code = (
-        "import sys; from pathlib import Path; from sequences.sketches import doodles;"
-        "doodles.prepare(Path(sys.argv[1]), Path(sys.argv[2]), tolerated_rejects=0.0,"
+        "import sys; from pathlib import Path; from sequences.sketches import examples;"
+        "examples.prepare(Path(sys.argv[1]), Path(sys.argv[2]), tolerated_rejects=0.0,"
         "validation=0.2, test=0.2, points=100, only_recognised=False, shard=1, workers=1)"
     )
     child = subprocess.Popen(
@@ -489,11 +490,11 @@ def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     child.wait()
     assert not (tmp_path / "data" / "dataset_info.json").exists()
     with pytest.raises(FileNotFoundError):
-        doodles.load(tmp_path / "data")
+        examples.load(tmp_path / "data")
 
 
 def test_the_hash_is_the_one_that_has_always_been() -> None:
-    flat, ends = pieces.flat([b"", b"a", b"5201136883597312"])
+    flat, ends = reading.flat([b"", b"a", b"5201136883597312"])
     found = shards.digests(flat, ends, np.zeros(3, np.uint64))
 
     def slow(text: bytes) -> int:

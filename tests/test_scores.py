@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sequences import metrics, params, store
 from sequences.sketches import scores
-from sequences.sketches.shards import Bitmaps, Drawings
+from sequences.sketches.examples.batches import Bitmaps, Drawings
 
 CLASSES = ("circle", "fish", "square", "star")
 SCALE = 32.0

@@ -19,11 +19,12 @@ import pytest
 
 from sequences import download
 from sequences.download import DownloadError, UnreachableError
-from sequences.params import ParamsError, bind
-from sequences.sketches import npz, sources
-from sequences.sketches.categories import QUICKDRAW
-from sequences.sketches.npz import RefusedError, read_npz
+from sequences.params import ParamsError, bind, load
+from sequences.sketches import examples, sources
+from sequences.sketches.examples import npz
+from sequences.sketches.examples.npz import RefusedError, read_npz
 from sequences.sketches.sources import SourceError
+from sequences.sketches.sources.categories import QUICKDRAW
 from tests.servers import Site, closed_port, serve
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -406,22 +407,27 @@ def test_sketchrnn_keeps_files_and_their_own_splits(out: Path, tmp_path: Path) -
     told = manifest(out)
     assert told["format"] == "npz"
     assert told["categories"] == ["cat", "pig"]
-    assert told["files"][0]["drawings"] == {"train": 20, "valid": 3, "test": 2}
+    assert {key: len(found) for key, found in read_npz(out / "cat.full.npz").items()} == {
+        "train": 20,
+        "valid": 3,
+        "test": 2,
+    }
     assert (out / "pig.npz").read_bytes() == pig
 
 
-def test_sketchrnn_refuses_a_malicious_file_and_gets_it_anew(out: Path, tmp_path: Path) -> None:
+def test_a_malicious_file_is_fetched_unopened_and_refused_when_prepared(
+    out: Path, tmp_path: Path
+) -> None:
     path = write_npz(tmp_path / "cat.npz", attacks(tmp_path / "ran")["in an array"])
-    fetch = bind(
-        sources.sketchrnn, {"files": [str(path)], "at_once": 1, "timeout": 5.0, "retries": 1}
-    )
-    with pytest.raises(RefusedError, match=r"asks for (os|posix|nt)\.system"):
-        fetch(out, out.parent / "scratch", 0)
+    block = {"files": [str(path)], "at_once": 1, "timeout": 5.0, "retries": 1}
+    bind(sources.sketchrnn, block)(out, out.parent / "scratch", 0)
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    prepare = bind(examples.prepare, load(ROOT / "params.yaml")["data"]["sketches"]["prepare"])
+    with pytest.raises(RefusedError, match=r"cat\.npz.*asks for (os|posix|nt)\.system"):
+        prepare(out, prepared)
     assert not (tmp_path / "ran").exists()
-    assert not list(out.iterdir())
-    write_npz(path, drawings(4))
-    fetch(out, out.parent / "scratch", 0)
-    assert manifest(out)["files"][0]["drawings"]["train"] == 4
+    assert not (prepared / "manifest.json").exists()
 
 
 # The user's own folder
@@ -489,11 +495,10 @@ def test_embedded_drawings_have_quickdraws_schema(out: Path) -> None:
             keys.add(drawn["key_id"])
             assert drawn["word"] == entry["category"]
             assert drawn["recognized"] is True
-            assert all(len(xs) == len(ys) >= 2 for xs, ys in drawn["drawing"])
-            numbers = [n for stroke in drawn["drawing"] for axis in stroke for n in axis]
-            assert all(type(n) is int for n in numbers)
-            assert 0 <= min(numbers) <= 5
-            assert 250 <= max(numbers) <= 255
+            assert all(len(xs) == len(ys) == len(ts) >= 1 for xs, ys, ts in drawn["drawing"])
+            times = [time for _, _, ts in drawn["drawing"] for time in ts]
+            assert times[0] == 0
+            assert times == sorted(set(times)), "time goes on"
     assert len(keys) == 5 * len(told["categories"]), "every drawing has a key of its own"
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sequences.sketches import ndjson, strokes
+from sequences.sketches.examples import ndjson, strokes
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "quickdraw_dataset" / "full"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"real drawings are not at {REAL}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sequences import store
 from sequences.params import near
-from sequences.sketches.shards import FIELD, ROW, SIDE, shard_name
+from sequences.sketches.examples.shards import FIELD, ROW, SIDE, shard_name
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -31,9 +31,8 @@ from sequences.download import (
     is_url,
 )
 from sequences.params import near
-from sequences.sketches import generator, strokes
-from sequences.sketches.categories import QUICKDRAW
-from sequences.sketches.npz import KEYS, RefusedError, read_npz
+from sequences.sketches.sources import generator
+from sequences.sketches.sources.categories import QUICKDRAW
 from sequences.units import Count, Seconds
 
 Categories = list[str] | Literal["all"]
@@ -41,6 +40,7 @@ Form = Literal["simplified", "raw"]
 
 TYPICAL = {"simplified": 500, "raw": 3500}  # bytes of a drawing's line, the first guess
 SIDE = 28  # pixels of a bitmap
+TICK, PAUSE = 16, 400  # ms between two points of an embedded drawing, and between its strokes
 
 
 class SourceError(ValueError):
@@ -99,14 +99,14 @@ def sketchrnn(
     timeout: Seconds,
     retries: Count,
 ) -> None:
-    """SketchRNN's ``.npz`` files, with their own train, valid and test (``npz.read_npz``).
+    """SketchRNN's ``.npz`` files with their own train, valid and test, as they are.
 
-    ``files`` are URLs or local paths; a file's category is its name up to the first dot. The
-    rest is as for `quickdraw`.
+    They hold pickled arrays, which nothing here opens; ``examples.npz`` does, and admits numbers
+    alone. ``files`` are URLs or local paths; a file's category is its name up to the first dot.
+    The rest is as for `quickdraw`.
 
     Raises:
         SourceError: no files, or two of one category.
-        RefusedError: a file that holds anything but drawings.
         DownloadError: files that could not be had.
     """
     names = [
@@ -117,15 +117,10 @@ def sketchrnn(
         raise SourceError(f"files: expected one or more files of different names, found {names}")
     urls = {inside(scratch, name): where for name, where in zip(names, files, strict=True)}
     _get(urls, Whole, at_once, timeout, retries)
-    entries = []
-    for stem, (path, url) in sorted(zip(stems, urls.items(), strict=True)):
-        try:
-            drawings = read_npz(path)
-        except RefusedError:
-            path.unlink()  # so that the next try gets it anew
-            raise
-        counts = {key: len(drawings[key]) for key in KEYS}
-        entries.append(_file(path, stem, url) | {"lines": None, "drawings": counts})
+    entries = [
+        _file(path, stem, url) | {"lines": None}
+        for stem, (path, url) in sorted(zip(stems, urls.items(), strict=True))
+    ]
     _finish(folder, entries, "sketchrnn", "npz", None, {})
     _move(urls, folder)
 
@@ -247,7 +242,7 @@ def folder(
 def doodles(
     folder: Path, scratch: Path, seed: int, *, categories: Categories, per_class: Count
 ) -> None:
-    """The embedded drawings (``generator.drawing``), simplified as Google's are.
+    """The embedded drawings (``generator.drawing``), as raw ones with times.
 
     ``categories`` are names, or "all" that the generator can draw. The drawing of a category at
     an index depends on the seed alone, so that a larger ``per_class`` extends the set and leaves
@@ -261,13 +256,17 @@ def doodles(
         path = inside(folder, f"{name}.ndjson")
         store.write_bytes(path, b"".join(_doodle(name, i, seed) for i in range(per_class)))
         files.append(_file(path, name, None))
-    _finish(folder, files, "doodles", "ndjson", "simplified", {"per_class": per_class})
+    _finish(folder, files, "doodles", "ndjson", "raw", {"per_class": per_class})
 
 
 def _doodle(category: str, index: int, seed: int) -> bytes:
     key = blake2b(f"{seed}/{category}/{index}".encode(), digest_size=8).digest()
     rng = np.random.default_rng([seed, index, *category.encode()])
-    drawn = strokes.simplify(generator.drawing(category, rng))
+    strokes, time = [], 0
+    for stroke in generator.drawing(category, rng):
+        times = time + TICK * np.arange(len(stroke))
+        time = int(times[-1]) + PAUSE
+        strokes.append([*np.round(stroke, 1).T.tolist(), times.tolist()])
     return orjson.dumps(
         {
             "word": category,
@@ -275,7 +274,7 @@ def _doodle(category: str, index: int, seed: int) -> bytes:
             "timestamp": "1970-01-01 00:00:00.00000 UTC",
             "recognized": True,
             "key_id": f"{int.from_bytes(key) % 10**16:016}",
-            "drawing": [np.asarray(stroke).T.tolist() for stroke in drawn],
+            "drawing": strokes,
         },
         option=orjson.OPT_APPEND_NEWLINE,
     )

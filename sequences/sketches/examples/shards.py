@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sequences import store
-from sequences.sketches.strokes import compiled
+from sequences.sketches.examples.strokes import compiled
 
 if TYPE_CHECKING:
     pass

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sequences.sketches import ndjson, shards, strokes
-from sequences.sketches.npz import read_npz
+from sequences.sketches.examples import ndjson, shards, strokes
+from sequences.sketches.examples.npz import read_npz
 
 CHUNK = 1 << 22  # bytes of ndjson that a thread takes at a time
 BITMAPS = 1 << 13  # bitmaps that a thread takes at a time

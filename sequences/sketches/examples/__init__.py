@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sequences import store
-from sequences.sketches import shards
-from sequences.sketches.batches import Data
-from sequences.sketches.pieces import CHUNK, NUMBERS, Read, Told, pieces
-from sequences.sketches.shards import SPLITS, Records, Shard
+from sequences.sketches.examples import shards
+from sequences.sketches.examples.batches import Data
+from sequences.sketches.examples.reading import CHUNK, NUMBERS, Read, Told, pieces
+from sequences.sketches.examples.shards import SPLITS, Records, Shard
 from sequences.units import Count, Fraction, Points
 
 load = Data

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from sequences.sketches.strokes import BOX, FARTHEST, compiled
+from sequences.sketches.examples.strokes import BOX, FARTHEST, compiled
 
 LONGEST = 10_000  # points; more is not one person's drawing
 
