@@ -14,8 +14,7 @@ from tests.tiny import shrunk_run
 ROOT = Path(__file__).parent.parent
 SEED = 20170428
 MACHINE = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
-FILES = sorted(ROOT.glob("params*.yaml"))
-RUNS = [(f.name, name) for f in FILES for name in params.load(f)["runs"]]
+RUNS = list(params.load(ROOT / "params.yaml")["runs"])
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +36,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Run:
     """A run's verbs on the small data, each training from scratch."""
 
-    def __init__(self, file: str, name: str, data: Any, folder: Path) -> None:
-        self.values = params.load(ROOT / file)
+    def __init__(self, name: str, data: Any, folder: Path) -> None:
+        self.values = params.load(ROOT / "params.yaml")
         self.entry = shrunk_run(self.values["runs"][name])
         self.module = params.module(self.entry["domain"], self.entry["model"])
         self.data, self.folder = data, folder
@@ -59,14 +58,14 @@ class Run:
         return model, history
 
 
-@pytest.fixture(scope="module", params=RUNS, ids=lambda run: f"{run[0]}:{run[1]}")
+@pytest.fixture(scope="module", params=RUNS)
 def run(
     request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Run:
-    file, name = request.param
-    entry = params.load(ROOT / file)["runs"][name]
+    name = request.param
+    entry = params.load(ROOT / "params.yaml")["runs"][name]
     data = params.module(entry["domain"], "examples").load(prepared)
-    return Run(file, name, data, tmp_path_factory.mktemp("run"))
+    return Run(name, data, tmp_path_factory.mktemp("run"))
 
 
 def batch(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -134,3 +133,26 @@ def test_scores_are_finite_and_named(run: Run) -> None:
     )
     assert all(math.isfinite(value) for value in scored.metrics.values())
     assert {"confusion", "calibration", "mistakes"} <= set(scored.figures)
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
+def test_every_block_of_a_params_file_fits_what_receives_it(file: Path) -> None:
+    from sequences import training
+
+    values = params.load(file)
+    params.bind(training.machine, values["machine"])
+    for entry in values["data"].values():
+        sources = params.module(entry["domain"], "sources")
+        blocks = {name: block for name, block in entry["fetch"].items() if name != "source"}
+        assert entry["fetch"]["source"] in blocks
+        for name, block in blocks.items():
+            params.bind(params.function(sources, name), block)
+        params.bind(params.module(entry["domain"], "examples").prepare, entry["prepare"])
+    for domain, block in values["scores"].items():
+        params.bind(params.module(domain, "scores").score, block)
+    for entry in values["runs"].values():
+        assert set(entry) == {"data", "domain", "model", "build", "fit"}
+        assert entry["data"] in values["data"]
+        model = params.module(entry["domain"], entry["model"])
+        params.bind(model.build, entry["build"])
+        params.bind(model.fit, entry["fit"])

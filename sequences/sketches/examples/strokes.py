@@ -26,8 +26,8 @@ def simplify(strokes: Sequence[NDArray[Any]]) -> list[NDArray[np.int16]]:
     Ramer-Douglas-Peucker (1972, 1973) with epsilon 2 and the distance to the whole line, then
     rounded half to even. Straight lines are full of ties, which only the last bits of the
     resampled points break: the order of operations here is the one that agrees with Google's
-    answers. The `simplification` package measures the distance to the segment (a quarter of the
-    drawings come out right) and is slower, so this is compiled here.
+    answers. The `simplification` package measures the distance to the segment: a quarter of the
+    drawings come out right. So this is compiled here.
 
     Args:
         strokes: the pen's tracks, each (point, 2), in pixels, in the order drawn.
