@@ -265,7 +265,7 @@ class Neighbours(keras.layers.Layer):
         classes: how many classes there are.
         neighbours: how many of the nearest vote; a vote weighs as much as its cosine.
         blur: standard deviation of the Gaussian blur before comparing, in pixels.
-        smoothing: votes given to every class in advance, so that no probability is zero.
+        smoothing: votes that the classes share evenly in advance, so that none is impossible.
     """
 
     def __init__(
@@ -313,7 +313,7 @@ class Neighbours(keras.layers.Layer):
         cosine = ops.matmul(ops.normalize(self.blurred(inputs)), ops.transpose(kept))
         weight, nearest = ops.top_k(cosine, min(self.neighbours, self.references))
         ballots = ops.one_hot(ops.take(self.labels, nearest), self.classes)
-        votes = ops.sum(ballots * weight[..., None], axis=1) + self.smoothing
+        votes = ops.sum(ballots * weight[..., None], axis=1) + self.smoothing / self.classes
         return votes / ops.sum(votes, axis=-1, keepdims=True)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

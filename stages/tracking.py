@@ -428,7 +428,7 @@ def _log_numbers(client: Any, run: str, file: Path, folder: str, model: str | No
     changed = round(1000 * file.stat().st_mtime)  # what is logged again replaces the older
     metrics = [
         Metric(re.sub(r"[^\w\-. :/]", "_", f"{folder}/{key}".lstrip("/")), value, changed, 0, model)
-        for key, value in _flat(store.read_json(file), most=50).items()  # not of 345 classes
+        for key, value in _flat(store.read_json(file), most=20).items()  # not of each class
         if isinstance(value, (int, float))
     ]
     _log(client, run, metrics=metrics)

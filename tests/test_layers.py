@@ -261,7 +261,7 @@ def test_votes_are_the_nearest_by_cosine() -> None:
     stored = np.round(kept.reshape(20, -1) * 255)
     for row, picture in zip(np.asarray(layer(asked)), asked.reshape(7, -1), strict=True):
         cosine = [a @ picture / np.linalg.norm(a) / np.linalg.norm(picture) for a in stored]
-        votes = np.full(3, 0.5)
+        votes = np.full(3, 0.5 / 3)
         for i in np.argsort(cosine)[-5:]:
             votes[labels[i]] += cosine[i]
         np.testing.assert_allclose(row, votes / votes.sum(), rtol=1e-4)

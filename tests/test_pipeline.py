@@ -13,6 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from sequences import params
+from tests.servers import serve
 from tests.tiny import shrunk_run
 
 ROOT = Path(__file__).parent.parent
@@ -74,8 +75,8 @@ class Workspace:
         """The stages that DVC says it ran."""
         return [line.split("'")[1] for line in output.splitlines() if "Running stage" in line]
 
-    def tracked(self) -> dict[str, Values]:
-        """Run name to params, metrics and tags, of all runs in the workspace's MLflow store."""
+    def runs(self) -> list[Values]:
+        """Name, status, params, metrics and tags of all runs in the workspace's MLflow store."""
         code = """
 import json, mlflow
 client = mlflow.MlflowClient("sqlite:///mlflow.db")
@@ -83,7 +84,7 @@ ids = [e.experiment_id for e in client.search_experiments()]
 print(json.dumps([dict(name=r.info.run_name, status=r.info.status, **r.data.to_dictionary())
                   for r in client.search_runs(ids)]))
 """
-        return {run["name"]: run for run in json.loads(self(sys.executable, "-c", code))}
+        return list(json.loads(self(sys.executable, "-c", code)))
 
 
 def nearest(values: Values) -> Values:
@@ -114,9 +115,10 @@ def test_repro_makes_every_result_and_then_nothing(workspace: Workspace) -> None
     assert len(metrics[""]["data"]) == 2
     plots = json.loads(workspace("dvc", "plots", "show", "--json"))
     assert "results/sketches-gru/history.csv" in plots["data"]
-    runs = workspace.tracked()
-    assert {"sketches-gru", "sketches-nearest"} <= set(runs)
-    assert all(run["status"] == "FINISHED" for run in runs.values())
+    runs = workspace.runs()
+    names = sorted(run["name"] for run in runs)
+    assert names == ["prepare sketches", "sketches-gru", "sketches-nearest"]
+    assert all(run["status"] == "FINISHED" for run in runs)
     assert workspace("git", "status", "--porcelain", "--ignored", "scratch") in (
         "",
         "!! scratch/\n",
@@ -126,11 +128,13 @@ def test_repro_makes_every_result_and_then_nothing(workspace: Workspace) -> None
 
 def test_the_same_again_is_the_same_to_the_last_byte(workspace: Workspace) -> None:
     lock = YAML(typ="safe").load(workspace.folder / "dvc.lock")
-    workspace("dvc", "repro", "--force")
+    names = ["fetch@sketches", "prepare@sketches", "train@sketches-gru", "evaluate@sketches-gru"]
+    assert workspace.ran(workspace("dvc", "repro", "--force", "--single-item", *names)) == names
     again = YAML(typ="safe").load(workspace.folder / "dvc.lock")
-    timed = ("history.csv", "speed.json", "figures", "report.md", "results")
-    for name, stage in lock["stages"].items():
-        for one, two in zip(stage["outs"], again["stages"][name]["outs"], strict=True):
+    timed = ("history.csv", "speed.json", "figures")
+    for name in names:
+        outs = zip(lock["stages"][name]["outs"], again["stages"][name]["outs"], strict=True)
+        for one, two in outs:
             if not one["path"].endswith(timed):
                 assert one["md5"] == two["md5"], one["path"]
 
@@ -182,3 +186,50 @@ def test_a_misspelt_key_stops_the_run_and_says_where(workspace: Workspace) -> No
     assert "Traceback" not in done.stderr
     (workspace.folder / "params.yaml").write_text(before)
     workspace("dvc", "repro")
+
+
+def test_real_input_over_http_from_fetch_to_report(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    block = {"categories": ["apple", "circle", "star"], "per_class": 60}
+    sources = params.module("sketches", "sources")
+    params.bind(sources.doodles, block)(tmp_path / "made", tmp_path, 1)
+    whole = {f"full/raw/{p.name}": p.read_bytes() for p in (tmp_path / "made").glob("*.ndjson")}
+    circle, star = "full/raw/circle.ndjson", "full/raw/star.ndjson"
+    with serve(whole) as site:
+        values = {
+            "source": "quickdraw",
+            "quickdraw.base_url": site.url,
+            "quickdraw.form": "raw",
+            "quickdraw.categories": "[apple,circle,star]",
+            "quickdraw.retries": "1",
+        }
+        given = [x for key, v in values.items() for x in ("-S", f"data.sketches.fetch.{key}={v}")]
+        run = ["dvc", "exp", "run", *given]
+
+        site.files = {name: content for name, content in whole.items() if name != star}
+        missing = workspace.run(*run)
+        assert missing.returncode != 0
+        assert f"{site.url}/{star}" in missing.stderr
+        assert "404" in missing.stderr
+
+        site.files = {**whole, circle: whole[circle][:-100]}
+        cut = workspace.run(*run)
+        assert cut.returncode != 0
+        assert "circle.ndjson: cut off at the source" in cut.stderr
+
+        lines = whole[circle].splitlines(keepends=True)
+        broken = [line[:50] + b"\n" if i < 3 else line for i, line in enumerate(lines)]
+        site.files = {**whole, circle: b"".join(broken)}
+        many = workspace.run(*run)
+        assert many.returncode != 0
+        assert "3 of 180 lines are malformed" in many.stderr
+        assert "circle.ndjson:1: not JSON" in many.stderr
+
+        workspace(*run, "-S", "data.sketches.prepare.tolerated_rejects=0.05")
+    manifest = json.loads((workspace.folder / "data" / "sketches" / "manifest.json").read_text())
+    assert (manifest["source"], manifest["malformed"]) == ("quickdraw", 3)
+    rejects = (workspace.folder / "data" / "sketches" / "rejects.ndjson").read_text().splitlines()
+    assert [json.loads(line)["line"] for line in rejects] == [1, 2, 3]
+    assert "source quickdraw" in (workspace.folder / "report.md").read_text()
+    names = [run["name"] for run in workspace.runs()]
+    assert names.count("sketches-nearest") == 2, "the embedded drawings', and these"

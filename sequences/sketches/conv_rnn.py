@@ -1,7 +1,8 @@
 """Strided 1D convolutions with batch normalisation, then stacked LSTMs on the shortened sequence.
 
-The common reader of drawings that swaps points for fewer, richer steps: each stride of s shortens
-the sequence, its mask too, by s. Batch normalisation: Ioffe and Szegedy 2015, arXiv 1502.03167.
+After Géron 2019, Hands-On Machine Learning, ch. 15, exercise on SketchRNN's drawings; here the
+mask goes along: a stride of s shortens the sequence and its mask by s. Batch normalisation, of
+the points that the mask leaves in: Ioffe and Szegedy 2015, arXiv 1502.03167.
 Input (batch, point, 3), padded with zeroes; output (batch, class), probabilities.
 """
 

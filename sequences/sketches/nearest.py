@@ -32,7 +32,8 @@ def build(
         references: how many drawings are kept, at most all of the training split.
         neighbours: how many of the nearest vote.
         blur: standard deviation of the blur before comparing, in pixels.
-        smoothing: votes that every class has in advance; above 0, or the log loss is infinite.
+        smoothing: votes that the classes share evenly in advance; above 0, or the log loss is
+            infinite.
     """
     if smoothing == 0:
         raise ValueError("smoothing: must be above 0, or a class without a vote is impossible")
