@@ -108,14 +108,15 @@ def _table(results: list[Result]) -> Iterator[str]:
     yield _row(["---", *["---:"] * (len(head) - 1)])
     for place, result in enumerate(results):
         s, speed = result.scores, result.speed
-        seconds = sum(float(epoch["seconds"]) for epoch in result.epochs)
+        minutes, seconds = divmod(round(sum(float(e["seconds"]) for e in result.epochs)), 60)
+        epochs = "1 epoch" if len(result.epochs) == 1 else f"{len(result.epochs)} epochs"
         yield _row(
             [
                 result.name if place else f"**{result.name}**",
                 _score(result) if place else f"**{_score(result)}**",
                 *(f"{s[key]:.3f}" for key in ("top5", "map3", "log_loss", "calibration_error")),
                 f"{s['parameters']:,}",
-                f"{seconds // 60:.0f} min {seconds % 60:02.0f} s ({len(result.epochs)} epochs)",
+                f"{minutes} min {seconds:02} s ({epochs})",
                 f"{speed['inference_ms_single']:.2f} / {speed['inference_ms_batched']:.3f}",
                 f"{s['samples']:,}",
             ]
