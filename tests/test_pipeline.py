@@ -204,32 +204,36 @@ def test_real_input_over_http_from_fetch_to_report(workspace: Workspace, tmp_pat
             "quickdraw.retries": "1",
         }
         given = [x for key, v in values.items() for x in ("-S", f"data.sketches.fetch.{key}={v}")]
-        run = ["dvc", "exp", "run", *given]
+
+        def run(per_class: int, *more: str) -> list[str]:
+            # Another number is another fetch: else what has come before is not fetched again.
+            number = f"data.sketches.fetch.quickdraw.per_class={per_class}"
+            return ["dvc", "exp", "run", *given, "-S", number, *more]
 
         site.files = {name: content for name, content in whole.items() if name != star}
-        missing = workspace.run(*run)
+        missing = workspace.run(*run(101))
         assert missing.returncode != 0
         assert f"{site.url}/{star}" in missing.stderr
         assert "404" in missing.stderr
 
         site.files = {**whole, circle: whole[circle][:-100]}
-        cut = workspace.run(*run)
+        cut = workspace.run(*run(102))
         assert cut.returncode != 0
         assert "circle.ndjson: cut off at the source" in cut.stderr
 
         lines = whole[circle].splitlines(keepends=True)
         broken = [line[:50] + b"\n" if i < 3 else line for i, line in enumerate(lines)]
         site.files = {**whole, circle: b"".join(broken)}
-        many = workspace.run(*run)
+        many = workspace.run(*run(103))
         assert many.returncode != 0
         assert "3 of 180 lines are malformed" in many.stderr
         assert "circle.ndjson:1: not JSON" in many.stderr
 
-        workspace(*run, "-S", "data.sketches.prepare.tolerated_rejects=0.05")
+        workspace(*run(103, "-S", "data.sketches.prepare.tolerated_rejects=0.05"))
     manifest = json.loads((workspace.folder / "data" / "sketches" / "manifest.json").read_text())
     assert (manifest["source"], manifest["malformed"]) == ("quickdraw", 3)
     rejects = (workspace.folder / "data" / "sketches" / "rejects.ndjson").read_text().splitlines()
     assert [json.loads(line)["line"] for line in rejects] == [1, 2, 3]
     assert "source quickdraw" in (workspace.folder / "report.md").read_text()
     names = [run["name"] for run in workspace.runs()]
-    assert names.count("sketches-nearest") == 2, "the embedded drawings', and these"
+    assert names.count("sketches-nearest") == 2, "of the embedded drawings, and of these"
