@@ -2,7 +2,7 @@
 
     python -m bench.training --drawings FOLDER --torch-python TORCH/bin/python
 
-Ours is `sequences.training.fit` on the batches of `shards.Data`, everything included. Against it:
+Ours is `sequences.training.fit` on the batches of `examples.load`, everything included. Against it:
 - the same model in plain Keras (`Model.fit`), all drawings padded to the longest;
 - PyTorch on the very batches of ours (`bench/torch_peer.py`), with its default allocator; with
   glibc told to keep its memory; and with each library of `--preload` (tcmalloc, jemalloc).
