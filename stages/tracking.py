@@ -59,8 +59,8 @@ def live(name: str) -> Iterator[Callable[[Epoch], None]]:
     run: Any = None  # None where there is nothing to log to
     epochs: list[Epoch] = []
     with _survive():
-        entry = _current("train", name)
-        with _client() as client:
+        entry = current("train", name)
+        with connected() as client:
             known = _find_runs(client, "train", name, entry)
             started = known[0] if known else _new_run(client, "train", name, entry)
             if OUTS not in started.data.tags:  # else the very same training is complete there
@@ -75,7 +75,7 @@ def live(name: str) -> Iterator[Callable[[Epoch], None]]:
         epochs.append(epoch)
         if logged:
             logged = None  # a failure ends the live part; the files complete it
-            with _survive(), _client() as client:
+            with _survive(), connected() as client:
                 _log_epochs(client, run, epochs, seen)
                 logged = run
 
@@ -83,7 +83,7 @@ def live(name: str) -> Iterator[Callable[[Epoch], None]]:
         yield record
     except BaseException as error:
         if logged:
-            with _survive(), _client() as client:
+            with _survive(), connected() as client:
                 client.set_tag(run.info.run_id, "error", _told(error))
                 status = "FAILED" if isinstance(error, Exception) else "KILLED"
                 client.set_terminated(run.info.run_id, status)
@@ -103,12 +103,12 @@ def mirror(stage: str, name: str) -> None:
 
 def _mirror(stage: str, name: str, run: Any) -> None:
     with _survive():
-        entries = {stage: _current(stage, name)}
-        if stage == "train" and (scores := _recorded("evaluate", name)):
+        entries = {stage: current(stage, name)}
+        if stage == "train" and (scores := recorded("evaluate", name)):
             entries["evaluate"] = scores  # not scored again where the model came out the same
         elif stage == "evaluate":  # by hand, without DVC, dvc.lock does not know the training
-            entries["train"] = _recorded("train", name) or _current("train", name)
-        with _client() as client:
+            entries["train"] = recorded("train", name) or current("train", name)
+        with connected() as client:
             _complete(client, name, entries, run)
 
 
@@ -117,10 +117,10 @@ def main() -> None:
     results: dict[tuple[str, str], dict[str, Entry]] = {}
     if not Path("dvc.lock").exists():
         sys.exit("No dvc.lock here: there are no results yet; `dvc repro` makes them.")
-    for address in _lock():
+    for address in locked():
         stage, _, name = address.partition("@")
         if stage in ("prepare", "train", "evaluate"):
-            if entry := _recorded(stage, name):
+            if entry := recorded(stage, name):
                 kind = "prepare" if stage == "prepare" else "train"
                 results.setdefault((kind, name), {})[stage] = entry
             else:
@@ -128,17 +128,17 @@ def main() -> None:
     try:
         for (kind, name), entries in sorted(results.items()):
             if kind in entries:
-                with _client() as client:
+                with connected() as client:
                     new = _complete(client, name, entries, None)
                 print(f"{kind}@{name}: {'logged' if new else 'is complete'}")
     except Exception as error:
-        sys.exit(f"Cannot log to {_masked(_uri())}: {_told(error)}")
+        sys.exit(f"Cannot log to {masked(uri())}: {_told(error)}")
 
 
 # What DVC knows of a stage
 
 
-def _lock() -> dict[str, Entry]:
+def locked() -> dict[str, Entry]:
     """The stages of dvc.lock: how the results that DVC knows were made."""
     if not (lock := Path("dvc.lock")).exists():
         return {}
@@ -153,7 +153,7 @@ def _lock() -> dict[str, Entry]:
     }
 
 
-def _current(stage: str, name: str) -> Entry:
+def current(stage: str, name: str) -> Entry:
     """The entry that dvc.lock gets for a stage of dvc.yaml as all of it is on disk now."""
     values = params.load()
     template = params.load("dvc.yaml")["stages"][stage]
@@ -170,23 +170,23 @@ def _current(stage: str, name: str) -> Entry:
     return {
         "cmd": filled["cmd"],
         "params": {key: params.entry(values, *key.split(".")) for key in filled["params"]},
-        "deps": {path: _md5(Path(path)) for path in filled["deps"]},
-        "outs": {path: _md5(Path(path)) for path in paths},
+        "deps": {path: md5_of(Path(path)) for path in filled["deps"]},
+        "outs": {path: md5_of(Path(path)) for path in paths},
     }
 
 
-def _recorded(stage: str, name: str) -> Entry | None:
+def recorded(stage: str, name: str) -> Entry | None:
     """The entry of dvc.lock for a stage, if its outputs on disk are those."""
-    entry = _lock().get(f"{stage}@{name}")
-    whole = entry and all(_md5(Path(path)) == md5 for path, md5 in entry["outs"].items())
+    entry = locked().get(f"{stage}@{name}")
+    whole = entry and all(md5_of(Path(path)) == md5 for path, md5 in entry["outs"].items())
     return entry if whole else None
 
 
-def _md5(path: Path) -> str | None:
+def md5_of(path: Path) -> str | None:
     """DVC's md5 of a file, or of a folder: that of the sorted list of its files' md5s."""
     if path.is_dir():
         files = [p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-        listed = [{"md5": _md5(p), "relpath": p.relative_to(path).as_posix()} for p in files]
+        listed = [{"md5": md5_of(p), "relpath": p.relative_to(path).as_posix()} for p in files]
         listed.sort(key=lambda file: str(file["relpath"]))
         return f"{_digest(listed)}.dir"
     if not path.exists():
@@ -219,22 +219,24 @@ def _flat(value: Any, prefix: str = "", most: float = math.inf) -> dict[str, Any
 
 
 @contextmanager
-def _client() -> Iterator[Any]:
+def connected() -> Iterator[Any]:
     """A client of the store; one process of this checkout at a time, as creating it races."""
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
-    with FileLock(_root() / "mlflow.db.lock", timeout=60):
+    with FileLock(root() / "mlflow.db.lock", timeout=60):
         from mlflow import MlflowClient
 
-        yield MlflowClient(_uri())
+        yield MlflowClient(uri())
 
 
-def _root() -> Path:
+def root() -> Path:
+    """The main checkout, also within an experiment's temporary folder."""
     return Path(os.environ.get("DVC_ROOT", ".")).resolve()
 
 
-def _uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_root() / 'mlflow.db'}"
+def uri() -> str:
+    """The tracking server or database: MLFLOW_TRACKING_URI, or mlflow.db in the checkout."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
 
 
 @contextmanager
@@ -246,21 +248,21 @@ def _survive() -> Iterator[None]:
         if not _said:
             _said.append(_told(error))
             print(
-                f"Not tracked in {_masked(_uri())}: {_said[0]}. The work goes on and nothing is "
+                f"Not tracked in {masked(uri())}: {_said[0]}. The work goes on and nothing is "
                 "lost: run `python -m stages.tracking` later.",
                 file=sys.stderr,
             )
 
 
 def _told(error: BaseException) -> str:
-    return _masked(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+    return masked(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
     """``text`` without the user and password of any address in it."""
     return re.sub(r"//[^/\s]*@", "//***@", text)
 
@@ -268,13 +270,14 @@ def _masked(text: str) -> str:
 # A run
 
 
-def _experiment(client: Any, domain: str) -> str:
+def experiment(client: Any, domain: str) -> str:
+    """The id of the experiment of a domain, made where there is none yet."""
     from mlflow.store.db.db_types import DATABASE_ENGINES
 
     if found := client.get_experiment_by_name(domain):
         return str(found.experiment_id)
-    local = _uri().partition(":")[0].partition("+")[0] in DATABASE_ENGINES
-    location = (_root() / "mlartifacts" / domain).as_uri() if local else None
+    local = uri().partition(":")[0].partition("+")[0] in DATABASE_ENGINES
+    location = (root() / "mlartifacts" / domain).as_uri() if local else None
     return str(client.create_experiment(domain, artifact_location=location))
 
 
@@ -286,7 +289,7 @@ def _domain(entry: Entry, name: str) -> str:
 def _find_runs(client: Any, stage: str, name: str, entry: Entry) -> list[Any]:
     """The runs whose inputs are those of ``entry``, the latest first."""
     wanted = f"tags.inputs = '{_inputs(stage, name, entry)}'"
-    return list(client.search_runs([_experiment(client, _domain(entry, name))], wanted))
+    return list(client.search_runs([experiment(client, _domain(entry, name))], wanted))
 
 
 def _inputs(stage: str, name: str, entry: Entry) -> str:
@@ -301,7 +304,7 @@ def _new_run(client: Any, stage: str, name: str, entry: Entry, seconds: float = 
     values = _values(entry, name)
     data = name if stage == "prepare" else values["data"]
     for address in (f"fetch@{data}", f"prepare@{data}"):
-        values = _values(_lock().get(address, {"params": {}}), data) | values
+        values = _values(locked().get(address, {"params": {}}), data) | values
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
         capture_output=True,
@@ -320,18 +323,18 @@ def _new_run(client: Any, stage: str, name: str, entry: Entry, seconds: float = 
         "commit": commit or "none",
         "dirty": str(bool(dirty)).lower(),
         "experiment": os.environ.get("DVC_EXP_NAME", "workspace"),
-        "mlflow.note.content": _masked(about),
-        "mlflow.source.name": _masked(entry["cmd"]),
+        "mlflow.note.content": masked(about),
+        "mlflow.source.name": masked(entry["cmd"]),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
     }
     run = client.create_run(
-        _experiment(client, _domain(entry, name)),
+        experiment(client, _domain(entry, name)),
         start_time=round(1000 * (time.time() - seconds)),
         run_name=name if stage == "train" else f"{stage} {name}",
         tags=tags,
     )
-    parameters = [Param(key, _masked(str(value))) for key, value in values.items()]
+    parameters = [Param(key, masked(str(value))) for key, value in values.items()]
     _log(client, run.info.run_id, params=parameters)
     if digest := entry["deps"].get(f"data/{data}"):
         kept = {"source_type": "dvc", "source": json.dumps({"path": f"data/{data}"})}

@@ -200,7 +200,7 @@ def test_md5s_are_those_of_dvc(workspace: Path) -> None:
     lock = params.load("dvc.lock")["stages"]
     assert set(lock) == {"prepare@toy", "train@toy-a", "evaluate@toy-a"}
     for address, entry in lock.items():
-        ours = tracking._current(*address.split("@"))
+        ours = tracking.current(*address.split("@"))
         assert ours["cmd"] == entry["cmd"]
         assert ours["params"] == entry["params"]["params.yaml"]
         for side in ("deps", "outs"):
@@ -319,7 +319,7 @@ def test_a_training_that_fails_is_marked_and_its_error_goes_on(
 def test_code_edited_while_training_goes_on_makes_no_second_run(workspace: Path) -> None:
     train_live(lambda epoch: Path("code/a.py").write_text(f"a = {epoch}\n"))
     assert training().info.status == "FINISHED"
-    deps = tracking._current("train", "toy-a")["deps"]  # what DVC takes for the inputs now
+    deps = tracking.current("train", "toy-a")["deps"]  # what DVC takes for the inputs now
     assert json.loads(training().data.tags["deps"]) == deps
 
 

@@ -1,0 +1,1 @@
+"""When and why: Prefect flows that run stages through the command `dvc`."""
