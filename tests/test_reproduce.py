@@ -1,0 +1,442 @@
+"""`reproduce` does what `dvc repro` does, says what it did, and leaves nothing in the way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prefect.client.orchestration import get_client
+from prefect.client.schemas import State
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.states import Cancelling
+from ruamel.yaml import YAML
+
+from flows import steps
+from flows.reproduce import attempts_of, chosen, in_order, reproduce
+from sequences import params
+from tests.test_leash import FAMILY, gone, pids
+
+ROOT = Path(__file__).parent.parent
+DVC = Path(sys.executable).parent / "dvc"
+Rows = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def toy(prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty checkout, in which the test is; its tracking counts its calls."""
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)  # for flows in processes of their own
+    monkeypatch.chdir(tmp_path)
+    for folder in (".dvc", "stages"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
+    (tmp_path / "stages" / "__init__.py").touch()
+    (tmp_path / "stages" / "tracking.py").write_text("""
+import pathlib, sys
+masked = str
+if __name__ == "__main__":
+    with open("tracked", "a") as file:
+        file.write("x")
+    if pathlib.Path("down").exists():
+        sys.exit("Cannot log to http://127.0.0.1:9: refused")
+""")
+    write({})
+    return tmp_path
+
+
+def write(stages: dict[str, Any], flows: dict[str, Any] | None = None) -> None:
+    """dvc.yaml, whose commands run in bash, and the block `flows.stages` of params.yaml."""
+    YAML().dump({"stages": stages}, Path("dvc.yaml"))
+    YAML().dump({"flows": {"stages": flows or {}}}, Path("params.yaml"))
+
+
+def tried(**given: Any) -> dict[str, Any]:
+    return {"retries": 0, "delay": 0.0, "timeout": None, "gpu": False, **given}
+
+
+def copied(source: str, target: str, *before: str, **fields: Any) -> dict[str, Any]:
+    """A stage that makes ``target`` of the files ``source``, and notes that it ran."""
+    cmd = [*before, f"cat {source} > {target}", f"echo {target} >> order"]
+    return {"cmd": "; ".join(cmd), "deps": source.split(), "outs": [target], **fields}
+
+
+def run(*targets: str, **options: Any) -> tuple[State[Any], Rows]:
+    """Run the flow; its state, and the rows of its artifact."""
+    state: Any = reproduce(targets, **options, return_state=True)
+    return state, rows_of(state.state_details.flow_run_id)
+
+
+def rows_of(flow_run: Any) -> Rows:
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run]))
+    with get_client(sync_client=True) as client:
+        [artifact] = client.read_artifacts(artifact_filter=of_run)
+    assert artifact.key == "reproduce"
+    return {row["stage"]: row for row in json.loads(str(artifact.data))}
+
+
+def outcomes(rows: Rows) -> dict[str, str]:
+    return {stage: row["outcome"] for stage, row in rows.items()}
+
+
+def elsewhere(*arguments: str) -> subprocess.Popen[str]:
+    """The flow in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.reproduce", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+# Branches, no deps, no outs, frozen, always changed, and below each of them.
+KINDS = {
+    "first": {"cmd": "echo 1 > first; echo first >> order", "outs": ["first"]},
+    "left": copied("first", "left"),
+    "right": copied("first raw", "right"),
+    "join": copied("left right", "join"),
+    "frozen": copied("left", "frozen"),
+    "below-frozen": copied("frozen", "below-frozen"),
+    "always": copied("first", "always", always_changed=True),
+    "below-always": copied("always", "below-always"),
+    "no-outs": {"cmd": "echo no-outs >> order", "deps": ["join"]},
+    "alone": {"cmd": "echo alone >> order"},
+}
+
+
+def test_it_does_what_dvc_repro_does(toy: Path) -> None:
+    Path("raw").write_text("raw")
+    write(KINDS)
+    subprocess.run([DVC, "add", "--quiet", "raw"], check=True)
+    state, rows = run(at_once=3)
+    assert outcomes(rows) == {**dict.fromkeys(KINDS, "ran"), "raw.dvc": "up to date"}
+    assert state.message == "10 ran, 1 up to date"
+    assert state.result() == list(rows.values())
+    order = Path("order").read_text().split()
+    assert Counter(order) == Counter(list(KINDS)), "each ran once"
+    for stage, needed in steps.graph().items():
+        for name in needed - {"raw.dvc"}:
+            assert order.index(name) < order.index(stage)
+
+    kinds = {**KINDS, "frozen": {**KINDS["frozen"], "frozen": True}}
+    kinds["alone"] = {"cmd": "echo alone again >> order"}
+    write(kinds)
+    Path("left").unlink()
+    Path("right").write_text("edited by hand")
+    Path("raw").write_text("new")
+    twin = toy.parent / f"{toy.name}-twin"
+    shutil.copytree(toy, twin)
+    told = subprocess.run(
+        [DVC, "repro"], cwd=twin, capture_output=True, text=True, check=True
+    ).stdout
+    _, rows = run()
+    flow = outcomes(rows)
+    assert {s for s, o in flow.items() if o == "ran"} - {"raw.dvc"} == {
+        line.split("'")[1] for line in told.splitlines() if "Running stage" in line
+    }
+    assert {s for s, o in flow.items() if o == "restored"} == {
+        line.split("'")[1] for line in told.splitlines() if "is cached" in line
+    }
+    assert flow["always"] == flow["alone"] == flow["join"] == "ran"
+    assert flow["frozen"] == flow["below-always"] == "up to date"
+    for file in ("dvc.lock", "raw.dvc", "join", "left", "right"):
+        assert (toy / file).read_bytes() == (twin / file).read_bytes(), file
+    assert Counter(Path("order").read_text()) == Counter((twin / "order").read_text())
+
+
+def test_what_is_there_costs_nothing_and_what_was_there_comes_back(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    dvc = steps.dvc
+
+    def spy(*arguments: str, **options: Any) -> steps.Output:
+        asked.append(arguments)
+        return dvc(*arguments, **options)
+
+    monkeypatch.setattr(steps, "dvc", spy)
+    stages = {"one": copied("seed", "one"), "two": copied("one", "two")}
+    write(stages)
+    Path("seed").write_text("1")
+    subprocess.run([DVC, "repro", "--quiet"], check=True)
+    state, rows = run()
+    assert state.message == "2 up to date"
+    assert [arguments[0] for arguments in asked] == ["dag", "status"]
+    _, rows = run("one", force=True)
+    assert outcomes(rows) == {"one": "ran"}
+    assert not Path("tracked").exists()
+
+    untracked = "echo Not tracked in http://127.0.0.1:9: refused."
+    write({"one": copied("seed", "one", untracked), "two": copied("one", "two")})
+    Path("seed").write_text("2")
+    _, rows = run()
+    assert outcomes(rows) == {"one": "ran", "two": "ran"}
+    assert Path("tracked").read_text() == "x"
+
+    write(stages)
+    Path("seed").write_text("1")
+    Path("down").touch()
+    state, rows = run()
+    assert outcomes(rows) == {"one": "restored", "two": "restored"}
+    assert Path("two").read_text() == "1"
+    assert Path("tracked").read_text() == "xx"
+    assert state.is_completed(), "a tracking server that is down is no failure"
+
+
+def test_a_failed_stage_stops_only_what_needs_it(toy: Path) -> None:
+    flaky = "test -e tried || { touch tried; echo Too early >&2; exit 1; }"
+    stages = {
+        "good": copied("seed", "good"),
+        "bad": copied(
+            "good", "bad", "echo tried >> attempts; echo No luck at http://me:pw@host >&2; exit 3"
+        ),
+        "below": copied("bad", "below"),
+        "far-below": copied("below good", "far-below"),
+        "flaky": copied("seed", "flaky", flaky),
+        "slow": copied("seed", "slow", "echo $$ > slow.pid; sleep 60"),
+        "silent": {"cmd": "true", "deps": ["seed"], "outs": ["never made"]},
+    }
+    write(
+        stages,
+        {
+            "bad": tried(retries=2),
+            "fl*": tried(retries=1, delay=1.0),
+            "slow": tried(timeout=3.0),
+            "*": tried(timeout=60.0),
+        },
+    )
+    Path("seed").write_text("1")
+    state, rows = run(at_once=4)
+    assert outcomes(rows) == {
+        "good": "ran",
+        "bad": "failed",
+        "below": "not started",
+        "far-below": "not started",
+        "flaky": "ran",
+        "slow": "timed out",
+        "silent": "failed",
+    }
+    assert state.is_failed()
+    assert rows["bad"]["message"] == "No luck at http://***@host (exited with 3)"
+    assert rows["far-below"]["message"] == rows["below"]["message"] == "bad failed"
+    assert "never made" in rows["silent"]["message"]
+    assert "bad: No luck at http://***@host (exited with 3); " in str(state.message)
+    assert Path("attempts").read_text().count("tried") == 3
+    assert rows["flaky"]["seconds"] >= 1
+    assert 3 <= rows["slow"]["seconds"] < 20
+    assert gone(pids(toy, 1), 0)
+
+    write({name: stages[name] for name in ("good", "flaky")} | {"bad": copied("good", "bad")})
+    _, rows = run()
+    assert outcomes(rows) == {"good": "up to date", "flaky": "up to date", "bad": "ran"}
+
+
+def test_a_killed_run_is_taken_up_by_the_next(toy: Path) -> None:
+    Path("family.sh").write_text(f"test -e again && exit\n{FAMILY.format(toy)}")
+    write({"one": copied("seed", "one"), "two": copied("one", "two", "bash family.sh")})
+    Path("seed").write_text("1")
+    flow = elsewhere()
+    found = pids(toy, 5)
+    flow.kill()
+    flow.wait()
+    killed = time.monotonic()
+    Path("again").touch()
+    _, rows = run()
+    assert gone(found, 10 - (time.monotonic() - killed))
+    assert outcomes(rows) == {"one": "up to date", "two": "ran"}
+    assert Path("two").read_text() == "1"
+    assert flow.stdout
+    flow.stdout.close()
+
+
+def test_a_second_run_waits_for_the_first_and_finds_its_work_done(toy: Path) -> None:
+    until = "echo begun; echo $$ > one.pid; until test -e go; do sleep 0.1; done"
+    write({"one": copied("seed", "one", until)})
+    Path("seed").write_text("1")
+    first = elsewhere()
+    pids(toy, 1, within=60)
+    second = elsewhere()
+    assert second.stdout
+    said = ""
+    while "which works in this checkout" not in said:
+        line = second.stdout.readline()
+        assert line, said
+        said += line
+    assert "Waits for flow run " in said
+    Path("go").touch()
+    assert "Task run 'one' - begun" in first.communicate()[0], "stages speak in Prefect's log"
+    assert "1 up to date" in second.communicate()[0]
+    assert first.returncode == second.returncode == 0
+    assert Path("order").read_text() == "one\n"
+
+
+def test_it_waits_for_a_dvc_that_works_on_the_same_files(toy: Path) -> None:
+    write({"one": copied("seed", "one", "echo $$ > one.pid; sleep 6"), "two": copied("one", "two")})
+    Path("seed").write_text("1")
+    beside = subprocess.Popen([DVC, "repro", "-q", "one"])
+    pids(toy, 1)
+    _, rows = run()
+    assert beside.wait() == 0
+    assert outcomes(rows) == {"one": "up to date", "two": "ran"}
+    assert Path("order").read_text() == "one\ntwo\n"
+
+
+def test_cancelling_in_prefect_stops_dvc_and_all_below_it(toy: Path) -> None:
+    Path("family.sh").write_text(f"test -e again && exit\n{FAMILY.format(toy)}")
+    write(
+        {
+            "one": copied("seed", "one", "bash family.sh"),
+            "two": copied("one", "two"),
+            "flaky": copied("seed", "flaky", "test -e again || exit 1"),
+        },
+        {"flaky": tried(retries=1, delay=60.0)},
+    )
+    Path("seed").write_text("1")
+    code = "from flows.reproduce import reproduce; reproduce.serve('toy')"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    with Path("served.log").open("w") as log:
+        served = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=log, stderr=log
+        )
+    try:
+        with get_client(sync_client=True) as client:
+            deployment = _patiently(lambda: client.read_deployment_by_name("reproduce/toy"))
+            flow_run = client.create_flow_run_from_deployment(deployment.id)
+            found = pids(toy, 5, within=60)
+            client.set_flow_run_state(flow_run.id, Cancelling())
+            assert gone(found, 10), Path("served.log").read_text()
+            _patiently(lambda: _in_state(client.read_flow_run(flow_run.id), "Cancelled"))
+        rows = rows_of(flow_run.id)
+        assert outcomes(rows) == {"one": "cancelled", "two": "not started", "flaky": "cancelled"}
+    finally:
+        served.send_signal(signal.SIGINT)
+        served.wait(30)
+    Path("again").touch()
+    _, rows = run()
+    assert set(outcomes(rows).values()) == {"ran"}
+
+
+def _in_state(flow_run: Any, name: str) -> None:
+    assert flow_run.state.name == name
+
+
+def _patiently(ask: Any) -> Any:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return ask()
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+# The order, the choice and the attempts, without Prefect
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> dict[str, set[str]]:
+    names = [f"s{number}" for number in range(draw(st.integers(1, 12)))]
+    return {
+        name: draw(st.sets(st.sampled_from(names[:place]))) if place else set()
+        for place, name in enumerate(names)
+    }
+
+
+@given(graphs(), st.integers(1, 4), st.lists(st.integers(0, 2), min_size=12, max_size=12))
+def test_no_stage_starts_before_those_that_it_needs_and_at_most_so_many_run(
+    graph: dict[str, set[str]], at_once: int, milliseconds: list[int]
+) -> None:
+    ended: set[str] = set()
+    running: set[str] = set()
+    most = 0
+
+    def work(stage: str) -> None:
+        nonlocal most
+        assert graph[stage] <= ended
+        running.add(stage)
+        most = max(most, len(running))
+        time.sleep(milliseconds[len(ended) % 12] / 1000)
+        running.remove(stage)
+        assert stage not in ended
+        ended.add(stage)
+
+    futures: list[Future[None]] = []
+    with ThreadPoolExecutor(12) as threads:
+
+        def start(stage: str) -> Future[None]:
+            futures.append(threads.submit(work, stage))
+            return futures[-1]
+
+        in_order(graph, start, at_once)
+    for future in futures:
+        future.result()
+    assert ended == set(graph)
+    assert most <= at_once
+
+
+GRAPH = {
+    "fetch@a": set[str](),
+    "prepare@a": {"fetch@a"},
+    "train@x": {"prepare@a"},
+    "train@y": {"prepare@a"},
+    "evaluate@x": {"train@x", "prepare@a"},
+    "report": {"train@y", "evaluate@x"},
+}
+
+
+@pytest.mark.parametrize(
+    ("targets", "stages"),
+    [
+        ([], set(GRAPH)),
+        (["train@x"], {"train@x", "prepare@a", "fetch@a"}),
+        (["train@*"], {"train@x", "train@y", "prepare@a", "fetch@a"}),
+        (["train"], {"train@x", "train@y", "prepare@a", "fetch@a"}),
+        (["prepare@a", "fetch@a"], {"prepare@a", "fetch@a"}),
+    ],
+)
+def test_a_target_brings_all_that_it_needs(targets: list[str], stages: set[str]) -> None:
+    part = chosen(GRAPH, targets)
+    assert set(part) == stages
+    assert all(part[stage] == GRAPH[stage] for stage in part)
+
+
+def test_an_unknown_target_names_the_near_ones() -> None:
+    with pytest.raises(params.ParamsError, match=r"'train@z'; did you mean 'train@"):
+        chosen(GRAPH, ["report", "train@z"])
+
+
+def test_the_first_pattern_that_fits_says_how_a_stage_is_tried() -> None:
+    block = {"train@x": tried(retries=3), "train@*": tried(timeout=9.0, gpu=True)}
+    attempts = attempts_of(GRAPH, {"flows": {"stages": block}})
+    assert attempts["train@x"].retries == 3
+    assert (attempts["train@y"].timeout, attempts["train@y"].gpu) == (9.0, True)
+    assert (attempts["report"].retries, attempts["report"].timeout) == (0, None)
+    assert set(attempts_of(GRAPH, {})) == set(GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("block", "problem"),
+    [
+        (
+            {"stages": {"report": {**tried(), "retry": 1}}},
+            "report: .*\n.*retry: unknown; .*retries",
+        ),
+        ({"stages": {"report": tried(retries=-1)}}, "retries: .*greater than or equal to 0"),
+        ({"stages": {"report": tried(timeout=0.0)}}, "timeout.*: .*greater than 0"),
+        ({"stage": {}}, "stage: unknown; did you mean 'stages'"),
+    ],
+)
+def test_a_wrong_policy_is_an_error_that_names_it(block: dict[str, Any], problem: str) -> None:
+    with pytest.raises(params.ParamsError, match=problem):
+        attempts_of(GRAPH, {"flows": block})
