@@ -271,6 +271,103 @@ def per_class(table: pd.DataFrame) -> Figure:
 
 
 @styled
+def search(trials: pd.DataFrame, name: str, lower: bool) -> Figure:
+    """The trials of a search in their order, and the best so far.
+
+    Args:
+        trials: columns trial, state (complete, pruned, failed) and value, NaN where it failed.
+        name: of the value.
+        lower: whether a lower value is better.
+    """
+    figure = Figure(figsize=(WIDTH, 3.8))
+    axes = figure.subplots()
+    complete = trials[trials["state"] == "complete"]
+    reached = complete["value"].cummin() if lower else complete["value"].cummax()
+    axes.step(complete["trial"], reached, where="post", color=RED, label="best so far")
+    _trials(axes, trials, trials["trial"])
+    failed = trials.loc[trials["state"] == "failed", "trial"]
+    axes.plot(failed, np.full(len(failed), 0.02), "^", color="black",
+              transform=axes.get_xaxis_transform(), label=f"failed ({len(failed)})")  # fmt: skip
+    _spread(axes, trials["value"])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set(xlabel="Trial", ylabel=name)
+    axes.set_title(f"{len(trials)} trials, {'lower' if lower else 'higher'} is better")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+@styled
+def search_curves(records: pd.DataFrame, best: int, name: str) -> Figure:
+    """The learning curve of every trial of a search, the best one in front.
+
+    Args:
+        records: a row for each epoch of each trial: trial, state, epoch, value.
+        best: the trial that won.
+        name: of the value.
+    """
+    figure = Figure(figsize=(WIDTH, 4.2))
+    axes = figure.subplots()
+    looks: dict[Any, Any] = {
+        "complete": {"color": SKY, "ls": "-"},
+        "pruned": {"color": GREY, "ls": "--", "marker": "x", "markevery": [-1]},
+        "failed": {"color": "black", "ls": ":", "marker": "^", "markevery": [-1]},
+    }
+    for (trial, state), curve in records.groupby(["trial", "state"]):
+        look = looks[state]
+        if trial == best:
+            look = {"color": RED, "lw": 2.5, "marker": "o", "zorder": 3}
+        label = f"the best, trial {best}" if trial == best else state
+        axes.plot(curve["epoch"], curve["value"], label=label, **{"lw": 1, **look})
+    _spread(axes, records["value"])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set(xlabel="Epoch", ylabel=name)
+    axes.set_title("Learning curves of all trials")
+    handles, labels = axes.get_legend_handles_labels()
+    each = dict(zip(labels, handles, strict=True))
+    figure.legend(list(each.values()), list(each), loc="outside lower center", ncols=4)
+    return figure
+
+
+@styled
+def search_slices(trials: pd.DataFrame, parameters: dict[str, bool], name: str) -> Figure:
+    """The value of every trial against each parameter.
+
+    Args:
+        trials: columns trial, state, value, and the parameters.
+        parameters: their names, and whether each lies on a logarithmic scale.
+        name: of the value.
+    """
+    columns = min(3, len(parameters))
+    rows = -(-len(parameters) // columns)
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.6 * rows))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes in panels.flat[len(parameters) :]:
+        axes.set_axis_off()
+    for axes, (parameter, log) in zip(panels.flat, parameters.items(), strict=False):
+        x = trials[parameter]
+        if not pd.api.types.is_numeric_dtype(x) or pd.api.types.is_bool_dtype(x):
+            choices = sorted(set(x.map(str)))
+            x = x.map(lambda value, choices=choices: choices.index(str(value)))
+            tilt = 30 if sum(map(len, choices)) > 30 else 0
+            axes.set_xticks(range(len(choices)), choices, fontsize=8.5, rotation=tilt)
+            axes.set_xlim(-0.5, len(choices) - 0.5)
+        elif log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+        _trials(axes, trials, x)
+        axes.set_xlabel(parameter)
+    _spread(panels[0, 0], trials["value"])
+    for row in panels:
+        row[0].set_ylabel(name)
+    figure.suptitle("Each parameter, over all others", x=0.01, ha="left", fontsize=11)
+    handles = panels[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
 def comparison(runs: pd.DataFrame, name: str) -> Figure:
     """Runs by score with 95% intervals, best first.
 
@@ -327,6 +424,20 @@ def tradeoff(runs: pd.DataFrame, name: str) -> Figure:
     return figure
 
 
+def _trials(axes: Axes, trials: pd.DataFrame, x: "pd.Series[Any]") -> None:
+    """The trials that have a value: complete ones as dots, pruned ones as crosses."""
+    for state, mark, colour in (("complete", "o", BLUE), ("pruned", "x", GREY)):
+        chosen = trials["state"] == state
+        axes.plot(x[chosen], trials["value"][chosen], mark, color=colour,
+                  label=f"{state} ({chosen.sum()})")  # fmt: skip
+
+
+def _spread(axes: Axes, values: "pd.Series[float]") -> None:
+    """A logarithmic scale for values of several magnitudes, or the lost ones hide the rest."""
+    if 0 < 20 * values.min() < values.max():
+        axes.set_yscale("log")
+
+
 def _records(table: pd.DataFrame, score: str, name: str) -> list[dict[Any, Any]]:
     """The rows, best score first, equals by name."""
     return table.sort_values([score, name], ascending=[False, True]).to_dict("records")
@@ -368,3 +479,83 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], notes: Sequ
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
+
+
+@styled
+def drift(table: pd.DataFrame, psi: float, ks: float) -> Figure:
+    """How far each feature has moved, by both measures, with the bounds from which it is much.
+
+    Args:
+        table: a row for each feature: feature, psi, ks, drifted; NaN where it was not measured.
+        psi: from which a population stability index is large.
+        ks: from which a Kolmogorov-Smirnov distance is large.
+    """
+    rows = table.sort_values("psi", ascending=False).head(CLASSES)
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * max(len(rows), 2)))
+    panels = figure.subplots(1, 2, sharey=True)
+    names = [f"{row.feature}{' (drifted)' if row.drifted else ''}" for row in rows.itertuples()]
+    for axes, column, bound in zip(panels, ("psi", "ks"), (psi, ks), strict=True):
+        values = rows[column].to_numpy()
+        shown = np.nan_to_num(values)
+        notes = ["not measured" if np.isnan(value) else f"{value:.3f}" for value in values]
+        _bars(axes, names, shown, notes)
+        axes.axvline(bound, color=RED, linestyle="--", linewidth=1.2)
+        axes.set_xlim(0, 1.25 * max(bound, shown.max(initial=0)))
+        axes.set_title(f"{column.upper()}, large from {bound:g}")
+    title = "How far features have moved: population stability index, Kolmogorov-Smirnov distance"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+@styled
+def distributions(then: dict[str, Sequence[float]], now: dict[str, Sequence[float]]) -> Figure:
+    """The share of values up to each value, then and now, of up to eight features.
+
+    Args:
+        then: a sample of each feature's values; the figure has the features of both, in this order.
+        now: later samples.
+    """
+    names = [name for name in then if name in now][:8]
+    rows = max(1, -(-len(names) // 2))
+    figure = Figure(figsize=(WIDTH, 0.5 + 2.1 * rows))
+    panels = figure.subplots(rows, 2, sharey=True, squeeze=False).ravel()
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(panels, names, strict=False):
+        axes.ecdf(now[name], color=ORANGE, linewidth=2.5, label="now")
+        axes.ecdf(then[name], color=BLUE, linestyle="--", linewidth=1.2, label="then")
+        axes.set_title(name)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.tick_params(labelsize=8.5)
+    if names:
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=2)
+    figure.suptitle("Share of values up to each value", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+@styled
+def shares(table: pd.DataFrame, name: str) -> Figure:
+    """The share of each category then and now, the largest changes first.
+
+    Args:
+        table: category, then, now; the largest changes first.
+        name: of the feature.
+    """
+    rows = table.head(12)
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.27 * max(len(rows), 3)))
+    axes = figure.subplots()
+    for y, (then, now) in enumerate(zip(rows["then"], rows["now"], strict=True)):
+        axes.plot([then, now], [y, y], color=GREY, linewidth=1.5)
+    for column, colour, filling in (("now", ORANGE, ORANGE), ("then", BLUE, "none")):
+        axes.plot(rows[column], range(len(rows)), "o", color=colour, mfc=filling, ms=7,
+                  clip_on=False, zorder=3, label=column)  # fmt: skip
+    axes.set_yticks(range(len(rows)), rows["category"], fontsize=8.5)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    few = f", the {len(rows)} largest changes of {len(table)}" if len(table) > len(rows) else ""
+    axes.set_title(f"Shares of {name}{few}")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure

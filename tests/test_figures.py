@@ -38,6 +38,18 @@ RUNS = pd.DataFrame(
 PROGRESS = pd.DataFrame(
     {"share": [0.25, 1.0], "top1": [0.3, 0.9], "low": [0.25, 0.88], "high": [0.35, 0.92]}
 )
+DRIFT = pd.DataFrame(
+    {
+        "feature": ["points", "category", "new"],
+        "psi": [0.01, 0.5, np.nan],
+        "ks": [0.05, np.nan, np.nan],
+        "drifted": [False, True, True],
+    }
+)
+SAMPLES: dict[str, Any] = {"points": [3, 7, 9, 40], "strokes": [1, 1, 2], "aspect": [0.2, 0.9]}
+SHARES = pd.DataFrame(
+    {"category": [f"class {i}" for i in range(30)], "then": 1 / 30, "now": np.arange(30) / 435}
+)
 STROKES = np.array([[10, 10, 0], [90, 0, 1], [-50, 5, 0], [0, 60, 1]], np.int16)
 IMAGE = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
 
@@ -74,6 +86,9 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "gallery": lambda: figures.gallery([STROKES] * 8, ["a\nas b\n99%"] * 8, "mistakes"),
     "comparison": lambda: figures.comparison(RUNS, "top-1"),
     "tradeoff": lambda: figures.tradeoff(RUNS, "top-1"),
+    "drift": lambda: figures.drift(DRIFT, 0.2, 0.15),
+    "distributions": lambda: figures.distributions(SAMPLES, {**SAMPLES, "points": [9, 9, 9]}),
+    "shares": lambda: figures.shares(SHARES, "category"),
 }
 
 

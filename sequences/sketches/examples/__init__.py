@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sequences import store
 from sequences.sketches.examples import shards
 from sequences.sketches.examples.batches import Data
+from sequences.sketches.examples.profiles import profile
 from sequences.sketches.examples.reading import CHUNK, NUMBERS, Read, Told, pieces
 from sequences.sketches.examples.shards import SPLITS, Records, Shard
 from sequences.units import Count, Fraction, Points
@@ -49,7 +50,8 @@ def prepare(
 
     Args:
         raw: a folder with a manifest, as the sources fill it.
-        folder: an empty folder; gets the data set, ``manifest.json`` and ``rejects.ndjson``.
+        folder: an empty folder; gets the data set, ``manifest.json``, ``profile.json`` and
+            ``rejects.ndjson``.
         tolerated_rejects: share of the lines that may be malformed.
         validation: share of the drawings.
         test: share of the drawings.
@@ -90,6 +92,9 @@ def prepare(
             raise DataError(f"{raw}: no drawing falls into {split}; fetch more, or raise its share")
     numbers = {key: about[key] for key in ("source", "form", "scale", "splits")}
     shards.describe(folder, kind, classes, written, numbers)
+    counts = about["splits"]["train"]["classes"]
+    found = profile(kind, counts, [shard.sample for shard in written])
+    store.write_json(folder / "profile.json", found)
     store.write_json(folder / "manifest.json", about)
 
 

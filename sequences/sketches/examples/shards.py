@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sequences import store
+from sequences.sketches.examples.profiles import SAMPLE, features
 from sequences.sketches.examples.strokes import compiled
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Shard(NamedTuple):
     content: int  # bytes of content of all drawings
     duplicates: int
     moments: NDArray[np.int64]  # (3,): number, sum, sum of squares of the training offsets
+    sample: NDArray[np.float64]  # (drawing, feature): of the first training drawings
 
 
 class Spill(NamedTuple):
@@ -95,13 +97,16 @@ def write(
         framed = encode(records, FIELD[kind])
         sizes[number] = len(framed) - FRAME * len(records.ends)
         store.write_bytes(folder / shard_name(split, part, of), framed.tobytes())
+        if split == "train":
+            few = records.ends[:SAMPLE]
+            sample = features(records.content[: few.max(initial=0)], few, kind)
         if split == "train" and kind == "strokes":
             offsets = records.content.view(np.int16).reshape(-1, 3)[:, :2].astype(np.int64)
             moments += [offsets.size, offsets.sum(), (offsets**2).sum()]
     lengths = np.diff(found.ends, prepend=0)[fresh]
     duplicates = len(fresh) - int(fresh.sum())
     longest = int(lengths.max(initial=0))
-    return Shard(counts, sizes, longest, int(lengths.sum()), duplicates, moments)
+    return Shard(counts, sizes, longest, int(lengths.sum()), duplicates, moments, sample)
 
 
 def describe(
