@@ -37,6 +37,7 @@ Epoch = Mapping[str, Any]  # a row of history.csv
 
 SETTINGS = {  # of MLflow, unless the environment says otherwise: a dead server costs seconds
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its errors are told by this module, in a line
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -290,6 +291,16 @@ def _find_runs(client: Any, stage: str, name: str, entry: Entry) -> list[Any]:
     """The runs whose inputs are those of ``entry``, the latest first."""
     wanted = f"tags.inputs = '{_inputs(stage, name, entry)}'"
     return list(client.search_runs([experiment(client, _domain(entry, name))], wanted))
+
+
+def training(client: Any, name: str) -> Any | None:
+    """The run that holds the training and the scores of ``name`` as dvc.lock has them, or None."""
+    train, scores = (locked()[f"{stage}@{name}"] for stage in ("train", "evaluate"))
+    wanted = {OUTS: _json(train["outs"]), f"evaluate.{OUTS}": _json(scores["outs"])}
+    for run in _find_runs(client, "train", name, train):
+        if wanted.items() <= run.data.tags.items():
+            return run
+    return None
 
 
 def _inputs(stage: str, name: str, entry: Entry) -> str:

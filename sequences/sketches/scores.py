@@ -1,7 +1,7 @@
 """Scores of a recogniser of drawings on the test split: numbers, tables, figures, predictions."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sequences import figures, metrics
+from sequences.params import near
 from sequences.units import Batch, Count, Fraction
 
 if TYPE_CHECKING:
@@ -147,6 +148,28 @@ def score(
         "probabilities": probabilities,
     }
     return Scores(numbers, tables, pictures, arrays, speed)
+
+
+def outcomes(metric: str, arrays: Mapping[str, Array]) -> Array:
+    """What each example adds to a metric, float64 (example,), more is better: their mean is it.
+
+    Args:
+        metric: top1, top5, map3, or log_loss, whose sign is turned.
+        arrays: of `score`.
+
+    Raises:
+        ScoreError: the metric is no mean over examples, or there is none of this name.
+    """
+    rank = np.asarray(arrays["rank"])
+    if metric == "log_loss":
+        truth = metrics.likelihoods(arrays["probabilities"], arrays["truth"])
+        return np.asarray(np.log(np.maximum(truth, metrics.SURE)))
+    means = {"top1": rank <= 1, "top5": rank <= 5, "map3": np.where(rank <= 3, 1 / rank, 0)}
+    if metric not in means:
+        raise ScoreError(
+            f"{metric!r} is no mean over examples; {near(metric, [*means, 'log_loss'])}"
+        )
+    return means[metric].astype(np.float64)
 
 
 def progress(

@@ -1,0 +1,32 @@
+"""Test drawings as questions to a registered model: ``python -m stages.contest RUN LIMIT FILE``."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from sequences import params, store
+from stages import command, start_tensorflow
+
+
+def main(name: str, limit: str, file: str) -> None:
+    """Write the raw form of examples that run ``name`` was tested on, at most ``limit``.
+
+    ``file`` gets {"keys": [...], "inputs": [...]}, in an order that the seed determines.
+    """
+    values = params.load()
+    run = params.entry(values, "runs", name)
+    served = params.module(params.entry(run, "domain"), "served")
+    tested = store.read_arrays(Path("results", name, "predictions.npz"))["keys"]
+    keys, counts = np.unique(tested, return_counts=True)
+    keys = np.random.default_rng(values["seed"]).permutation(keys[counts == 1])
+    start_tensorflow()
+    data = params.entry(run, "data")
+    found = served.questions(Path("data", "raw", data), Path("data", data), keys.tolist())
+    chosen = [key for key in keys.tolist() if key in found][: int(limit)]
+    asked = {"keys": chosen, "inputs": [found[key] for key in chosen]}
+    store.write_text(Path(file), json.dumps(asked))
+
+
+if __name__ == "__main__":
+    command(main)
