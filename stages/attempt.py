@@ -1,0 +1,117 @@
+"""One training of a search: ``python -m stages.attempt check|train PLAN [FOLDER]``, PLAN in JSON.
+
+Leaves nothing in data/ and results/ and knows no tracking: what came out is on standard output,
+for flows/explore.py.
+"""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
+
+from sequences import params, store
+from stages import command, start_tensorflow, tracking
+
+
+def main(verb: str, plan: str, folder: str = "") -> None:
+    """Check the plan of a search, or train one of its entries.
+
+    Args:
+        verb: check or train.
+        plan: seed, machine and run, the blocks of params.yaml; to check also space (the values to
+            try of each parameter, ``build.units``) and objective (a column of the history).
+        folder: of the training's checkpoints; a killed one goes on from there.
+    """
+    values = json.loads(plan)
+    start_tensorflow()
+    if verb == "check":
+        print(json.dumps(check(**values)))
+    else:
+        train(**values, folder=Path(folder))
+
+
+def check(
+    seed: int, machine: Any, run: Any, space: dict[str, list[Any]], objective: str
+) -> dict[str, Any]:
+    """What has to be known before a search.
+
+    Returns:
+        problems: the values that do not fit, each with the reason.
+        types: of each parameter: int, float or other.
+        direction: minimize or maximize the objective.
+        files: code and data that decide the result, with their md5s.
+
+    Raises:
+        ParamsError: what is wrong with the run itself, or the objective.
+    """
+    from sequences import training
+
+    model_file = params.module(run["domain"], run["model"])
+    params.bind(training.machine, machine)
+    if "metrics" in run["fit"]:
+        known = [f"validation_{name}" for name in ("loss", *run["fit"]["metrics"])]
+        if objective not in known:
+            hint = params.near(objective, known)
+            raise params.ParamsError(f"objective: no {objective!r}; {hint}")
+    problems, types = [], {}
+    for part in ("build", "fit"):
+        params.bind(getattr(model_file, part), run[part])
+    for name, values in space.items():
+        part, _, key = name.partition(".")
+        function = getattr(model_file, part)
+        for value in values:
+            try:
+                params.bind(function, {**run[part], key: value})
+            except params.ParamsError as error:
+                problems.append(str(error))
+        hint = get_type_hints(function)[key]
+        kinds = [kind for kind in (float, int) if kind in (hint, *get_args(hint))]
+        types[name] = kinds[0].__name__ if kinds else "other"
+    rises = training.best_epoch([{objective: 0.0}, {objective: 1.0}], objective) == 2
+    return {
+        "problems": problems,
+        "types": types,
+        "direction": "maximize" if rises else "minimize",
+        "files": _files(run, model_file),
+    }
+
+
+def train(seed: int, machine: Any, run: Any, folder: Path) -> None:
+    """Train as ``stages.train`` does; print each epoch's record and the best epoch so far."""
+    from sequences import training
+
+    model_file = params.module(run["domain"], run["model"])
+    build = params.bind(model_file.build, run["build"])
+    fit = params.bind(model_file.fit, run["fit"])
+    data = params.module(run["domain"], "examples").load(Path("data", run["data"]))
+    checkpoints = folder / store.digest(seed, machine, run, _files(run, model_file))
+    history: list[dict[str, Any]] = []
+
+    def tell(record: dict[str, Any]) -> None:
+        history.append(record)
+        monitor = run["fit"].get("monitor")  # none, where nothing is learned by gradients
+        best = training.best_epoch(history, monitor) if monitor else len(history)
+        print(json.dumps({**record, "best": best}), flush=True)
+
+    with params.bind(training.machine, machine)(seed):
+        fit(build(data), data, checkpoints, seed, tell)
+
+
+def _files(run: Any, model_file: ModuleType) -> dict[str, str | None]:
+    """The code and the data that decide a training's result, with their md5s."""
+    from sequences import layers, training
+
+    examples = Path(str(params.module(run["domain"], "examples").__file__)).parent
+    code = [Path(str(module.__file__)) for module in (layers, training, model_file)]
+    root = Path(__file__).resolve().parent.parent
+    named = {path.relative_to(root).as_posix(): path for path in (*code, examples)}
+    named[f"data/{run['data']}/manifest.json"] = Path("data", run["data"], "manifest.json")
+    return {name: tracking.md5_of(path) for name, path in named.items()}
+
+
+if __name__ == "__main__":
+    try:
+        command(main)
+    except KeyboardInterrupt:  # the search has stopped it, and says so
+        sys.exit(130)
