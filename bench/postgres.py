@@ -1,0 +1,249 @@
+"""PostgreSQL behind Prefect and MLflow, tried: a cluster, both servers, a worker, a real run.
+
+    apt-get install postgresql && python -m bench.postgres
+
+All of it is made in a temporary folder, listens on loopback only, and is gone afterwards: at the
+end, on a failure, on Ctrl-C. A tiny checkout is deployed, `reproduce` runs on a worker, the
+automation has `promote` register the champion, and both databases are asked what they hold.
+"""
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg2  # type: ignore[import-untyped]
+
+from sequences import params
+from stages.tracking import masked
+from tests.servers import closed_port
+from tests.workspace import Workspace
+
+USER = "ostinato"
+HOST = "127.0.0.1"
+PATIENCE = 300.0  # seconds that anything may take to happen
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+}
+
+Connect = Callable[[str], Any]
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        address, connect = stack.enter_context(cluster())
+        with contextlib.closing(connect("postgres")) as connection:
+            connection.autocommit = True
+            connection.cursor().execute("create database prefect")
+            connection.cursor().execute("create database mlflow")
+        environment = {
+            **{
+                k: v
+                for k, v in os.environ.items()
+                if not k.startswith(("DVC", "MLFLOW", "PREFECT"))
+            },
+            **ENVIRONMENT,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PREFECT_HOME": str(place / "prefect"),
+        }
+        ports = {"prefect": closed_port(), "mlflow": closed_port()}
+        urls = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
+        servers = {
+            "prefect": (
+                f"prefect server start --host {HOST} --port {ports['prefect']}",
+                {"PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg{address}/prefect"},
+                "/api/health",
+            ),
+            "mlflow": (
+                f"mlflow server --host {HOST} --port {ports['mlflow']} --workers 1 "
+                f"--artifacts-destination {place / 'artifacts'}",
+                {"MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2{address}/mlflow"},
+                "/health",
+            ),
+        }
+        for name, (command, secret, health) in servers.items():
+            begun = time.monotonic()
+            stack.enter_context(running(command, place, environment | secret))
+            until(partial(answers, urls[name] + health), f"an answer of {name}")
+            say(f"{name} is up on PostgreSQL", begun)
+
+        environment |= {
+            "PREFECT_API_URL": f"{urls['prefect']}/api",
+            "MLFLOW_TRACKING_URI": urls["mlflow"],
+        }
+        (place / "checkout").mkdir()
+        workspace = Workspace(place / "checkout")
+        workspace.edit(lambda values: values["gates"]["sketches"].update(at_least=0.0))
+        workspace.commit()
+        begun = time.monotonic()
+        run("python -m flows.deploy", workspace.folder, environment)
+        say("deployed", begun)
+        worker = running("prefect worker start --pool cpu", workspace.folder, environment)
+        stack.enter_context(worker)
+        begun = time.monotonic()
+        command = "prefect deployment run reproduce/reproduce --watch"
+        run(command, workspace.folder, environment)
+        say("reproduce has run on the worker", begun)
+
+        ended = "select f.name, r.state_type from flow_run r join flow f on f.id = r.flow_id"
+        begun = time.monotonic()
+        until(
+            lambda: ("promote", "COMPLETED") in ask(connect, "prefect", ended),
+            "the automation's run of promote",
+        )
+        say("the automation has run promote", begun)
+        flows = ask(connect, "prefect", ended)
+        assert ("reproduce", "COMPLETED") in flows, flows
+        tasks = dict(ask(connect, "prefect", "select name, state_name from task_run"))
+        trained = {
+            f"train@{name}" for name in params.load(workspace.folder / "params.yaml")["runs"]
+        }
+        assert {tasks[name] for name in trained} == {"Ran"}, tasks
+        runs = ask(connect, "mlflow", "select name, status from runs")
+        assert {("sketches-gru", "FINISHED"), ("sketches-nearest", "FINISHED")} <= set(runs), runs
+        champions = ask(
+            connect,
+            "mlflow",
+            "select name, version from registered_model_aliases where alias='champion'",
+        )
+        assert [name for name, _ in champions] == ["sketches"], champions
+        for name in ports:
+            (size,) = ask(
+                connect, name, "select pg_size_pretty(pg_database_size(current_database()))"
+            )
+            print(f"database {name}: {size[0]}")
+        print(f"{len(flows)} flow runs, {len(tasks)} task runs, {len(runs)} runs of MLflow")
+    print("PASS: both stores hold the run and the champion; everything is taken down")
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[tuple[str, Connect]]:
+    """A PostgreSQL cluster of its own: its address with user and password, and how to connect."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    if not found:
+        sys.exit("No PostgreSQL here; apt-get install postgresql")
+    # It refuses to run as root; Debian's package makes this user.
+    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    who: dict[str, Any] = {"user": user, "group": user} if os.geteuid() == 0 else {}
+    port, password = closed_port(), secrets.token_urlsafe(24)
+    with tempfile.TemporaryDirectory() as folder:
+        data, file = Path(folder, "data"), Path(folder, "password")
+        file.touch(mode=0o600)
+        file.write_text(password)
+        for path in (Path(folder), file):
+            shutil.chown(path, user)
+        begun = time.monotonic()
+        how = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]
+        subprocess.run(
+            [found[-1] / "initdb", "-D", data, "-U", USER, f"--pwfile={file}", *how],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            **who,
+        )
+        command = f"{found[-1] / 'postgres'} -D {data} -h {HOST} -p {port} -k {folder}"
+        with running(command, Path(folder), dict(os.environ), signal.SIGINT, **who):
+
+            def connect(database: str) -> Any:
+                given = {"host": HOST, "port": port, "user": USER, "password": password}
+                return psycopg2.connect(dbname=database, connect_timeout=5, **given)
+
+            def there() -> bool:
+                with contextlib.suppress(psycopg2.OperationalError):
+                    connect("postgres").close()
+                    return True
+                return False
+
+            until(there, "an answer of PostgreSQL")
+            say(f"PostgreSQL {found[-1].parent.name} is up, as the user {user}", begun)
+            yield f"://{USER}:{password}@{HOST}:{port}", connect
+
+
+@contextlib.contextmanager
+def running(
+    command: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    stop: signal.Signals = signal.SIGTERM,
+    **who: Any,
+) -> Iterator[None]:
+    """A server, with a log in its folder that is shown when the block fails; stopped in the end."""
+    log = Path(folder, f"{command.split()[0].rpartition('/')[2]}-{command.split()[1]}.log")
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command.split(),
+            cwd=folder,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **who,
+        )
+    try:
+        yield
+    except Exception:
+        told = masked(log.read_text()[-3000:])
+        print(f"--- the end of the log of `{command}`\n{told}", file=sys.stderr)
+        raise
+    finally:
+        process.send_signal(stop)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def run(command: str, folder: Path, environment: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        command.split(), cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    if done.returncode:
+        raise RuntimeError(masked(f"`{command}` failed:\n{done.stdout}{done.stderr}"[-6000:]))
+
+
+def ask(connect: Connect, database: str, query: str) -> list[tuple[Any, ...]]:
+    with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return list(cursor.fetchall())
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(url).is_success
+    return False
+
+
+def until(what: Callable[[], bool], name: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {PATIENCE:g} s for {name}")
+        time.sleep(0.5)
+
+
+def say(what: str, begun: float) -> None:
+    print(f"{what}: {time.monotonic() - begun:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

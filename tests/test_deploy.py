@@ -1,0 +1,208 @@
+"""What `python -m flows.deploy` makes is whole, usable, and made once."""
+
+import ast
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events import emit_event
+from prefect.states import Completed, Running
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+DEPLOYMENTS = YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]
+
+Deployments = dict[str, DeploymentResponse]
+Posts = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def webhook() -> Iterator[tuple[str, Posts]]:
+    """An address on loopback, and what has been posted to it."""
+    posts: Posts = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", posts
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def deploy(server: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.deploy", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PREFECT_API_URL": server},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_server: str, webhook: tuple[str, Posts]) -> Deployments:
+    deploy(prefect_server, "--gpus", "2", "--notify", webhook[0])
+    with get_client(sync_client=True) as client:
+        return {str(d.entrypoint) + " " + d.name: d for d in client.read_deployments()}
+
+
+def test_a_second_time_changes_nothing(prefect_server: str, deployed: Deployments) -> None:
+    lines = deploy(prefect_server, "--gpus", "2").splitlines()
+    assert {line for line in lines if not line.startswith("unchanged: ")} == set()
+    for thing in ("work pool gpu", "limit gpu", "deployment retrain", "automation announce"):
+        assert any(thing in line for line in lines), thing
+
+
+def test_the_limits_are_the_number_of_gpus(deployed: Deployments) -> None:
+    with get_client(sync_client=True) as client:
+        assert client.read_global_concurrency_limit_by_name("gpu").limit == 2
+        queues = {q.work_pool_name: q.concurrency_limit for q in client.read_work_queues()}
+    assert queues["gpu"] == 2
+    assert queues["cpu"] is None
+
+
+def test_every_flow_has_a_deployment() -> None:
+    flows = {
+        f"flows/{file.name}:{node.name}"
+        for file in (ROOT / "flows").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        if re.match(r"flow\b", ast.unparse(decorator))
+    }
+    assert len(flows) >= 6
+    assert flows == {entry["entrypoint"] for entry in DEPLOYMENTS}
+
+
+@pytest.mark.parametrize("entry", DEPLOYMENTS, ids=lambda entry: str(entry["name"]))
+def test_every_parameter_has_a_type_and_says_what_it_is(
+    deployed: Deployments, entry: dict[str, Any]
+) -> None:
+    schema: Any = deployed[f"{entry['entrypoint']} {entry['name']}"].parameter_openapi_schema
+    for name, field in schema["properties"].items():
+        assert len(field.get("description", "")) > 10, name
+        assert {"type", "anyOf", "allOf", "$ref", "enum"} & set(field), name
+
+
+def test_only_retrain_runs_by_itself(deployed: Deployments) -> None:
+    crons = {d.name: [s.schedule.cron for s in d.schedules] for d in deployed.values()}  # type: ignore[union-attr]
+    assert {name: cron for name, cron in crons.items() if cron} == {"retrain": ["0 2 * * *"]}
+
+
+def test_no_deployment_holds_a_path_of_this_machine(deployed: Deployments) -> None:
+    for deployment in deployed.values():
+        assert str(ROOT) not in deployment.model_dump_json()
+
+
+def test_promote_runs_after_a_run_of_the_deployment_reproduce_alone(deployed: Deployments) -> None:
+    by_name = {deployment.name: deployment for deployment in deployed.values()}
+    with get_client(sync_client=True) as client:
+
+        def promotions() -> int:
+            wanted = DeploymentFilter(id=DeploymentFilterId(any_=[by_name["promote"].id]))
+            return len(client.read_flow_runs(deployment_filter=wanted))
+
+        before = promotions()
+        for name in ("retrain", "reproduce"):
+            run = client.create_flow_run_from_deployment(by_name[name].id)
+            client.set_flow_run_state(run.id, Running(), force=True)
+            client.set_flow_run_state(run.id, Completed(), force=True)
+        until(lambda: promotions() > before)
+        time.sleep(2)
+        assert promotions() == before + 1
+
+
+def test_a_new_champion_is_announced(deployed: Deployments, webhook: tuple[str, Posts]) -> None:
+    payload = {"from": "3", "to": "4", "reason": 'better by 0.02 at 95%, "paired"'}
+    emit_event(
+        event="ostinato.champion.changed",
+        resource={
+            "prefect.resource.id": "ostinato.model.sketches",
+            "prefect.resource.name": "sketches",
+        },
+        payload=payload,
+    )
+    until(lambda: webhook[1])
+    (post,) = webhook[1]
+    assert post.pop("occurred").startswith("20")
+    assert post == {"event": "ostinato.champion.changed", "model": "sketches", "payload": payload}
+
+
+COMPOSE = YAML(typ="safe").load(ROOT / "compose.yaml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def test_compose_names_what_is_there() -> None:
+    named = {"configs": set(COMPOSE["configs"]), "volumes": set(COMPOSE["volumes"])}
+    for name, service in SERVICES.items():
+        assert set(service.get("depends_on", {})) <= set(SERVICES), name
+        for other, wanted in service.get("depends_on", {}).items():
+            healthy = wanted["condition"] == "service_healthy"
+            assert healthy == ("healthcheck" in SERVICES[other]), (name, other)
+        for volume in service.get("volumes", []):
+            assert volume.partition(":")[0] in named["volumes"], name
+        for config in service.get("configs", []):
+            assert config["source"] in named["configs"], name
+        if target := service.get("build", {}).get("target"):
+            assert f" AS {target}\n" in (ROOT / "Dockerfile").read_text()
+    stages = re.findall(r"^COPY (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert all((ROOT / source).exists() for source in stages)
+
+
+@pytest.mark.parametrize("name", [n for n, service in SERVICES.items() if "build" in service])
+def test_the_commands_of_compose_are_commands(name: str, deployed: Deployments) -> None:
+    program, *rest = SERVICES[name]["command"].split()
+    flags = {word for word in rest if word.startswith("--")}
+    words = list(itertools.takewhile(lambda word: word not in flags, rest))
+    command = [str(Path(sys.executable).parent / program), *words, "--help"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    assert flags <= set(re.findall(r"--[a-z-]+", told.stdout))
+    if "--pool" in rest:
+        with get_client(sync_client=True) as client:
+            client.read_work_pool(rest[rest.index("--pool") + 1])
+
+
+def test_compose_opens_no_port_to_others_and_knows_no_password() -> None:
+    for name, service in SERVICES.items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert re.search(r":(v?[0-9]|RELEASE|cpu|gpu)", service["image"]), "no version"
+        for key, value in service.get("environment", {}).items():
+            assert value.startswith("${") or not re.search("PASSWORD|SECRET|KEY", key), (name, key)
+    text = (ROOT / "compose.yaml").read_text()
+    given = set(re.findall(r"\$\{([A-Z_]+):\?", text))
+    assert given == {"OSTINATO_GIT", "POSTGRES_PASSWORD", "STORE_PASSWORD", "STORE_USER"}
+    assert not re.search(r"\$\{[A-Z_]*(PASSWORD|USER)[A-Z_]*:?-", text), "a default"
+
+
+def until(what: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
