@@ -66,7 +66,7 @@ def reproduce(
         targets: Stages or patterns such as `evaluate@*`, with all that they need; all when empty.
         at_once: Stages that run side by side, where none needs another.
         train_on: A deployment for the training, such as `train/gpu`; this machine when empty.
-        force: Run what is up to date as well.
+        force: Run what is up to date as well; not together with train_on.
 
     Returns:
         A row for each stage: its outcome (ran, restored, up to date, failed, timed out, not
@@ -101,6 +101,8 @@ def reproduce(
         states[stage] = future.wrapped_future
         return states[stage]
 
+    if force and train_on:
+        raise params.ParamsError(f"force runs every stage here, {train_on} elsewhere: choose one")
     try:
         with steps.checkout():
             values = params.load()

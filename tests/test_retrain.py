@@ -26,12 +26,6 @@ from sequences import store
 from stages import tracking
 from tests.workspace import Workspace
 
-pytestmark = [  # of MLflow's own making
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Type object .* does not refer to an OperatorClass"),
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
-]
-
 ROOT = Path(__file__).parents[1]
 CALM = [i % 97 for i in range(400)]
 PARAMS = """\

@@ -27,11 +27,6 @@ ROOT = Path(__file__).parent.parent
 
 # What MLflow 3.17 does on being imported: it asks SQLAlchemy 2.1 for a loading strategy that is
 # going away, and warns of type hints of its own.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning"),
-]
-
 PARAMS = """\
 seed: 7
 machine: {precision: float32}

@@ -20,6 +20,7 @@ TRACKED = [
     "sequences",
     "stages",
     "dvc.yaml",
+    "prefect.yaml",
     ".dvcignore",
     ".gitignore",
     "requirements.txt",

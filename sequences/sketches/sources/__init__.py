@@ -38,6 +38,13 @@ from sequences.units import Count, Seconds
 Categories = list[str] | Literal["all"]
 Form = Literal["simplified", "raw"]
 
+GOOGLE = "CC BY 4.0 (Google, The Quick, Draw! Dataset)"
+LICENCES = {  # of what the sources draw on; one's own folder has one's own
+    "quickdraw": GOOGLE,
+    "sketchrnn": GOOGLE,
+    "tfds": GOOGLE,
+    "doodles": "drawn by Ostinato, free of rights",
+}
 TYPICAL = {"simplified": 500, "raw": 3500}  # bytes of a drawing's line, the first guess
 SIDE = 28  # pixels of a bitmap
 TICK, PAUSE = 16, 400  # ms between two points of an embedded drawing, and between its strokes
@@ -433,6 +440,7 @@ def _finish(
         folder / "manifest.json",
         {
             "source": source,
+            "licence": LICENCES.get(source),
             "format": format,
             "form": form,
             "categories": sorted(found) if categories is None else categories,
