@@ -235,7 +235,8 @@ def card(domain: str, name: str, tags: Mapping[str, str]) -> str:
     for key, value in scores.items():
         if not key.endswith(("_low", "_high")):
             ends = [f"{scores[key + end]:.4g}" for end in ("_low", "_high") if key + end in scores]
-            rows.append(f"| {key} | {value:.4g} | {' to '.join(ends)} |")
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+            rows.append(f"| {key} | {shown} | {' to '.join(ends)} |")
     splits = (f"{split} {number['drawings']:,}" for split, number in manifest["splits"].items())
     fetched = {k.removeprefix("data.fetch."): v for k, v in values.items() if "data.fetch." in k}
     example = json.dumps(served.EXAMPLE)

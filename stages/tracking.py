@@ -30,7 +30,7 @@ from typing import Any
 from filelock import FileLock
 
 from sequences import params, store
-from stages import command
+from stages import command, start_tensorflow
 
 Entry = Mapping[str, Any]  # a stage: cmd, params by dotted name, deps and outs with their md5s
 Epoch = Mapping[str, Any]  # a row of history.csv
@@ -462,6 +462,7 @@ def _log_model(client: Any, run: Any, name: str, entry: Entry) -> None:
     ``mlflow.pyfunc.load_model`` finds all of it. MLflow's own ``log_model`` fails on an input
     example of this flavour and knows no code for it, hence the single steps.
     """
+    start_tensorflow()
     import mlflow.keras
     import numpy as np
     from mlflow.entities import LoggedModelOutput
