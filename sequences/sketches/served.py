@@ -25,7 +25,7 @@ STAIRS = [[0, 0, 30, 30, 60, 60, 90, 90], [120, 90, 90, 60, 60, 30, 30, 0]]
 EXAMPLE = {"strokes": [STAIRS]}
 
 LIMITS = """\
-- It knows the classes below and no other: whatever is drawn, it answers one of them.
+- It knows its classes and no other: whatever is drawn, it answers one of them.
 - What it learned are whole drawings; of one that has only begun it knows little.
 - Probabilities are the network's own; how far they can be trusted is the calibration error.
 """
