@@ -371,7 +371,8 @@ def _ask(search: Search, total: int) -> Trial | None:
             if point is None:
                 return None
             search.study.enqueue_trial(point)
-        seed = (search.plan["seed"] + len(known)) % 2**32
+        # Hashed: the first numbers of neighbouring seeds are alike.
+        seed = int(store.digest(search.plan["seed"], len(known))[:8], 16)
         search.study.sampler = (
             optuna.samplers.TPESampler(seed=seed, constant_liar=True)
             if search.sampler == "bayesian"

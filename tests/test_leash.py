@@ -181,15 +181,12 @@ def test_two_trainings_never_share_a_gpu(
     limit: int | None, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     if limit:
         with get_client(sync_client=True) as client:
-            client.create_global_concurrency_limit(
-                GlobalConcurrencyLimitCreate(name="gpu", limit=limit)
-            )
+            client.upsert_global_concurrency_limit_by_name("gpu", limit)
     used: list[str] = []
     most: list[int] = []
 
