@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from sequences import store
+from sequences import losses, store
 from sequences.params import ParamsError, near
 from sequences.units import Batch, Count, Epochs, Fraction, Patience, Rate, Weight
 
@@ -257,7 +257,7 @@ def best_epoch(history: Sequence[Mapping[Any, float]], monitor: str) -> int:
     Raises:
         ParamsError: the name does not tell whether a higher value is better.
     """
-    lower = ("loss", "error", "crossentropy", "divergence", "hinge", "poisson")
+    lower = ("loss", "error", "crossentropy", "divergence", "hinge", "poisson", "pinball")
     if not monitor.endswith(("accuracy", *lower)):
         raise ParamsError(f"fit.monitor: whether a higher {monitor!r} is better is not known")
     better = -1 if monitor.endswith(lower) else 1
@@ -269,6 +269,7 @@ def _functions(loss: str, metrics: list[str]) -> Functions:
 
     def function(module: Any, key: str, name: str) -> Callable[..., tf.Tensor]:
         known = {n: f for n, f in vars(module).items() if n.islower() and callable(f)}
+        known |= {n: vars(losses)[n] for n in losses.__all__}
         for other in ("get", "serialize", "deserialize"):
             known.pop(other, None)
         found = known.get(name) or keras.saving.get_registered_object(name)

@@ -51,6 +51,9 @@ Steps = Annotated[int, Field(ge=0), Shrunk(2)]
 Batch = Annotated[int, Field(ge=1), Shrunk(8)]
 """Sequences in a batch."""
 
+Length = Annotated[int, Field(ge=1, le=100_000)]
+"""Steps of a series: a window, a horizon, a season."""
+
 Points = Annotated[int, Field(ge=2, le=100_000)]
 """Points of a drawing."""
 

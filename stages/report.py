@@ -5,36 +5,20 @@ files give the same bytes. The figures that compare runs go to report/.
 """
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from sequences import figures, metrics, params, store
+from sequences import figures, params, store
 from stages import command
 
-# Models without recurrence: what the recurrent ones have to beat.
-BASELINES = ("bitmap_cnn", "nearest")
-FIGURES = {  # of the best run, in this order, where they are there
-    "learning_curves": "Learning curves",
-    "confusion": "What is taken for what",
-    "mistakes": "The surest mistakes",
-    "progress": "Recognised while being drawn",
-    "calibration": "Confidence against accuracy",
-    "per_class": "Each class",
-}
 HEAD = """\
 # Results
 
 Written by `python -m stages.report`, the last stage of `dvc repro`; an edit here is lost.
-"""
-LEGEND = """\
-Top-1, top-5: share of the test examples whose class is the first, among the first five. In
-brackets: 95% interval (bootstrap over test examples). MAP@3: mean of 1/rank, 0 beyond 3. Log loss
-in nats. Calibration error: mean gap between confidence and accuracy. Training: wall time of all
-epochs. Inference: milliseconds an example, one by one / in batches. Times are this machine's.
 """
 
 
@@ -48,12 +32,14 @@ class Result(NamedTuple):
     epochs: list[dict[str, str]]
     folder: Path
 
+    about: ModuleType  # the summary of its domain
+
     @property
-    def right(self) -> "pd.Series[float]":
-        """1 where the prediction was right, 0 where not, by the example's key."""
+    def answers(self) -> pd.DataFrame:
+        """What its predictions were worth, by the example's key."""
         arrays = store.read_arrays(self.folder / "predictions.npz")
-        right = pd.Series(arrays["rank"] == 1, arrays["keys"], dtype=float)
-        return right[~right.index.duplicated()]
+        answers: pd.DataFrame = self.about.answers(arrays)
+        return answers[~answers.index.duplicated()]
 
 
 def main() -> None:
@@ -71,19 +57,21 @@ def _domain(
     values: Mapping[str, Any], domain: str, names: list[str], folder: Path
 ) -> Iterator[str]:
     """The paragraphs on the runs of a domain; its figures are written into ``folder``."""
-    results = [_result(name, values["runs"][name]) for name in names]
-    known = sorted((r for r in results if r), key=lambda r: (-r.scores["top1"], r.name))
+    about = params.module(domain, "summary")
+    results = [_result(name, values["runs"][name], about) for name in names]
+    sign = 1 if about.LOWER_IS_BETTER else -1
+    known = sorted((r for r in results if r), key=lambda r: (sign * r.scores[about.SCORE], r.name))
     lost = [name for name, result in zip(names, results, strict=True) if result is None]
     yield f"## {domain.capitalize()}\n"
     if known:
         yield from _table(known)
-        yield LEGEND
+        yield about.LEGEND
         best = known[0]
         yield (
-            f"**{best.name}** is the best of {len(known)}: top-1 {_score(best)} on "
-            f"{best.scores['samples']:,} test examples.\n"
+            f"**{best.name}** is the best of {len(known)}: {about.SPOKEN} {_score(best)} on "
+            f"{best.scores['samples']:,} test {about.EXAMPLES}.\n"
         )
-        yield from _verdicts(known, values["scores"][domain]["resamples"], values["seed"])
+        yield from _verdicts(known, values["scores"][domain], values["seed"])
     if lost:
         yield f"No result yet: {', '.join(lost)} (`dvc repro` makes it).\n"
     if known:
@@ -91,19 +79,20 @@ def _domain(
         yield from _makings(values, known)
 
 
-def _result(name: str, run: Mapping[str, Any]) -> Result | None:
+def _result(name: str, run: Mapping[str, Any], about: ModuleType) -> Result | None:
     folder = Path("results", name)
     needed = ("metrics.json", "speed.json", "history.csv", "predictions.npz")
     if not all((folder / file).exists() for file in needed):
         return None
     scores, speed = (store.read_json(folder / file) for file in needed[:2])
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        return Result(name, run, scores, speed, list(csv.DictReader(file)), folder)
+        return Result(name, run, scores, speed, list(csv.DictReader(file)), folder, about)
 
 
 def _table(results: list[Result]) -> Iterator[str]:
-    head = ["Run", "Top-1", "Top-5", "MAP@3", "Log loss", "Calibration error", "Parameters",
-            "Training", "Inference, ms", "Test examples"]  # fmt: skip
+    about = results[0].about
+    head = ["Run", about.NAME, *about.COLUMNS, "Parameters", "Training", "Inference, ms",
+            f"Test {about.EXAMPLES}"]  # fmt: skip
     yield _row(head)
     yield _row(["---", *["---:"] * (len(head) - 1)])
     for place, result in enumerate(results):
@@ -114,7 +103,7 @@ def _table(results: list[Result]) -> Iterator[str]:
             [
                 result.name if place else f"**{result.name}**",
                 _score(result) if place else f"**{_score(result)}**",
-                *(f"{s[key]:.3f}" for key in ("top5", "map3", "log_loss", "calibration_error")),
+                *(about.number(s[key]) if key in s else "" for key in about.COLUMNS.values()),
                 f"{s['parameters']:,}",
                 f"{minutes} min {seconds:02} s ({epochs})",
                 f"{speed['inference_ms_single']:.2f} / {speed['inference_ms_batched']:.3f}",
@@ -129,58 +118,72 @@ def _row(cells: list[str]) -> str:
 
 
 def _score(result: Result) -> str:
-    s = result.scores
-    return f"{s['top1']:.3f} [{s['top1_low']:.3f}, {s['top1_high']:.3f}]"
+    key, number = result.about.SCORE, result.about.number
+    value, low, high = (number(result.scores[f"{key}{end}"]) for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
 
 
-def _verdicts(results: list[Result], resamples: int, seed: int) -> Iterator[str]:
-    """Do the recurrent models beat the others? Paired on the examples that both were tested on."""
-    floors = [result for result in results if result.run["model"] in BASELINES]
-    nets = [result for result in results if result.run["model"] not in BASELINES]
-    right = {result.name: result.right for result in results}
+def _verdicts(results: list[Result], block: Mapping[str, Any], seed: int) -> Iterator[str]:
+    """Do the others beat the baselines? Paired on the examples that both were tested on."""
+    about = results[0].about
+    floors = [result for result in results if result.run["model"] in about.BASELINES]
+    nets = [result for result in results if result.run["model"] not in about.BASELINES]
+    if about.AGAINST_THE_BEST and len(nets) > 1:
+        floors.append(nets[0])
+    answers = {result.name: result.answers for result in results}
     for floor in floors if nets else []:
-        lines, won = [], 0
-        for net in nets:
-            both = right[net.name].index.intersection(right[floor.name].index).sort_values()
+        lines, won, rivals = [], 0, [net for net in nets if net is not floor]
+        for net in rivals:
+            both = answers[net.name].index.intersection(answers[floor.name].index).sort_values()
             if both.empty:
                 lines.append(f"- {net.name}: not comparable, no test example in common")
                 continue
-            ours, theirs = (right[result.name][both].to_numpy() for result in (net, floor))
-            gain = float(np.mean(ours - theirs))
-            low, high = metrics.interval(metrics.paired_bootstrap(ours, theirs, resamples, seed))
+            ours, theirs = (answers[result.name].loc[both] for result in (net, floor))
+            gain, low, high = about.gain(ours, theirs, block, seed)
             won += low > 0
             verdict = "beats it" if low > 0 else "is worse" if high < 0 else "cannot be told apart"
+            least, most = (_signed(about.number, value) for value in (low, high))
             lines.append(
-                f"- {net.name} {verdict}: {gain:+.3f} [{low:+.3f}, {high:+.3f}] top-1 "
-                f"on {len(both):,} shared examples"
+                f"- {net.name} {verdict}: {_signed(about.number, gain)} [{least}, {most}] "
+                f"{about.GAIN} on {len(both):,} shared {about.EXAMPLES}"
             )
-        answer = f"{won} of {len(nets)} recurrent runs beat {floor.name}."
-        if won == len(nets):
-            answer = f"Every recurrent run beats {floor.name}."
+        answer = f"{won} of {len(rivals)} {about.OTHERS}s beat {floor.name}."
+        if won == len(rivals):
+            answer = f"Every {about.OTHERS} beats {floor.name}."
+        elif won == 0 and floor is nets[0]:
+            answer = f"No other {about.OTHERS} beats {floor.name}, the best."
         elif won == 0:
-            answer = f"**No recurrent run beats {floor.name}.**"
+            answer = f"**No {about.OTHERS} beats {floor.name}.**"
         yield f"{answer} The difference, paired, with its 95% interval:\n"
         yield "\n".join([*lines, ""])
 
 
+def _signed(number: Callable[[float], str], value: float) -> str:
+    text = number(value)
+    return text if text.startswith("-") else f"+{text}"
+
+
 def _pictures(results: list[Result], domain: str, folder: Path) -> Iterator[str]:
+    about = results[0].about
     runs = pd.DataFrame(
         {
             "run": [r.name for r in results],
-            "score": [r.scores["top1"] for r in results],
-            "low": [r.scores["top1_low"] for r in results],
-            "high": [r.scores["top1_high"] for r in results],
+            "score": [r.scores[about.SCORE] for r in results],
+            "low": [r.scores[f"{about.SCORE}_low"] for r in results],
+            "high": [r.scores[f"{about.SCORE}_high"] for r in results],
             "inference_ms": [r.speed["inference_ms_single"] for r in results],
             "parameters": [r.scores["parameters"] for r in results],
         }
     )
     drawn = {"runs": figures.comparison, "cost": figures.tradeoff}
     for title, draw in drawn.items():
-        store.write_figure(folder / f"{domain}-{title}.png", draw(runs, "top-1 accuracy"))
+        store.write_figure(
+            folder / f"{domain}-{title}.png", draw(runs, about.AXIS, about.LOWER_IS_BETTER)
+        )
         yield f"![{title}](report/{domain}-{title}.png)\n"
     best = results[0]
     yield f"### {best.name}\n"
-    for stem, title in FIGURES.items():
+    for stem, title in about.FIGURES.items():
         if (path := best.folder / "figures" / f"{stem}.png").exists():
             yield f"![{title}]({path.as_posix()})\n"
     others = [f"[{r.name}]({r.folder.as_posix()}/figures)" for r in results[1:]]
@@ -200,7 +203,7 @@ def _makings(values: Mapping[str, Any], results: list[Result]) -> Iterator[str]:
         yield f"  - prepared: {_plain(block['prepare'])}"
         if (path := Path("data", data, "manifest.json")).exists():
             splits = store.read_json(path)["splits"].items()
-            counts = (f"{split} {numbers['drawings']:,}" for split, numbers in splits)
+            counts = (f"{split} {next(iter(numbers.values())):,}" for split, numbers in splits)
             yield f"  - examples: {', '.join(counts)}"
     for name, run in ((result.name, result.run) for result in results):
         yield f"- `{name}`: `python -m stages.train {name}`, `python -m stages.evaluate {name}`"

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -15,23 +17,30 @@ ROOT = Path(__file__).parent.parent
 SEED = 20170428
 MACHINE = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
 RUNS = params.load(ROOT / "params.yaml")["runs"]
+SMALL = {"doodles": {"categories": ["circle", "fish", "house", "clock"], "per_class": 40}}
 LEARNING = [name for name, run in RUNS.items() if "epochs" in run["fit"]]  # by gradients
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set of embedded drawings: four categories, as prepare leaves it."""
-    folder = tmp_path_factory.mktemp("sketches")
-    values = params.load(ROOT / "params.yaml")["data"]["sketches"]
-    for name in ("raw", "scratch", "data"):
-        (folder / name).mkdir()
-    block = {**values["fetch"]["doodles"], "per_class": 40}
-    block["categories"] = ["circle", "fish", "house", "clock"]
-    sources = params.module("sketches", "sources")
-    params.bind(sources.doodles, block)(folder / "raw", folder / "scratch", SEED)
-    examples = params.module("sketches", "examples")
-    params.bind(examples.prepare, values["prepare"])(folder / "raw", folder / "data")
-    return folder / "data"
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A small data set for an entry of ``data``, as prepare leaves it, made once."""
+
+    @cache
+    def prepare(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        entry = params.load(ROOT / "params.yaml")["data"][name]
+        for part in ("raw", "scratch", "data"):
+            (folder / part).mkdir()
+        source = entry["fetch"]["source"]
+        block = {**entry["fetch"][source], **SMALL.get(source, {})}
+        sources = params.module(entry["domain"], "sources")
+        fetch = params.bind(params.function(sources, source), block)
+        fetch(folder / "raw", folder / "scratch", SEED)
+        examples = params.module(entry["domain"], "examples")
+        params.bind(examples.prepare, entry["prepare"])(folder / "raw", folder / "data")
+        return folder / "data"
+
+    return prepare
 
 
 class Run:
@@ -61,17 +70,59 @@ class Run:
 
 @pytest.fixture(scope="module", params=RUNS)
 def run(
-    request: pytest.FixtureRequest, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    prepared: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
-    name = request.param
-    entry = params.load(ROOT / "params.yaml")["runs"][name]
-    data = params.module(entry["domain"], "examples").load(prepared)
-    return Run(name, data, tmp_path_factory.mktemp("run"))
+    entry = params.load(ROOT / "params.yaml")["runs"][request.param]
+    data = params.module(entry["domain"], "examples").load(prepared(entry["data"]))
+    return Run(request.param, data, tmp_path_factory.mktemp("run"))
 
 
-def batch(run: Run) -> tuple[np.ndarray, np.ndarray]:
-    x, y = next(iter(run.data.batches("train", batch=8, seed=SEED, epoch=0)))
-    return x.numpy(), y.numpy()
+def inputs(run: Run) -> Any:
+    """What a model reads of eight examples: an array, or a dict of arrays."""
+    x, *_ = next(iter(run.data.batches("train", batch=8, seed=SEED, epoch=0)))
+    return keras.tree.map_structure(lambda tensor: tensor.numpy(), x)
+
+
+def answers(model: Any, x: Any) -> np.ndarray:
+    return np.asarray(model(x, training=False))
+
+
+def recognises(run: Run, model: Any, x: np.ndarray) -> None:
+    """A model of drawings gives probabilities, reads any length, and no padding."""
+    expected = answers(model, x)
+    assert expected.shape == (len(x), len(run.data.classes))
+    np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-5, err_msg="no probabilities")
+    padded = np.pad(x, ((0, 0), (0, 13), (0, 0)))
+    np.testing.assert_allclose(
+        answers(model, padded), expected, atol=1e-5, err_msg="padding counts"
+    )
+    longer = np.concatenate([x, x[:, :1] + 1], axis=1)
+    for other in (x[:, :3], longer):
+        assert np.isfinite(answers(model, other)).all()
+
+
+def forecasts(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
+    """A model of series gives quantiles that do not cross; what is recurrent reads any length."""
+    expected = answers(model, x)
+    count = run.entry["build"].get("quantiles", 1)
+    assert expected.shape == (len(x["past"]), run.data.horizon, count)
+    assert (np.diff(expected, axis=-1) >= 0).all(), "quantiles cross"
+    later = {name: part + 1 if name == "future" else part for name, part in x.items()}
+    if run.entry["model"] != "seasonal_naive":
+        assert (answers(model, later) != expected).any(), "what is known of the future is ignored"
+    (past,) = (given for given in model.inputs if given.name == "past")
+    if past.shape[1] is None:
+        longer = np.concatenate([x["past"][:, :5], x["past"]], axis=1)
+        for other in (x["past"][:, -9:], longer):
+            assert np.isfinite(answers(model, {**x, "past": other})).all()
+
+
+LAWS: dict[str, Callable[[Run, Any, Any], None]] = {
+    "sketches": recognises,
+    "forecasting": forecasts,
+}
 
 
 def test_a_run_keeps_the_contract(run: Run, tmp_path: Path) -> None:
@@ -84,30 +135,20 @@ def test_a_run_keeps_the_contract(run: Run, tmp_path: Path) -> None:
     assert history, "no epoch was recorded"
     assert all(math.isfinite(value) for record in history for value in record.values())
 
-    x, _ = batch(run)
-    expected = np.asarray(model(x, training=False))
-    assert expected.shape == (len(x), len(run.data.classes))
-    np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-5, err_msg="no probabilities")
+    x = inputs(run)
+    LAWS[run.entry["domain"]](run, model, x)
 
     store.write_model(tmp_path / "model.keras", model)
     store.write_model(tmp_path / "again.keras", again)
     assert (tmp_path / "model.keras").read_bytes() == (tmp_path / "again.keras").read_bytes()
     loaded = store.read_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(np.asarray(loaded(x, training=False)), expected)
-
-    padded = np.pad(x, ((0, 0), (0, 13), (0, 0)))
-    np.testing.assert_allclose(
-        np.asarray(model(padded, training=False)), expected, atol=1e-5, err_msg="padding counts"
-    )
-    longer = np.concatenate([x, x[:, :1] + 1], axis=1)
-    for other in (x[:, :3], longer):
-        assert np.isfinite(np.asarray(model(other, training=False))).all()
+    np.testing.assert_array_equal(answers(loaded, x), answers(model, x))
 
 
 @pytest.mark.parametrize("run", LEARNING, indirect=True)
 def test_the_loss_on_one_repeated_batch_falls(run: Run) -> None:
     class Repeated:
-        """Eight drawings, twenty times an epoch."""
+        """Eight examples, twenty times an epoch."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(run.data, name)
@@ -128,11 +169,15 @@ def test_scores_are_finite_and_named(run: Run) -> None:
     model, _ = run.trained()
     score = params.bind(scores.score, values["scores"][run.entry["domain"]])
     scored = score(model, run.data, SEED)
-    assert {"samples", "top1", "top5", "map3", "log_loss", "calibration_error"} <= set(
-        scored.metrics
-    )
+    about = params.module(run.entry["domain"], "summary")
+    ends = {f"{about.SCORE}{end}" for end in ("", "_low", "_high")}
+    assert {"samples", "parameters", *ends, *about.COLUMNS.values()} <= set(scored.metrics)
     assert all(math.isfinite(value) for value in scored.metrics.values())
-    assert {"confusion", "calibration", "mistakes"} <= set(scored.figures)
+    assert set(about.FIGURES) - {"learning_curves"} <= set(scored.figures)
+    answered = about.answers(scored.arrays)
+    assert len(answered) == scored.metrics["samples"]
+    gain, low, high = about.gain(answered, answered, values["scores"][run.entry["domain"]], SEED)
+    assert gain == low == high == 0, "a run differs from itself"
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)

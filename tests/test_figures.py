@@ -75,6 +75,17 @@ def calibration() -> Figure:
     return figures.calibration(table, metrics.calibration_error(table))
 
 
+STEPS = np.arange(7.0)
+PANEL: dict[str, Any] = {
+    "title": "rail@2019-03-01",
+    "past": STEPS,
+    "truth": STEPS,
+    "forecast": STEPS + 1,
+    "bounds": {0.95: (STEPS - 2, STEPS + 2), 0.8: (STEPS - 1, STEPS + 1)},
+}
+LEVELS = pd.DataFrame({"level": [0.1, 0.9], "raw": [0.2, 0.8], "conformal": [0.1, 0.9]})
+BY_STEP = pd.DataFrame({"step": [1, 2, 3], "mae": [1.0, 2.0, 2.5], "naive": [3.0, 3.0, 3.0]})
+
 DRAWN: dict[str, Callable[[], Figure]] = {
     "learning": lambda: figures.learning_curves(HISTORY, 2),
     "confusion": lambda: figures.confusion(counts(24), names(24)),
@@ -84,8 +95,12 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "calibration": calibration,
     "progress": lambda: figures.progress(PROGRESS, 100),
     "gallery": lambda: figures.gallery([STROKES] * 8, ["a\nas b\n99%"] * 8, "mistakes"),
-    "comparison": lambda: figures.comparison(RUNS, "top-1"),
-    "tradeoff": lambda: figures.tradeoff(RUNS, "top-1"),
+    "comparison": lambda: figures.comparison(RUNS, "top-1", False),
+    "tradeoff": lambda: figures.tradeoff(RUNS, "top-1", False),
+    "forecasts": lambda: figures.forecasts([PANEL] * 5, "5 of 90 forecasts"),
+    "horizon": lambda: figures.horizon(BY_STEP),
+    "held": lambda: figures.held(LEVELS),
+    "residuals": lambda: figures.residuals(np.arange(60.0).reshape(20, 3), "Errors"),
     "drift": lambda: figures.drift(DRIFT, 0.2, 0.15),
     "distributions": lambda: figures.distributions(SAMPLES, {**SAMPLES, "points": [9, 9, 9]}),
     "shares": lambda: figures.shares(SHARES, "category"),
@@ -200,6 +215,6 @@ def test_a_drawing_is_drawn_stroke_by_stroke_and_an_image_as_pixels() -> None:
 
 
 def test_runs_are_listed_best_first_with_their_intervals() -> None:
-    axes = figures.comparison(RUNS, "top-1").axes[0]
+    axes = figures.comparison(RUNS, "top-1", False).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["two", "three", "one"]
     assert axes.texts[0].get_text() == "0.900  [0.880, 0.930]"

@@ -41,6 +41,7 @@ class Workspace:
         shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
         values = params.load(ROOT / "params.yaml")
         sketches = values["data"]["sketches"]
+        values["data"] = {"sketches": sketches}
         sketches["fetch"]["doodles"] |= {"categories": ["circle", "fish", "house"], "per_class": 60}
         sketches["prepare"] |= {"validation": 0.2, "test": 0.2}
         runs = {name: shrunk_run(values["runs"][name]) for name in ("sketches-gru",)}

@@ -1,0 +1,251 @@
+"""Scores of a forecaster on the test range, from every origin in it: a rolling-origin backtest."""
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sequences import figures, metrics
+from sequences.units import Batch, Count, Fraction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sequences.forecasting.examples.windows import Data, Windows
+
+Array = NDArray[Any]
+
+PROMISES = np.arange(0.1, 1.0, 0.1)  # levels of the figure that compares promised and held
+
+
+class ScoreError(ValueError):
+    """A model that cannot be scored; the message says why."""
+
+
+class Scores(NamedTuple):
+    """What is known of a model after its test; all but ``speed`` repeats exactly."""
+
+    metrics: dict[str, float]
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, "Figure"]
+    arrays: dict[str, Array]
+    speed: dict[str, float]  # milliseconds a forecast of the whole horizon
+
+
+def score(
+    model: Any,
+    data: Any,
+    seed: int,
+    *,
+    step: Count,
+    intervals: list[Fraction],
+    shown: Count,
+    batch: Batch,
+    timings: Count,
+) -> Scores:
+    """Score ``model`` on the test split of ``data``.
+
+    Intervals are those of the model's quantiles, moved by what the calibration split asks for
+    (``metrics.conformal``), for each step of the horizon. MASE divides by the seasonal naive
+    error before the origin; OWA compares with M4's Naive2, made at the same origins.
+
+    Args:
+        model: maps a window to scaled quantiles (batch, horizon, quantile).
+        data: of ``examples.load``.
+        seed: not used: nothing is drawn.
+        step: steps from one origin to the next.
+        intervals: the shares of truths that intervals promise: 0.8 and 0.95, say.
+        shown: origins in the figure of forecasts.
+        batch: windows forecast at once.
+        timings: how many are forecast one by one to see how long that takes.
+
+    Returns:
+        metrics; tables of horizon, periods, intervals (the margins, scaled, by level and step);
+        figures; arrays by window (keys, truth, forecast, low and high of each interval); speed.
+
+    Raises:
+        ScoreError: the model gives something else than finite quantiles in increasing order.
+    """
+    every = np.arange(0, data.size("test"), step)
+    windows, (z, seconds) = data.windows("test", every), predict(model, data, "test", every, batch)
+    truth = np.where(windows.observed, windows.truth, np.nan)
+    quantiles = data.unscaled(z, windows)
+    forecast = data.unscaled(metrics.quantile(z, 0.5), windows)
+    naive = seasonal_naive(data, windows)
+    past = np.arange(data.size("calibration"))
+    calibration = data.windows("calibration", past)
+    ready = predict(model, data, "calibration", past, batch)[0]
+    scaled = np.where(calibration.observed, data.scaled_as(calibration), np.nan)
+
+    bounds, margins = {}, {}
+    for level in intervals:
+        margins[level] = margin(scaled, ready, level)
+        low, high = interval(z, margins[level], level)
+        bounds[level] = data.unscaled(low, windows), data.unscaled(high, windows)
+
+    errors = metrics.mae(truth, forecast, axis=1)
+    histories = [data.history(s, h) for s, h in zip(windows.series, windows.history, strict=True)]
+    scales = np.array([metrics.naive_scale(h, data.season) for h in histories])
+    scales[scales == 0] = np.nan
+    naive2 = np.stack([metrics.naive2(h, data.season, data.horizon) for h in histories])
+    mase = np.nanmean(errors / scales)
+    relative = mase / np.nanmean(metrics.mae(truth, naive2, axis=1) / scales)
+    percent = metrics.smape(truth, forecast), metrics.smape(truth, naive2)
+    mean, error, _ = metrics.mean_in_time(errors, windows.keys, data.horizon)
+    numbers: dict[str, float] = {
+        "samples": len(every),
+        "mae": float(np.nanmean(errors)),
+        "mae_low": mean - 1.96 * error,
+        "mae_high": mean + 1.96 * error,
+        "rmse": float(metrics.rmse(truth, forecast)),
+        "mase": float(mase),
+        "smape": float(percent[0]),
+        "owa": float(relative + percent[0] / percent[1]) / 2,
+        "weighted_quantile_loss": metrics.weighted_quantile_loss(truth, quantiles),
+        "naive_mae": float(metrics.mae(truth, naive)),
+    }
+    for level, (low, high) in bounds.items():
+        numbers[f"coverage_{100 * level:g}"] = float(metrics.coverage(truth, low, high))
+        numbers[f"width_{100 * level:g}"] = float((high - low).mean())
+    numbers["parameters"] = int(model.count_params())
+
+    steps = pd.DataFrame({"step": np.arange(1, data.horizon + 1)})
+    steps["mae"], steps["naive"] = metrics.mae(truth, forecast, 0), metrics.mae(truth, naive, 0)
+    steps["rmse"] = metrics.rmse(truth, forecast, 0)
+    for level, (low, high) in bounds.items():
+        steps[f"coverage_{100 * level:g}"] = metrics.coverage(truth, low, high, 0)
+        steps[f"width_{100 * level:g}"] = (high - low).mean(axis=0)
+    tables = {
+        "horizon": steps,
+        "periods": periods(windows, truth, forecast, naive, bounds),
+        "intervals": pd.DataFrame(
+            [
+                {"level": level, "step": number, "margin": float(value)}
+                for level, values in margins.items()
+                for number, value in enumerate(values, 1)
+            ]
+        ),
+    }
+    promised = []
+    for level in PROMISES:
+        none = np.zeros(data.horizon)
+        for name, moved in (("raw", none), ("conformal", margin(scaled, ready, level))):
+            low, high = (data.unscaled(q, windows) for q in interval(z, moved, level))
+            promised.append((level, name, float(metrics.coverage(truth, low, high))))
+    tables["coverage"] = (
+        pd.DataFrame(promised, columns=["level", "kind", "held"])
+        .pivot_table(index="level", columns="kind", values="held")
+        .reset_index()[["level", "raw", "conformal"]]
+    )
+    chosen = np.unique(np.linspace(0, len(every) - 1, min(shown, len(every))).round().astype(int))
+    panels = [
+        {
+            "title": str(windows.keys[i]).removesuffix("T00:00:00"),
+            "past": histories[i][-2 * data.horizon :],
+            "truth": truth[i],
+            "forecast": forecast[i],
+            "bounds": {v: (bounds[v][0][i], bounds[v][1][i]) for v in sorted(bounds)[::-1]},
+        }
+        for i in chosen
+    ]
+    pictures = {
+        "forecasts": figures.forecasts(panels, f"{len(panels)} of {len(every):,} forecasts"),
+        "horizon": figures.horizon(steps),
+        "coverage": figures.held(tables["coverage"]),
+        "residuals": figures.residuals(truth - forecast, f"Errors of {len(every):,} forecasts"),
+    }
+    alone = [data.examples("test", every[i : i + 1])[0] for i in range(min(timings, len(every)))]
+    call = compiled(model)
+    call(alone[0])
+    times = [elapsed(call, x) for x in alone]
+    speed = {
+        "inference_ms_single": 1e3 * float(np.median(times)),
+        "inference_ms_batched": 1e3 * seconds / len(every),
+    }
+    arrays = {"keys": windows.keys, "truth": truth, "forecast": forecast, "naive": naive}
+    for level, (low, high) in bounds.items():
+        arrays |= {f"low_{100 * level:g}": low, f"high_{100 * level:g}": high}
+    return Scores(numbers, tables, pictures, arrays, speed)
+
+
+def predict(
+    model: Any, data: "Data", split: str, numbers: Array, batch: int
+) -> tuple[Array, float]:
+    """Scaled quantiles (window, horizon, quantile), float64, and the seconds they took."""
+    call, parts, seconds = compiled(model), [], 0.0
+    for start in range(0, len(numbers), batch):
+        x = data.examples(split, numbers[start : start + batch])[0]
+        if start == 0:
+            call(x)  # so that no time counts the making of the graph
+        begin = time.perf_counter()
+        parts.append(call(x))
+        seconds += time.perf_counter() - begin
+    z = np.concatenate(parts).astype(np.float64)
+    if z.ndim != 3 or z.shape[1] != data.horizon:
+        raise ScoreError(f"the model's output is {z.shape}, not (batch, {data.horizon}, quantile)")
+    if not np.isfinite(z).all() or (np.diff(z, axis=-1) < 0).any():
+        raise ScoreError("the model's quantiles are not finite or cross; did training diverge?")
+    return z, seconds
+
+
+def compiled(model: Any) -> Any:
+    """The model as one graph: from a dict of float32 arrays to an array."""
+    import tensorflow as tf
+
+    given = {x.name: tf.TensorSpec(x.shape, tf.float32) for x in model.inputs}
+    graph = tf.function(lambda x: model(x, training=False), input_signature=[given])
+    return lambda x: graph({name: x[name] for name in given}).numpy()
+
+
+def elapsed(call: Any, x: Any) -> float:
+    """Seconds of one call."""
+    begin = time.perf_counter()
+    call(x)
+    return time.perf_counter() - begin
+
+
+def margin(truth: Array, quantiles: Array, level: float) -> Array:
+    """How far an interval moves out for each step of the horizon, from scaled calibration data."""
+    low, high = interval(quantiles, np.zeros(quantiles.shape[1]), level)
+    return metrics.conformal(np.maximum(low - truth, truth - high), level)
+
+
+def interval(quantiles: Array, margin: Array, level: float) -> tuple[Array, Array]:
+    """The scaled interval that promises ``level``: low and high (window, horizon)."""
+    middle = metrics.quantile(quantiles, 0.5)
+    low = metrics.quantile(quantiles, (1 - level) / 2) - margin
+    high = metrics.quantile(quantiles, (1 + level) / 2) + margin
+    return np.minimum(low, middle), np.maximum(high, middle)
+
+
+def seasonal_naive(data: "Data", windows: "Windows") -> Array:
+    """The values a season before, float64 (window, horizon)."""
+    ahead = np.arange(data.horizon) % data.season - data.season
+    rows = [
+        data.history(series, before)[ahead]
+        for series, before in zip(windows.series, windows.history, strict=True)
+    ]
+    return np.stack(rows)
+
+
+def periods(
+    windows: "Windows", truth: Array, forecast: Array, naive: Array, bounds: dict[float, Any]
+) -> pd.DataFrame:
+    """Scores by the month in which a forecast begins."""
+    months = np.array([str(key).rpartition("@")[2][:7] for key in windows.keys])
+    rows = []
+    for month in np.unique(months):
+        at = months == month
+        row = {
+            "month": month,
+            "windows": int(at.sum()),
+            "mae": float(metrics.mae(truth[at], forecast[at])),
+            "naive": float(metrics.mae(truth[at], naive[at])),
+        }
+        for level, (low, high) in bounds.items():
+            held = metrics.coverage(truth[at], low[at], high[at])
+            row[f"coverage_{100 * level:g}"] = float(held)
+        rows.append(row)
+    return pd.DataFrame(rows)

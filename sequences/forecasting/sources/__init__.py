@@ -1,0 +1,208 @@
+"""Where series come from: one function per value of ``source``.
+
+Each is called as ``source(folder, scratch, seed, *, ...)``. It fills the empty ``folder`` with raw
+files, byte for byte as they were published, and a ``manifest.json`` that says how to read them:
+the layout (``long``, a row for each time; or ``wide``, a row for each series), the frequency, and
+the part that each column plays. What is dirty stays dirty here: ``examples`` cleans it.
+
+A column is the ``target`` (what is forecast), ``past`` (known up to now, such as another series),
+``known`` (known for the future too, such as a timetable) or ``static`` (one value for a series).
+"""
+
+import importlib.util
+import shutil
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from sequences import store
+from sequences.download import UnreachableError, Whole, fetch_all, inside, is_url
+from sequences.units import Count, Seconds
+
+
+class SourceError(ValueError):
+    """A source that cannot give what is asked of it; the message says why and what to do."""
+
+
+def seattle(folder: Path, scratch: Path, seed: int) -> None:
+    """The embedded series: the weather of Seattle, each day of 2012 to 2015; no network.
+
+    The highest temperature of the day, in degrees Celsius, is forecast; the lowest one, the rain,
+    the wind and the kind of weather are known up to now. From NOAA, by way of the package
+    ``vega_datasets``.
+    """
+    package = importlib.util.find_spec("vega_datasets")
+    if package is None or package.origin is None:
+        raise SourceError("the package vega_datasets is missing; pip install -r requirements.txt")
+    path = folder / "seattle-weather.csv"
+    shutil.copyfile(Path(package.origin).parent / "_data" / path.name, path)
+    columns = {
+        "date": "date",
+        "series": None,
+        "target": "temp_max",
+        "past": ["temp_min", "precipitation", "wind", "weather"],
+        "known": [],
+        "static": [],
+    }
+    about = {"layout": "long", "frequency": "D", "date_format": "%Y/%m/%d", "columns": columns}
+    _finish(folder, "seattle", about, {path: None})
+
+
+def csv(
+    folder: Path,
+    scratch: Path,
+    seed: int,
+    *,
+    where: str,
+    date: str,
+    date_format: str | None,
+    series: str | None,
+    target: str,
+    past: list[str],
+    known: list[str],
+    static: list[str],
+    frequency: str,
+    timeout: Seconds,
+    retries: Count,
+) -> None:
+    """Your own series: a CSV file with a row for each time, in UTF-8.
+
+    Args:
+        folder: gets the file and the manifest.
+        scratch: gets the transfer until it is whole.
+        seed: not used.
+        where: a URL or a local path.
+        date: the column with the dates or times.
+        date_format: of them, as for ``strftime``; null for ISO 8601.
+        series: the column that tells many series apart; null where there is one.
+        target: the column that is forecast.
+        past: columns that are known up to now alone.
+        known: columns that are known for the future as well.
+        static: columns with one value for each series.
+        frequency: of the times, as pandas names it: D, h, W-SUN, MS, 15min ...
+        timeout: seconds of silence after which a transfer counts as broken.
+        retries: further tries of a broken transfer.
+
+    Raises:
+        SourceError: a column that plays two parts.
+        DownloadError: the file could not be had.
+    """
+    named = [date, *([series] if series else []), target, *past, *known, *static]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise SourceError(f"columns that play two parts: {', '.join(twice)}")
+    columns = {
+        "date": date,
+        "series": series,
+        "target": target,
+        "past": past,
+        "known": known,
+        "static": static,
+    }
+    about = {
+        "layout": "long",
+        "frequency": frequency,
+        "date_format": date_format,
+        "columns": columns,
+    }
+    _fetch(folder, scratch, "csv", about, [where], timeout, retries)
+
+
+def cta(
+    folder: Path,
+    scratch: Path,
+    seed: int,
+    *,
+    where: str,
+    target: Literal["rail_boardings", "bus"],
+    timeout: Seconds,
+    retries: Count,
+) -> None:
+    """Daily boardings of Chicago's buses and trains since 2001, with the kind of day.
+
+    ``where`` is the export of the city's data portal, or a file of it. The other means of
+    transport is known up to now; the kind of day (W weekday, A Saturday, U Sunday or holiday) is
+    the timetable's, so it is known for the future. The rest is as for `csv`.
+    """
+    columns = {
+        "date": "service_date",
+        "series": None,
+        "target": target,
+        "past": ["bus" if target == "rail_boardings" else "rail_boardings"],
+        "known": ["day_type"],
+        "static": [],
+    }
+    about = {"layout": "long", "frequency": "D", "date_format": "%m/%d/%Y", "columns": columns}
+    _fetch(folder, scratch, "cta", about, [where], timeout, retries)
+
+
+def m4(
+    folder: Path,
+    scratch: Path,
+    seed: int,
+    *,
+    train: str,
+    test: str | None,
+    frequency: str,
+    timeout: Seconds,
+    retries: Count,
+) -> None:
+    """Series of the M4 competition of one frequency (Makridakis et al. 2020), in its wide files.
+
+    A row is a series: its name, and its values in order. They carry no dates, so that the first
+    value of each is dated 1970-01-01.
+
+    Args:
+        folder: gets the files and the manifest.
+        scratch: gets the transfers until they are whole.
+        seed: not used.
+        train: URL or local path of ``Train/<Frequency>-train.csv``.
+        test: of ``Test/<Frequency>-test.csv``, whose values follow those of ``train``; or null.
+        frequency: as pandas names it: h for the hourly series.
+        timeout: seconds of silence after which a transfer counts as broken.
+        retries: further tries of a broken transfer.
+
+    Raises:
+        DownloadError: a file could not be had.
+    """
+    about = {"layout": "wide", "frequency": frequency}
+    files = [train] if test is None else [train, test]
+    _fetch(folder, scratch, "m4", about, files, timeout, retries)
+
+
+def _fetch(
+    folder: Path,
+    scratch: Path,
+    source: str,
+    about: dict[str, Any],
+    files: list[str],
+    timeout: float,
+    retries: int,
+) -> None:
+    """Get the files, in their order, and finish the folder."""
+    names = [Path(unquote(urlsplit(w).path) if is_url(w) else w).name for w in files]
+    if len(set(names)) < len(names):
+        raise SourceError(f"two files of the same name: {', '.join(names)}")
+    urls = {inside(scratch, name): where for name, where in zip(names, files, strict=True)}
+    try:
+        fetch_all(urls, Whole, at_once=len(urls), timeout=timeout, retries=retries)
+    except UnreachableError as error:
+        hint = "Without a network there is the embedded source: set fetch's `source: seattle`."
+        raise UnreachableError(f"{error}. {hint}") from error
+    for path in urls:
+        shutil.move(path, folder / path.name)
+    origins = {folder / p.name: url if is_url(url) else None for p, url in urls.items()}
+    _finish(folder, source, about, origins)
+
+
+def _finish(
+    folder: Path, source: str, about: dict[str, Any], files: dict[Path, str | None]
+) -> None:
+    described = []
+    for path, url in files.items():  # in this order they are read
+        with path.open("rb") as file:
+            sha256 = file_digest(file, "sha256").hexdigest()
+        described.append(
+            {"path": path.name, "bytes": path.stat().st_size, "sha256": sha256, "url": url}
+        )
+    store.write_json(folder / "manifest.json", {"source": source, **about, "files": described})

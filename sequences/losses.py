@@ -1,0 +1,37 @@
+"""Losses and metrics that Keras does not have; ``fit`` finds them by their names.
+
+Each maps a truth and a prediction to values whose trailing axis is gone.
+"""
+
+from typing import Any
+
+from keras import ops
+
+__all__ = ["median_error", "pinball"]
+
+
+def pinball(truth: Any, quantiles: Any) -> Any:
+    """Quantile loss, twice its mean over the quantiles (Koenker & Bassett 1978).
+
+    The n quantiles are those at the levels (i + 1/2) / n, so that it is the continuous ranked
+    probability score of a distribution with equal weights on them (Dabney et al. 2017, arXiv
+    1710.10044); with one quantile it is the absolute error.
+
+    Args:
+        truth: (batch, horizon, 1).
+        quantiles: (batch, horizon, quantile), in increasing order.
+
+    Returns:
+        (batch, horizon).
+    """
+    count = quantiles.shape[-1]
+    levels = (ops.arange(count, dtype=quantiles.dtype) + 0.5) / count
+    over = truth - quantiles
+    return 2 * ops.mean(ops.maximum(levels * over, (levels - 1) * over), axis=-1)
+
+
+def median_error(truth: Any, quantiles: Any) -> Any:
+    """Absolute error of the median of (batch, horizon, quantile) quantiles: (batch, horizon)."""
+    count = quantiles.shape[-1]
+    middle = (quantiles[..., (count - 1) // 2] + quantiles[..., count // 2]) / 2
+    return ops.abs(truth[..., 0] - middle)

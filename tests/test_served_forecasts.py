@@ -1,0 +1,80 @@
+"""A served forecaster answers raw histories as evaluation did, and says what it cannot answer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sequences import params, store
+from sequences.forecasting import linear, scores, served
+from tests.series import prepared, table
+
+SCORES: dict[str, Any] = {
+    "step": 1, "intervals": [0.8, 0.95], "shown": 1, "batch": 64, "timings": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["series", "window"])
+def served_model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Any, Callable[..., Any]]:
+    """The folder of a served model, what evaluation told of it, and its answer."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("served")
+    data = prepared(folder, table(), per=request.param, log=True)
+    keras.utils.set_random_seed(1)
+    model = params.bind(linear.build, {"quantiles": 4, "residual": True, "decay": 0.0})(data)
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(2).normal(0, 0.1, weight.shape))
+    scored = params.bind(scores.score, SCORES)(model, data, 1)
+    store.write_model(folder / "data" / "model.keras", model)
+    store.write_table(folder / "data" / "intervals.csv", scored.tables["intervals"])
+    store.write_json(folder / "data" / "about.json", {"domain": "forecasting", "model": "linear"})
+    return folder, scored, served.load(folder / "data")
+
+
+def question(folder: Path, key: str) -> dict[str, Any]:
+    return served.questions(folder / "raw", folder / "data", [key])[key]
+
+
+def test_raw_histories_are_answered_as_evaluation_did(served_model: Any) -> None:
+    folder, scored, answer = served_model
+    keys = scored.arrays["keys"][[0, 5, 11]]
+    asked = served.questions(folder / "raw", folder / "data", keys)
+    told = answer([served.Input.model_validate(asked[key]) for key in keys], 0)
+    places = [scored.arrays["keys"].tolist().index(key) for key in keys]
+    arrays = served.arrays([a.model_dump() for a in told], scored.arrays["truth"][places], [])
+    for name in ("truth", "forecast", "low_80", "high_80", "low_95", "high_95"):
+        np.testing.assert_allclose(arrays[name], scored.arrays[name][places], rtol=1e-5)
+    assert [a.dates[0] for a in told] == [key.partition("@")[2] for key in keys]
+    assert all(len(a.dates) == 3 for a in told)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda q: q["dates"].pop(3), r"history 0: 6 dates, but 7 values"),
+        (lambda q: q["dates"].__setitem__(3, q["dates"][2]), r"history 0: date 3: .* equal steps"),
+        (lambda q: q["dates"].__setitem__(0, "yesterday"), r"date 0: 'yesterday' is not ISO 8601"),
+        (lambda q: q["values"].__setitem__(4, float("nan")), r"value 4, of .* is not a number"),
+        (lambda q: q["values"].__setitem__(4, None), r"value 4, of .* is not a number"),
+        (lambda q: q["past"].clear(), r"past: 'other' is missing"),
+        (lambda q: q["past"].__setitem__("otter", []), r"past: unknown 'otter'.*'other'"),
+        (lambda q: q["known"]["kind"].pop(), r"known: 'kind' has 9 values, not 10"),
+        (
+            lambda q: (q["dates"].pop(0), q["values"].pop(0)),
+            r"6 values are too short; the model reads 7",
+        ),
+    ],
+)
+def test_what_it_cannot_answer_is_said(
+    served_model: Any, change: Callable[[dict[str, Any]], Any], says: str
+) -> None:
+    folder, scored, answer = served_model
+    asked = question(folder, str(scored.arrays["keys"][0]))
+    change(asked)
+    with pytest.raises(served.ServedError, match=says):
+        answer([served.Input.model_validate(asked)], 0)
