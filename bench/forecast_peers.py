@@ -129,7 +129,8 @@ def m4(folder: Path, forecasts: Path) -> dict[str, Scores]:
     """Scores by model; OWA against Naive2."""
     past = pd.read_csv(folder / "Hourly-train.csv", index_col=0)
     truth = pd.read_csv(folder / "Hourly-test.csv", index_col=0).loc[past.index].to_numpy()
-    scales = past.diff(DAY, axis=1).abs().mean(axis=1)
+    values = past.to_numpy(float)  # padded with NaN
+    scales = np.nanmean(np.abs(values[:, DAY:] - values[:, :-DAY]), axis=1)
 
     def score(rows: pd.DataFrame) -> Scores:
         table = rows.pivot_table(index="series", columns="step", values="forecast")
@@ -172,9 +173,12 @@ def mean(runs: list[Scores]) -> Scores:
 def show(title: str, scores: dict[str, Scores]) -> None:
     """Print a table, the best model first."""
     table = pd.DataFrame(scores).T
-    table = table.drop(columns=["mae_by_day", "versions"], errors="ignore")
-    table = table.sort_values("owa" if "owa" in table else "mae").astype(float)
-    print(f"\n{title}\n{table.to_string(float_format='{:,.5g}'.format)}")
+    table = table.sort_values("owa" if "owa" in table else "mae")
+    figures = table.drop(columns=["mae_by_day", "versions"], errors="ignore").astype(float)
+    print(f"\n{title}\n{figures.to_string(float_format='{:,.5g}'.format)}")
+    if "mae_by_day" in table:
+        days = pd.DataFrame(table["mae_by_day"].to_dict()).T.rename(columns=lambda step: step + 1)
+        print(f"MAE by day\n{days.to_string(float_format='{:,.0f}'.format)}")
 
 
 if __name__ == "__main__":
