@@ -39,6 +39,9 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 Weight = Annotated[float, Field(ge=0)]
 """Strength of a penalty, or a norm; 0 turns it off."""
 
+Temperature = Annotated[float, Field(gt=0)]
+"""What logits are divided by before tokens are drawn: below 1 steeper, above 1 flatter."""
+
 Epochs = Annotated[int, Field(ge=1), Shrunk(1)]
 """Passes over the training split."""
 
