@@ -57,11 +57,17 @@ Batch = Annotated[int, Field(ge=1), Shrunk(8)]
 Points = Annotated[int, Field(ge=2, le=100_000)]
 """Points of a drawing."""
 
+Tokens = Annotated[int, Field(ge=1, le=100_000)]
+"""Tokens of a text."""
+
 Count = Annotated[int, Field(ge=1)]
 """How many of something, at least one."""
 
 Seconds = Annotated[float, Field(gt=0)]
 """A duration in seconds."""
+
+Languages = Annotated[list[str], Field(min_length=2, max_length=2)]
+"""The language that is translated from, and the one to: codes such as en."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """Where all randomness of a run starts."""
