@@ -55,6 +55,7 @@ def prepare(
     longest: Tokens,
     pieces: Literal["unigram", "bpe"],
     vocabulary: Count,
+    coverage: Fraction,
     joint: bool,
     sample: Count,
     shard: Count,
@@ -78,6 +79,7 @@ def prepare(
         pieces: SentencePiece's model: unigram (Kudo 2018, arXiv 1804.10959) or BPE (Sennrich et
             al. 2016, arXiv 1508.07909).
         vocabulary: tokens in each vocabulary, at most.
+        coverage: share of all characters that get a piece; the rest is spelled in bytes.
         joint: whether both languages share one vocabulary.
         sample: training pairs from which the pieces are learned, at most.
         shard: pairs in a file of the training split, about.
@@ -102,16 +104,11 @@ def prepare(
                 b"".join(orjson.dumps(r, option=orjson.OPT_APPEND_NEWLINE) for r in rows)
             )
         texts = list(_sample(parts, sample, counts["kept"]))
-        for numbers in ((0, 1),) if joint else ((0,), (1,)):
-            model = _pieces(
-                [pair[n] for n in numbers for pair in texts],
-                whole,
-                pieces,
-                vocabulary,
-                "+".join(about["languages"][n] for n in numbers),
-            )
-            for n in numbers:
-                store.write_bytes(folder / f"{SIDES[n]}.model", model)
+        for sides in (SIDES,) if joint else ((side,) for side in SIDES):
+            chosen = [pair[SIDES.index(side)] for side in sides for pair in texts]
+            model = _pieces(chosen, whole, pieces, vocabulary, coverage)
+            for side in sides:
+                store.write_bytes(folder / f"{side}.model", model)
         written = _write(folder, parts, longest, shard, counts)
     for split in SPLITS:
         if not written[split]["pairs"]:
@@ -207,7 +204,7 @@ def _sample(parts: list[Path], count: int, of: int) -> Iterator[tuple[str, str]]
 
 
 def _pieces(
-    texts: list[str], whole: list[str], kind: str, vocabulary: int, languages: str
+    texts: list[str], whole: list[str], kind: str, vocabulary: int, coverage: float
 ) -> bytes:
     """A SentencePiece model, learned from texts."""
     import sentencepiece
@@ -221,7 +218,7 @@ def _pieces(
             vocab_size=vocabulary,
             hard_vocab_limit=kind == "bpe",  # unigram ends with fewer where there are no more
             byte_fallback=True,
-            character_coverage=0.9995,
+            character_coverage=coverage,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,
             user_defined_symbols=whole,
@@ -235,7 +232,7 @@ def _pieces(
         )
     except RuntimeError as error:
         raise DataError(
-            f"vocabulary: {vocabulary} {kind} pieces of {len(texts):,} {languages} texts: "
+            f"vocabulary: {vocabulary} {kind} pieces from {len(texts):,} texts: "
             f"{str(error).strip().splitlines()[-1]}"
         ) from None
     return model.getvalue()

@@ -98,7 +98,8 @@ class Languages:
     def odds(self) -> NDArray[np.float64]:
         """Log odds of the source's language for each bucket, in nats."""
         shares: NDArray[np.float64] = np.log(self.counts / self.counts.sum(axis=1, keepdims=True))
-        return shares[0] - shares[1]
+        odds: NDArray[np.float64] = shares[0] - shares[1]
+        return odds
 
 
 def foreign(odds: NDArray[np.float64], source: str, target: str, margin: float) -> bool:

@@ -5,7 +5,6 @@ that are not UTF-8, a missing column, broken XML or a broken catalog.
 """
 
 import gzip
-import io
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,7 +87,8 @@ def _tmx(raw: Path, about: dict[str, Any]) -> Iterator[Pair]:
                         if segment is not None:
                             code = language.lower().replace("_", "-").partition("-")[0]
                             texts.setdefault(code, "".join(segment.itertext()))
-                    yield Pair(file["split"], *(texts.get(code, "") for code in about["languages"]))
+                    source, target = (texts.get(code, "") for code in about["languages"])
+                    yield Pair(file["split"], source, target)
                     body.clear()  # else the tree of all units stays
         except DefusedXmlException as error:
             raise DataError(f"{file['path']}: refused, it declares entities: {error}") from None
@@ -101,15 +101,15 @@ def _gettext(raw: Path, about: dict[str, Any]) -> Iterator[Pair]:
 
     swapped = about["languages"][1] == about["original"]
     for file in about["files"]:
-        path, read = raw / file["path"], polib.pofile
-        if path.suffix == ".mo":
-            read = polib.mofile
-        else:
-            with path.open("rb") as stream:
-                for _ in _lines(stream, file["path"]):  # names the line that is not UTF-8
-                    pass
+        path = raw / file["path"]
         try:
-            catalog = read(str(path), encoding="utf-8")
+            if path.suffix == ".mo":
+                catalog: Any = polib.mofile(str(path))
+            else:
+                with path.open("rb") as stream:
+                    catalog = polib.pofile("\n".join(_lines(stream, file["path"])) + "\n")
+        except DataError:
+            raise
         except (OSError, ValueError) as error:
             raise DataError(f"{file['path']}: not a catalog: {error}") from None
         for entry in catalog:
@@ -146,7 +146,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 def _lines(stream: IO[bytes], name: str) -> Iterator[str]:
     """Lines that end with a line feed alone: Unicode has others, which stand within texts."""
     try:
-        for number, line in enumerate(io.BufferedReader(stream), 1):  # type: ignore[type-var]
+        for number, line in enumerate(stream, 1):
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

@@ -131,8 +131,8 @@ def moses(
         SourceError: a name without ``{language}``, or two files of one name.
         DownloadError: files that could not be had; those that could stay in ``scratch``.
     """
-    if lost := [name for name in files.values() if "{language}" not in name] or not files:
-        raise SourceError(f"files: expected names with {{language}} in them, found {lost or files}")
+    if not files or not all("{language}" in name for name in files.values()):
+        raise SourceError(f"files: expected names with {{language}} in them, found {files}")
     wanted = {
         name.replace("{language}", language): (split, language)
         for split, name in files.items()
