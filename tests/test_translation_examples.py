@@ -151,6 +151,13 @@ def test_every_pair_that_was_read_is_kept_or_counted_under_one_rule(tmp_path: Pa
     assert sorted(pair for pairs in kept(data).values() for pair in pairs) == sorted(right)
 
 
+def test_rules_with_a_limit_of_zero_let_all_be(tmp_path: Path) -> None:
+    swapped = [(target, source) for source, target in sentences(5, seed=9)]
+    lines = [*sentences(300), *swapped, ("Go", "x" * 80)]
+    told = manifest(prepared(tmp_path, {None: lines}, ratio=0.0, foreign=0.0))["left_out"]
+    assert told["ratio"] == told["foreign"] == 0
+
+
 def test_no_source_stands_in_two_splits(tmp_path: Path) -> None:
     lines = sentences(400)
     lines += [(source.upper(), f"{target} !") for source, target in lines[::3]]

@@ -73,8 +73,10 @@ def prepare(
             ``manifest.json`` and ``profile.json``.
         validation: share of the pairs, where no file is that split.
         test: share of the pairs, where no file is that split.
-        ratio: of the longer text to the shorter one, in characters (10 more each), at most.
-        foreign: nats a character by which a text may read more like the other language.
+        ratio: of the longer text to the shorter one, in characters (10 more each), at most; 0 lets
+            all be.
+        foreign: nats a character by which a text may read more like the other language; 0 lets
+            all be.
         longest: tokens of a text, eos not counted, at most.
         pieces: SentencePiece's model: unigram (Kudo 2018, arXiv 1804.10959) or BPE (Sennrich et
             al. 2016, arXiv 1508.07909).

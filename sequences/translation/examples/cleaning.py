@@ -64,7 +64,7 @@ def fault(source: str, target: str, uncertain: bool, ratio: float) -> str | None
     if source == target:
         return "identical"
     short, long = sorted((len(source) + SLACK, len(target) + SLACK))
-    if long > ratio * short:
+    if ratio and long > ratio * short:
         return "ratio"
     if Counter(PLACEHOLDER.findall(source)) != Counter(PLACEHOLDER.findall(target)):
         return "placeholders"
@@ -103,7 +103,12 @@ class Languages:
 
 
 def foreign(odds: NDArray[np.float64], source: str, target: str, margin: float) -> bool:
-    """Whether a side reads more like the other's language, by ``margin`` nats a character."""
+    """Whether a side reads more like the other's language, by ``margin`` nats a character.
+
+    A margin of 0 lets all be.
+    """
+    if not margin:
+        return False
     one, two = odds[runs(source)], odds[runs(target)]
     return bool(
         (len(one) >= ENOUGH and one.mean() < -margin)
