@@ -161,7 +161,9 @@ def test_rules_with_a_limit_of_zero_let_all_be(tmp_path: Path) -> None:
 def test_no_source_stands_in_two_splits(tmp_path: Path) -> None:
     lines = sentences(400)
     lines += [(source.upper(), f"{target} !") for source, target in lines[::3]]
-    found = kept(prepared(tmp_path, {None: lines}))
+    data = prepared(tmp_path, {None: lines})
+    found = kept(data)
+    assert sum(map(data.size, SPLITS)) == len(lines), "twins fall into one split, and stay"
     keys = {split: {cleaning.key(source) for source, _ in found[split]} for split in SPLITS}
     assert not keys["train"] & keys["test"]
     assert not keys["train"] & keys["validation"]
@@ -293,8 +295,10 @@ def test_batches_are_a_function_of_seed_and_epoch(data: Any) -> None:
     assert rows(data, "train", batch=16, seed=2, epoch=1) != one
 
 
+@settings(max_examples=300)
 @given(
-    st.lists(st.integers(1, 60), min_size=1, max_size=200),
+    # Close to each other, so that the jitter changes their order.
+    st.lists(st.integers(45, 60), min_size=1, max_size=60),
     st.integers(1, 500),
     st.one_of(st.none(), st.integers(0, 9)),
 )
