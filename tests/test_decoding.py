@@ -339,6 +339,26 @@ def test_the_search_stops_when_every_beam_is_done() -> None:
         assert len(steps) == 1
 
 
+def test_what_ends_leaves_its_place_to_the_next_hypothesis() -> None:
+    """After bos: eos 0.5, word 3 0.3, word 4 0.2; then 3 goes on with 4, and 4 ends."""
+    table = np.full((SIZE, SIZE), -30, np.float32)
+    table[BOS, [EOS, 3, 4]] = np.log([0.5, 0.3, 0.2])
+    table[3, 3], table[4, EOS] = 0, 0
+
+    def step(tokens: Any, state: Any) -> Any:
+        return tf.gather(table, tokens).numpy(), None, state
+
+    rules = Rules(BOS, EOS, PAD, minimum=np.zeros(1, int), maximum=np.full(1, 5))
+    options: dict[str, Any] = {"width": 2, "best": 2, "length": 0.0, "coverage": 0.0}
+    state = np.zeros((1, 1), np.float32)
+    for found in (
+        decoding.beam_numpy(step, state, rules, **options),
+        arrays(decoding.beam(step, tf.constant(state), rules, **options)),
+    ):
+        assert found.tokens[0, :, :2].tolist() == [[EOS, PAD], [4, EOS]]
+        np.testing.assert_allclose(np.exp(found.scores[0]), [0.5, 0.2], rtol=1e-5)
+
+
 def test_one_graph_serves_batches_of_any_size() -> None:
     network = Network(5, batch=6)
 

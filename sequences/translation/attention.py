@@ -156,7 +156,9 @@ class Decoder(keras.layers.Layer):
 
     def turn(self, x: Any, state: Any, keys: Any, memory: Any, real: Any) -> tuple[Any, Any]:
         """One step: the next state, and the attention (batch, hypothesis, source)."""
-        hs, cs, below = [], [], state["fed"]
+        hs: list[Any] = []
+        cs: list[Any] = []
+        below = state["fed"]
         for depth in range(self.layers):
             z = _product(below, self.kernels[depth])
             z += _product(state["h"][depth], self.recurrent[depth])
