@@ -181,7 +181,7 @@ class Decoder(keras.layers.Layer):
 
     def tell(self, fed: Any) -> Any:
         """Logits of the next token."""
-        return _product(fed, tf.transpose(self.embedding)) + self.offset
+        return _product(fed, self.embedding, turned=True) + self.offset
 
     def compute_output_shape(
         self, before_shape: Any, memory_shape: Any, real_shape: Any
@@ -198,9 +198,10 @@ class Decoder(keras.layers.Layer):
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
-def _product(x: Any, weight: Any) -> Any:
-    """(..., feature) times (feature, unit), as one product of matrices."""
+def _product(x: Any, weight: Any, turned: bool = False) -> Any:
+    """(..., feature) times (feature, unit), or (unit, feature) turned, as one of matrices."""
     weight = tf.cast(weight, x.dtype)
-    shape = tf.concat([tf.shape(x)[:-1], tf.shape(weight)[1:]], 0)
-    product = tf.reshape(tf.matmul(tf.reshape(x, (-1, x.shape[-1])), weight), shape)
-    return tf.ensure_shape(product, (*x.shape[:-1], weight.shape[1]))
+    flat = tf.matmul(tf.reshape(x, (-1, x.shape[-1])), weight, transpose_b=turned)
+    units = flat.shape[-1]
+    shape = tf.concat([tf.shape(x)[:-1], [units]], 0)
+    return tf.ensure_shape(tf.reshape(flat, shape), (*x.shape[:-1], units))
