@@ -39,6 +39,9 @@ Rate = Annotated[float, Field(gt=0, le=10)]
 Weight = Annotated[float, Field(ge=0)]
 """Strength of a penalty, or a norm; 0 turns it off."""
 
+Temperature = Annotated[float, Field(gt=0)]
+"""What logits are divided by before tokens are drawn: below 1 steeper, above 1 flatter."""
+
 Epochs = Annotated[int, Field(ge=1), Shrunk(1)]
 """Passes over the training split."""
 
@@ -57,11 +60,17 @@ Length = Annotated[int, Field(ge=1, le=100_000)]
 Points = Annotated[int, Field(ge=2, le=100_000)]
 """Points of a drawing."""
 
+Tokens = Annotated[int, Field(ge=1, le=100_000)]
+"""Tokens of a text."""
+
 Count = Annotated[int, Field(ge=1)]
 """How many of something, at least one."""
 
 Seconds = Annotated[float, Field(gt=0)]
 """A duration in seconds."""
+
+Languages = Annotated[list[str], Field(min_length=2, max_length=2)]
+"""The language that is translated from, and the one to: codes such as en."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """Where all randomness of a run starts."""

@@ -45,6 +45,7 @@ class Workspace:
         sketches["fetch"]["doodles"] |= {"categories": ["circle", "fish", "house"], "per_class": 60}
         sketches["prepare"] |= {"validation": 0.2, "test": 0.2}
         runs = {name: shrunk_run(values["runs"][name]) for name in ("sketches-gru",)}
+        values["data"] = {"sketches": sketches}  # what the runs below need
         self.write({**values, "runs": {**runs, "sketches-nearest": nearest(values)}})
         self("git", "init", "-q", "-b", "main")
         self("git", "config", "user.email", "test@example.org")

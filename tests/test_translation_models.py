@@ -1,0 +1,146 @@
+"""Laws of the models that translate, small and untrained."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sequences import decoding, store
+from sequences.decoding import Rules
+from sequences.translation import attention
+from sequences.translation.examples.batches import BOS, EOS, PAD
+
+BUILDS = [
+    (attention, {"scores": "general", "layers": 1}),
+    (attention, {"scores": "additive", "layers": 2}),
+]
+
+
+@pytest.fixture(params=BUILDS, ids=lambda build: f"{build[0].__name__}-{build[1]}", scope="module")
+def built(request: pytest.FixtureRequest) -> tuple[Any, keras.Model]:
+    module, block = request.param
+    keras.utils.set_random_seed(5)
+    data = SimpleNamespace(vocabulary=(11, 13))
+    model = module.build(data, units=8, dropout=0.5, **block)
+    for weight in model.trainable_weights:  # first weights are small: their differences drown
+        weight.assign(2 * weight)
+    return module, model
+
+
+@pytest.fixture
+def sentences() -> tuple[np.ndarray, np.ndarray]:
+    """Three sources with eos and three beginnings, of different lengths, padded."""
+    source = [[4, 5, 6, 7, EOS], [8, EOS, PAD, PAD, PAD], [9, 10, 4, EOS, PAD]]
+    before = [[BOS, 5, 6, 7], [BOS, 12, PAD, PAD], [BOS, 4, 11, PAD]]
+    return np.array(source, np.int32), np.array(before, np.int32)
+
+
+def told(model: keras.Model, source: np.ndarray, before: np.ndarray) -> np.ndarray:
+    return np.asarray(model({"source": source, "before": before}, training=False))
+
+
+def test_the_steps_of_decoding_are_those_of_training(
+    built: tuple[Any, keras.Model], sentences: Any
+) -> None:
+    module, model = built
+    source, before = sentences
+    expected = told(model, source, before)
+    np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-5)
+    step, state = module.start(model, tf.constant(source))
+    state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf[:, None], 2, axis=1), state)
+    for t in range(before.shape[1]):
+        last = tf.repeat(before[:, t : t + 1], 2, axis=1)
+        logits, seen, state = step(last, state)
+        for hypothesis in range(2):
+            p = tf.nn.softmax(logits[:, hypothesis])
+            np.testing.assert_allclose(p, expected[:, t], atol=1e-5)
+        np.testing.assert_allclose(tf.reduce_sum(seen, axis=-1), 1, atol=1e-5)
+        assert (seen.numpy()[np.broadcast_to(source[:, None] == PAD, seen.shape)] == 0).all()
+
+
+def test_padding_and_the_other_sentences_change_nothing(
+    built: tuple[Any, keras.Model], sentences: Any
+) -> None:
+    _, model = built
+    source, before = sentences
+    expected = told(model, source, before)
+    padded = told(model, np.pad(source, ((0, 0), (0, 3))), np.pad(before, ((0, 0), (0, 2))))
+    np.testing.assert_allclose(padded[:, : before.shape[1]], expected, atol=1e-5)
+    for row in range(3):
+        one = told(
+            model, source[row : row + 1, : (source[row] != PAD).sum()], before[row : row + 1]
+        )
+        np.testing.assert_allclose(one[0], expected[row], atol=1e-5)
+
+
+def test_a_prediction_depends_on_the_past_alone_and_on_all_of_the_source(
+    built: tuple[Any, keras.Model], sentences: Any
+) -> None:
+    _, model = built
+    source, before = sentences
+    expected = told(model, source, before)
+    later = before.copy()
+    later[0, 2] = 9
+    changed = told(model, source, later)
+    np.testing.assert_array_equal(changed[0, :2], expected[0, :2])
+    assert abs(changed[0, 2:] - expected[0, 2:]).max() > 1e-4
+    for place in range(4):
+        other = source.copy()
+        other[0, place] = 3 + (source[0, place] + 1) % 8
+        assert abs(told(model, other, before)[0, 0] - expected[0, 0]).max() > 1e-5
+
+
+def test_a_stored_model_translates_as_before(
+    built: tuple[Any, keras.Model], sentences: Any, tmp_path: Path
+) -> None:
+    _, model = built
+    store.write_model(tmp_path / "model.keras", model)
+    again = store.read_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(told(again, *sentences), told(model, *sentences))
+
+
+def test_the_graph_of_a_search_finds_what_numpy_finds(
+    built: tuple[Any, keras.Model], sentences: Any
+) -> None:
+    module, model = built
+    source, _ = sentences
+    options: dict[str, Any] = {"width": 4, "best": 3, "length": 0.6, "coverage": 0.2}
+
+    @tf.function
+    def search(source: Any, maximum: Any) -> Any:
+        step, state = module.start(model, source)
+        rules = Rules(BOS, EOS, PAD, tf.zeros_like(maximum), maximum)
+        return decoding.beam(step, state, rules, source != PAD, **options)
+
+    maximum = np.array([7, 3, 5], np.int32)
+    found = search(tf.constant(source), tf.constant(maximum))
+
+    step, state = module.start(model, tf.constant(source))
+    rules = Rules(BOS, EOS, PAD, np.zeros(3, int), maximum)
+
+    def arrays(tokens: Any, state: Any) -> Any:
+        return tf.nest.map_structure(lambda leaf: leaf.numpy(), step(tokens, tensors(state)))
+
+    def tensors(state: Any) -> Any:
+        return tf.nest.map_structure(tf.constant, state)
+
+    state = tf.nest.map_structure(lambda leaf: leaf.numpy(), state)
+    expected = decoding.beam_numpy(arrays, state, rules, source != PAD, **options)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4, atol=1e-4)
+
+
+def test_every_weight_learns(built: tuple[Any, keras.Model], sentences: Any) -> None:
+    _, model = built
+    source, before = sentences
+    with tf.GradientTape() as tape:
+        p = model({"source": source, "before": before}, training=False)
+        loss = -tf.reduce_mean(tf.math.log(p[..., 5] + 1e-9))
+    gradients = tape.gradient(loss, model.trainable_weights)
+    for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
+        assert gradient is not None, weight.path
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path

@@ -1,0 +1,318 @@
+"""Laws of the sources of parallel text and of its formats, on small files made here."""
+
+import gzip
+import json
+import tracemalloc
+import zipfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import polib
+import pytest
+
+from sequences.download import DownloadError, UnreachableError
+from sequences.params import bind
+from sequences.translation import sources
+from sequences.translation.examples.reading import DataError, Pair, pairs
+from sequences.translation.sources import SourceError
+from tests.servers import closed_port, serve
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "parallel" / "multi30k"
+WEB: dict[str, Any] = {"timeout": 5.0, "retries": 1}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "out"
+
+
+def fetched(source: str, out: Path, **block: Any) -> dict[str, Any]:
+    """The manifest, after its own claims have been checked."""
+    block = {"languages": ["en", "fr"], **block}
+    bind(getattr(sources, source), block)(out, out.parent / "scratch", 0)
+    told: dict[str, Any] = json.loads((out / "manifest.json").read_text())
+    for entry in told["files"]:
+        content = (out / entry["path"]).read_bytes()
+        assert entry["bytes"] == len(content)
+        assert entry["sha256"] == sha256(content).hexdigest()
+    found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert found == {entry["path"] for entry in told["files"]} | {"manifest.json"}
+    return told
+
+
+def read(out: Path) -> list[Pair]:
+    return list(pairs(out, json.loads((out / "manifest.json").read_text())))
+
+
+def catalog(path: Path, *entries: polib.POEntry) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = polib.POFile()
+    found.metadata = {"Content-Type": "text/plain; charset=utf-8"}
+    found.extend(entries)
+    found.save_as_mofile(str(path)) if path.suffix == ".mo" else found.save(str(path))
+
+
+def test_catalogs_give_messages_plurals_and_their_doubts(out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locale"
+    plural = {0: "%d fichier", 1: "%d fichiers"}
+    entries = [
+        polib.POEntry(msgid="Open", msgstr="Ouvrir"),
+        polib.POEntry(msgid="Open", msgstr="Ouvert", msgctxt="state"),
+        polib.POEntry(msgid="%d file", msgid_plural="%d files", msgstr_plural=plural),
+        polib.POEntry(msgid="Close", msgstr="Fermer ?", flags=["fuzzy"]),
+        polib.POEntry(msgid="Gone", msgstr="Parti", obsolete=True),
+    ]
+    catalog(folder / "fr" / "LC_MESSAGES" / "app.po", *entries)
+    catalog(folder / "fr" / "LC_MESSAGES" / "app.mo", polib.POEntry(msgid="a", msgstr="b"))
+    catalog(folder / "fr_CA" / "LC_MESSAGES" / "app.mo", polib.POEntry(msgid="e", msgstr="é"))
+    catalog(folder / "de" / "LC_MESSAGES" / "app.po", polib.POEntry(msgid="c", msgstr="d"))
+    expected = [
+        ("Open", "Ouvrir"),
+        ("Open", "Ouvert"),
+        ("%d file", "%d fichier"),
+        ("%d files", "%d fichiers"),
+        ("Close", "Fermer ?"),
+        ("e", "é"),
+    ]
+    fetched("gettext", out, original="en", packages=[], path=str(folder))
+    found = read(out)
+    assert [(pair.source, pair.target) for pair in found] == expected
+    assert [pair.source for pair in found if pair.uncertain] == ["Close"]
+
+    about = json.loads((out / "manifest.json").read_text()) | {"languages": ["fr", "en"]}
+    swapped = [(pair.target, pair.source) for pair in pairs(out, about)]
+    assert swapped == expected
+
+
+def test_an_installed_package_gives_its_catalogs(out: Path) -> None:
+    told = fetched("gettext", out, original="en", packages=["Django"], path=None)
+    assert all(entry["origin"].startswith("Django ") for entry in told["files"])
+    assert {Path(entry["path"]).suffix for entry in told["files"]} == {".po"}
+    assert len([pair for pair in read(out) if pair.target]) > 500
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"packages": ["no-such-package"], "path": None}, "no-such-package is not installed"),
+        ({"packages": ["numpy"], "path": None}, "numpy .* has no catalog for 'fr'"),
+        ({"packages": [], "path": None}, "at least one package or a folder"),
+        ({"packages": [], "path": "/no/such"}, "no such folder"),
+        ({"packages": [], "path": ".", "languages": ["de", "fr"]}, "'en' is not one of"),
+    ],
+)
+def test_a_catalog_that_is_not_there_is_an_error(
+    out: Path, block: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        fetched("gettext", out, original="en", **block)
+
+
+@pytest.fixture
+def lines() -> dict[str, bytes]:
+    return {
+        "train.en.gz": gzip.compress("one\ntwo\u2028lines\n".encode()),
+        "train.fr.gz": gzip.compress("\ufeffun\r\ndeux\u2028lignes\r\n".encode()),
+        "test.en": b"three",
+        "test.fr": b"trois\n",
+    }
+
+
+FILES = {"train": "train.{language}.gz", "test": "test.{language}"}
+PAIRS = [
+    ("train", "one", "un"),
+    ("train", "two\u2028lines", "deux\u2028lignes"),
+    ("test", "three", "trois"),
+]
+
+
+def test_lines_of_two_files_are_pairs_from_the_web_or_a_folder(
+    out: Path, tmp_path: Path, lines: dict[str, bytes]
+) -> None:
+    with serve(lines) as site:
+        fetched("moses", out, base_url=site.url, files=FILES, at_once=2, **WEB)
+    assert [pair[:3] for pair in read(out)] == PAIRS
+    again = tmp_path / "again"
+    again.mkdir()
+    for name, content in lines.items():
+        (tmp_path / name).write_bytes(content)
+    fetched("moses", again, base_url=str(tmp_path), files=FILES, at_once=2, **WEB)
+    assert read(again) == read(out)
+
+
+def test_files_that_are_no_split_leave_it_open(out: Path, lines: dict[str, bytes]) -> None:
+    with serve(lines) as site:
+        files = {"all": "train.{language}.gz"}
+        fetched("moses", out, base_url=site.url, files=files, at_once=2, **WEB)
+    assert {pair.split for pair in read(out)} == {None}
+
+
+def test_transfers_that_cannot_work_are_errors(out: Path, lines: dict[str, bytes]) -> None:
+    block: dict[str, Any] = {"at_once": 1, **WEB}
+    with pytest.raises(UnreachableError, match="source: gettext"):
+        nowhere = f"http://127.0.0.1:{closed_port()}"
+        fetched("moses", out, base_url=nowhere, files=FILES, **block)
+    with serve(lines) as site, pytest.raises(DownloadError, match=r"valid\.en"):
+        files = {**FILES, "validation": "valid.{language}"}
+        fetched("moses", out, base_url=site.url, files=files, **block)
+    with pytest.raises(SourceError, match=r"\{language\}"):
+        fetched("moses", out, base_url=".", files={"train": "train.en"}, **block)
+    with pytest.raises(SourceError, match="the same"):
+        files = {"train": "a.{language}", "test": "a.{language}"}
+        fetched("moses", out, base_url=".", files=files, **block)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="Multi30k is not at hand")
+def test_multi30k_has_its_own_splits(out: Path) -> None:
+    fetched("multi30k", out, languages=["en", "de"], base_url=str(SHARED), at_once=2, **WEB)
+    splits = [pair.split for pair in read(out)]
+    assert [splits.count(split) for split in ("train", "validation", "test")] == [29000, 1014, 1000]
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "columns"),
+    [
+        ("fra.txt", "Go.\tVa !\tCC-BY\nHi.\tSalut !\tCC-BY\n", [1, 2]),
+        ("links.tsv", "1\tGo.\t2\tVa !\n3\tHi.\t4\tSalut !", [2, 4]),
+        ("swapped.tsv", "Va !\tGo.\nSalut !\tHi.", [2, 1]),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_table_gives_its_columns(
+    out: Path, tmp_path: Path, name: str, table: str, columns: list[int], packed: bool
+) -> None:
+    path = tmp_path / name
+    path.write_text(table, encoding="utf-8")
+    if packed:
+        with zipfile.ZipFile(tmp_path / "table.zip", "w") as archive:
+            archive.write(path, name)
+            archive.writestr("_about.txt", "whence it came")
+        path = tmp_path / "table.zip"
+    fetched("tsv", out, file=str(path), columns=columns, **WEB)
+    assert [pair[1:3] for pair in read(out)] == [("Go.", "Va !"), ("Hi.", "Salut !")]
+
+
+def test_columns_must_be_two(out: Path) -> None:
+    for columns in ([1], [1, 1], [1, 2, 3]):
+        with pytest.raises(SourceError, match="columns"):
+            fetched("tsv", out, file="a.tsv", columns=columns, **WEB)
+
+
+def memory(units: Iterator[str], head: str = "") -> str:
+    body = "".join(units)
+    header = '<?xml version="1.0" encoding="utf-8"?>\n'
+    return f'{header}{head}<tmx version="1.4"><header/>\n<body>\n{body}</body></tmx>\n'
+
+
+def unit(one: str, two: str, languages: tuple[str, str] = ("en", "fr")) -> str:
+    return (
+        f'<tu><tuv xml:lang="{languages[0]}"><seg>{one}</seg></tuv>'
+        f'<tuv xml:lang="{languages[1]}"><seg>{two}</seg></tuv></tu>\n'
+    )
+
+
+def test_a_translation_memory_gives_its_units(out: Path, tmp_path: Path) -> None:
+    units = [
+        unit("One &amp; two", "Un &amp; deux"),
+        unit("deux", "two", ("fr-CA", "EN_us")),
+        unit("<ph>%s</ph> files", "<ph>%s</ph> fichiers"),
+        unit("only", "allein", ("en", "de")),
+    ]
+    doctype = '<!DOCTYPE tmx SYSTEM "tmx14.dtd">\n'
+    (tmp_path / "a.tmx.gz").write_bytes(gzip.compress(memory(iter(units), doctype).encode()))
+    fetched("tmx", out, file=str(tmp_path / "a.tmx.gz"), **WEB)
+    assert [pair[1:3] for pair in read(out)] == [
+        ("One & two", "Un & deux"),
+        ("two", "deux"),
+        ("%s files", "%s fichiers"),
+        ("only", ""),
+    ]
+
+
+def test_memory_does_not_grow_with_a_translation_memory(tmp_path: Path) -> None:
+    peaks = []
+    for count in (1_000, 10_000):
+        path = tmp_path / f"{count}.tmx"
+        path.write_text(memory(unit(f"text {i}", f"texte {i}") for i in range(count)))
+        about = {
+            "format": "tmx",
+            "languages": ["en", "fr"],
+            "files": [{"path": path.name, "split": None}],
+        }
+        sum(1 for _ in pairs(tmp_path, about))  # imports and caches
+        tracemalloc.start()
+        assert sum(1 for _ in pairs(tmp_path, about)) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+BOMB = '<!DOCTYPE tmx [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]>\n'
+OUTSIDE = '<!DOCTYPE tmx [<!ENTITY a SYSTEM "file:///etc/hostname">]>\n'
+
+
+@pytest.mark.parametrize(
+    ("format", "files", "message"),
+    [
+        ("moses", {"a.en": b"1\n2\n3\n", "a.fr": b"1\n2\n"}, r"a.en:3: a.fr has no such line"),
+        ("moses", {"a.en": b"1\n", "a.fr": b"1\n2\n"}, r"a.fr:2: a.en has no such line"),
+        ("moses", {"a.en": b"1\n2\xff\n", "a.fr": b"1\n2\n"}, r"a.en:2: not UTF-8, byte 0xff at"),
+        ("tsv", {"a.tsv": b"1\t2\n1\n"}, r"a.tsv:2: 1 columns, 2 needed"),
+        ("tsv", {"a.tsv": b"1\t2\n1\t\xe9\n"}, r"a.tsv:2: not UTF-8"),
+        ("tsv", {"a.gz": gzip.compress(b"1\t2\n" * 999)[:-9]}, r"a.gz: cut off or broken"),
+        ("tmx", {"a.tmx": memory(iter(["<tu>\n"])).encode()}, r"a.tmx:5: not XML"),
+        ("tmx", {"a.tmx": memory(iter([unit("&b;", "")]), BOMB).encode()}, "declares entities"),
+        ("tmx", {"a.tmx": memory(iter([unit("&a;", "")]), OUTSIDE).encode()}, "declares entities"),
+        ("gettext", {"fr.po": b'msgid "a"\nmsgstr "\xe9"\n'}, r"fr.po:2: not UTF-8"),
+        ("gettext", {"fr.po": b'msgid "a"\nmsgstr "b"\nmsgstr\n'}, r"fr.po: not a catalog.*line 3"),
+        ("gettext", {"fr.mo": b"nothing of the kind"}, r"fr.mo: not a catalog"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error_that_says_where(
+    tmp_path: Path, format: str, files: dict[str, bytes], message: str
+) -> None:
+    entries = []
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        entries.append({"path": name, "split": None, "language": name[-2:]})
+    about = {"format": format, "languages": ["en", "fr"], "original": "en", "columns": [1, 2]}
+    with pytest.raises(DataError, match=message):
+        list(pairs(tmp_path, {**about, "files": entries}))
+
+
+def test_a_data_set_of_tfds_becomes_lines(out: Path, tmp_path: Path) -> None:
+    import tensorflow_datasets as tfds
+
+    text = tfds.features.Text()
+    features = tfds.features.FeaturesDict({"en": text, "fr": text})
+    splits = {
+        name: iter([(i, {"en": f"{name} {i}", "fr": f"{name} {i} é"}) for i in range(count)])
+        for name, count in {"train": 5, "test": 2, "extra": 1}.items()
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="little", version="1.0.0", features=features, split_datasets=splits, data_dir=tmp_path
+    )
+    told = fetched("tfds", out, dataset="little", data_dir=str(tmp_path))
+    assert told["format"] == "moses"
+    found = read(out)
+    counts = {split: sum(p.split == split for p in found) for split in ("train", "test", None)}
+    assert counts == {"train": 5, "test": 2, None: 1}
+    assert all(f"{pair.source} é" == pair.target for pair in found)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"dataset": "no_such_thing"}, "no_such_thing"),
+        ({"dataset": "ted_hrlr_translate/pt_to_en", "languages": ["en", "fr"]}, "has no 'fr'"),
+    ],
+)
+def test_a_data_set_that_tfds_has_not_is_an_error(
+    out: Path, block: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        fetched("tfds", out, data_dir=None, **block)
