@@ -12,7 +12,7 @@ from sequences.forecasting import linear, scores, served
 from tests.series import prepared, table
 
 SCORES: dict[str, Any] = {
-    "step": 1, "intervals": [0.8, 0.95], "shown": 1, "batch": 64, "timings": 1,
+    "step": 1, "intervals": [0.8, 0.95], "recent": 5, "shown": 1, "batch": 64, "timings": 1,
 }  # fmt: skip
 
 
@@ -42,13 +42,18 @@ def question(folder: Path, key: str) -> dict[str, Any]:
 
 def test_raw_histories_are_answered_as_evaluation_did(served_model: Any) -> None:
     folder, scored, answer = served_model
-    keys = scored.arrays["keys"][[0, 5, 11]]
+    keys = scored.arrays["keys"][[0, 5, -1]]
     asked = served.questions(folder / "raw", folder / "data", keys)
     told = answer([served.Input.model_validate(asked[key]) for key in keys], 0)
     places = [scored.arrays["keys"].tolist().index(key) for key in keys]
     arrays = served.arrays([a.model_dump() for a in told], scored.arrays["truth"][places], [])
-    for name in ("truth", "forecast", "low_80", "high_80", "low_95", "high_95"):
+    for name in ("truth", "forecast"):
         np.testing.assert_allclose(arrays[name], scored.arrays[name][places], rtol=1e-5)
+    for level in (0.8, 0.95):  # the last origin's margins count in what is served
+        last = told[-1].intervals[f"{level:g}"].model_dump()
+        for end in ("low", "high"):
+            expected = scored.arrays[f"{end}_{100 * level:g}"][-1]
+            np.testing.assert_allclose(last[end], expected, rtol=1e-5)
     assert [a.dates[0] for a in told] == [key.partition("@")[2] for key in keys]
     assert all(len(a.dates) == 3 for a in told)
 

@@ -41,15 +41,17 @@ def score(
     *,
     step: Count,
     intervals: list[Fraction],
+    recent: Count | None,
     shown: Count,
     batch: Batch,
     timings: Count,
 ) -> Scores:
     """Score ``model`` on the test split of ``data``.
 
-    Intervals are those of the model's quantiles, moved by what the calibration split asks for
-    (``metrics.conformal``), for each step of the horizon. MASE divides by the seasonal naive
-    error before the origin; OWA compares with M4's Naive2, made at the same origins.
+    Intervals are those of the model's quantiles, moved for each step of the horizon by what
+    earlier forecasts ask for (``margins``), first of all those of the calibration split. MASE
+    divides by the seasonal naive error before the origin; OWA compares with M4's Naive2, made at
+    the same origins.
 
     Args:
         model: maps a window to scaled quantiles (batch, horizon, quantile).
@@ -57,13 +59,16 @@ def score(
         seed: not used: nothing is drawn.
         step: steps from one origin to the next.
         intervals: the shares of truths that intervals promise: 0.8 and 0.95, say.
+        recent: how many of the latest origins move the intervals; null: those of the calibration
+            split do, at all origins alike.
         shown: origins in the figure of forecasts.
         batch: windows forecast at once.
         timings: how many are forecast one by one to see how long that takes.
 
     Returns:
-        metrics; tables of horizon, periods, intervals (the margins, scaled, by level and step);
-        figures; arrays by window (keys, truth, forecast, low and high of each interval); speed.
+        metrics; tables of horizon, periods, intervals (the margins of the last origin, scaled, by
+        level and step); figures; arrays by window (keys, truth, forecast, low and high of each
+        interval); speed.
 
     Raises:
         ScoreError: the model gives something else than finite quantiles in increasing order.
@@ -77,13 +82,19 @@ def score(
     past = np.arange(data.size("calibration"))
     calibration = data.windows("calibration", past)
     ready = predict(model, data, "calibration", past, batch)[0]
-    scaled = np.where(calibration.observed, data.scaled_as(calibration), np.nan)
+    seen = [(calibration, ready)] if recent is None else [(calibration, ready), (windows, z)]
+    moments = np.concatenate([part.moment for part, _ in seen])
 
-    bounds, margins = {}, {}
+    def moved(level: float) -> Array:
+        parts = [excess(data, part, quantiles, level) for part, quantiles in seen]
+        return margins(np.concatenate(parts), moments, windows.moment, level, recent)
+
+    bounds, last = {}, {}
     for level in intervals:
-        margins[level] = margin(scaled, ready, level)
-        low, high = interval(z, margins[level], level)
+        margin = moved(level)
+        low, high = interval(z, margin, level)
         bounds[level] = data.unscaled(low, windows), data.unscaled(high, windows)
+        last[level] = margin[np.argmax(windows.moment)]
 
     errors = metrics.mae(truth, forecast, axis=1)
     histories = [data.history(s, h) for s, h in zip(windows.series, windows.history, strict=True)]
@@ -123,16 +134,15 @@ def score(
         "intervals": pd.DataFrame(
             [
                 {"level": level, "step": number, "margin": float(value)}
-                for level, values in margins.items()
+                for level, values in last.items()
                 for number, value in enumerate(values, 1)
             ]
         ),
     }
     promised = []
     for level in PROMISES:
-        none = np.zeros(data.horizon)
-        for name, moved in (("raw", none), ("conformal", margin(scaled, ready, level))):
-            low, high = (data.unscaled(q, windows) for q in interval(z, moved, level))
+        for name, margin in (("raw", np.zeros(data.horizon)), ("conformal", moved(level))):
+            low, high = (data.unscaled(q, windows) for q in interval(z, margin, level))
             promised.append((level, name, float(metrics.coverage(truth, low, high))))
     tables["coverage"] = (
         pd.DataFrame(promised, columns=["level", "kind", "held"])
@@ -206,14 +216,58 @@ def elapsed(call: Any, x: Any) -> float:
     return time.perf_counter() - begin
 
 
-def margin(truth: Array, quantiles: Array, level: float) -> Array:
-    """How far an interval moves out for each step of the horizon, from scaled calibration data."""
+def excess(data: "Data", windows: "Windows", quantiles: Array, level: float) -> Array:
+    """How far scaled truths lie outside the interval that quantiles give, negative inside.
+
+    Float64 (window, horizon), NaN where the truth was not measured.
+    """
+    truth = np.where(windows.observed, data.scaled_as(windows), np.nan)
     low, high = interval(quantiles, np.zeros(quantiles.shape[1]), level)
-    return metrics.conformal(np.maximum(low - truth, truth - high), level)
+    return np.asarray(np.maximum(low - truth, truth - high))
+
+
+def margins(
+    excess: Array, moments: Array, origins: Array, level: float, recent: int | None
+) -> Array:
+    """How far intervals of forecasts move out for each step: float64 (origin, horizon).
+
+    A sliding window of past errors, as in Xu and Xie 2021, arXiv 2010.09107: at each origin and
+    step only forecasts whose truth of that step is known by then count.
+
+    Args:
+        excess: of earlier forecasts, see ``excess``; of any order (window, horizon).
+        moments: the first step that each of them forecasts (window,).
+        origins: the same of the forecasts whose intervals are asked for (origin,).
+        level: the share of truths that intervals promise.
+        recent: how many of the latest moments count; None: all forecasts do, at all origins.
+
+    Raises:
+        ScoreError: nothing is known yet at an origin.
+    """
+    if recent is None:
+        return np.tile(metrics.conformal(excess, level), (len(origins), 1))
+    order = np.argsort(moments, kind="stable")
+    begins, sizes = np.unique(moments, return_counts=True)
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    moved = np.empty((len(origins), excess.shape[1]))
+    for step, errors in enumerate(excess[order].T):
+        for origin in np.unique(origins):
+            known = int(np.searchsorted(begins, origin - step))  # its truth is of an earlier time
+            if not known:
+                raise ScoreError(
+                    "no forecast of the calibration split is over when the test of another series "
+                    "begins; set recent: null"
+                )
+            latest = errors[ends[max(0, known - recent)] : ends[known], None]
+            moved[origins == origin, step] = metrics.conformal(latest, level)[0]
+    return moved
 
 
 def interval(quantiles: Array, margin: Array, level: float) -> tuple[Array, Array]:
-    """The scaled interval that promises ``level``: low and high (window, horizon)."""
+    """The scaled interval that promises ``level``: low and high (window, horizon).
+
+    ``margin`` is (horizon,) or (window, horizon).
+    """
     middle = metrics.quantile(quantiles, 0.5)
     low = metrics.quantile(quantiles, (1 - level) / 2) - margin
     high = metrics.quantile(quantiles, (1 + level) / 2) + margin

@@ -30,6 +30,7 @@ class Windows(NamedTuple):
         keys: ``series@time of the first step that is forecast``, str (window,).
         series: index of the series, int (window,).
         history: how many steps of the series lie before, int (window,).
+        moment: the first step that is forecast, on the grid of all series, int (window,).
         truth: float64 (window, horizon).
         observed: whether the truth was measured and not filled in, bool (window, horizon).
         centre: of the scaling, float64 (window, 1).
@@ -39,6 +40,7 @@ class Windows(NamedTuple):
     keys: Array
     series: Array
     history: Array
+    moment: Array
     truth: Array
     observed: Array
     centre: Array
@@ -155,13 +157,12 @@ class Data:
         """What is true of the windows of a split with these numbers."""
         series, origin = self._places(split, numbers)
         after = self._begins[series][:, None] + origin[:, None] + np.arange(self.horizon)
-        times = self._times[self._first[series] + origin]
-        names = np.asarray(self.names)[series]
-        keys = np.array([f"{n}@{t}" for n, t in zip(names, times, strict=True)], dtype=str)
+        moment = self._first[series] + origin
+        named = zip(np.asarray(self.names)[series], self._times[moment], strict=True)
+        keys = np.array([f"{name}@{time}" for name, time in named], dtype=str)
         centre, spread = self._scales(series, origin)
-        return Windows(
-            keys, series, origin, self.target[after], self.observed[after], centre, spread
-        )
+        told = self.target[after], self.observed[after]
+        return Windows(keys, series, origin, moment, *told, centre, spread)
 
     def history(self, series: int, steps: int) -> Array:
         """The first ``steps`` values of a series, float64, in the units of the data."""
