@@ -96,8 +96,8 @@ def mirror(stage: str, name: str) -> None:
     """Make the MLflow run of a stage that has just written its outputs complete.
 
     Args:
-        stage: prepare or evaluate; the latter's scores go to the run of the training.
-        name: of the data set or run.
+        stage: prepare, ensemble or evaluate; the latter's scores go to the run of the training.
+        name: of the data set, ensemble or run.
     """
     _mirror(stage, name, None)
 
@@ -120,9 +120,9 @@ def main() -> None:
         sys.exit("No dvc.lock here: there are no results yet; `dvc repro` makes them.")
     for address in locked():
         stage, _, name = address.partition("@")
-        if stage in ("prepare", "train", "evaluate"):
+        if stage in ("prepare", "train", "evaluate", "ensemble"):
             if entry := recorded(stage, name):
-                kind = "prepare" if stage == "prepare" else "train"
+                kind = "train" if stage == "evaluate" else stage
                 results.setdefault((kind, name), {})[stage] = entry
             else:
                 print(f"{address}: not on disk as dvc.lock has it; `dvc checkout` or `dvc repro`")
@@ -203,7 +203,9 @@ def _digest(content: Any) -> str:
 def _values(entry: Entry, name: str) -> dict[str, Any]:
     """The parameters of a stage, flat: build.units, fit.epochs, data.prepare.points, seed ..."""
     return {
-        key.removeprefix(f"runs.{name}.").replace(f"data.{name}.", "data.", 1): value
+        key.removeprefix(f"runs.{name}.")
+        .removeprefix(f"ensembles.{name}.")
+        .replace(f"data.{name}.", "data.", 1): value
         for key, value in _flat(entry["params"]).items()
     }
 
@@ -342,7 +344,7 @@ def _new_run(client: Any, stage: str, name: str, entry: Entry, seconds: float = 
     run = client.create_run(
         experiment(client, _domain(entry, name)),
         start_time=round(1000 * (time.time() - seconds)),
-        run_name=name if stage == "train" else f"{stage} {name}",
+        run_name=f"prepare {name}" if stage == "prepare" else name,
         tags=tags,
     )
     parameters = [Param(key, masked(str(value))) for key, value in values.items()]
@@ -359,15 +361,18 @@ def _complete(client: Any, name: str, entries: Mapping[str, Entry], run: Any) ->
 
     Args:
         client: of the store.
-        name: of the data set or run.
-        entries: of the stages that have their outputs: prepare, or train and perhaps evaluate.
+        name: of the data set, ensemble or run.
+        entries: of the stages that have their outputs: prepare, ensemble, or train and perhaps
+            evaluate.
         run: the one that was begun for them, if that is known.
 
     Returns:
         Whether anything was missing.
     """
-    stage = "prepare" if "prepare" in entries else "train"
-    entry, folder = entries[stage], Path("data" if stage == "prepare" else "results", name)
+    (stage,) = entries.keys() - {"evaluate"}
+    top = {"prepare": "data", "train": "results", "ensemble": "ensembles"}[stage]
+    entry, folder = entries[stage], Path(top, name)
+    model = f"{top}/{name}/model.keras"
     epochs = [] if stage == "prepare" else _epochs(folder / "history.csv")
     if run is None:
         known = _find_runs(client, stage, name, entry)
@@ -384,17 +389,17 @@ def _complete(client: Any, name: str, entries: Mapping[str, Entry], run: Any) ->
         _log_epochs(client, run, epochs, _seen(client, run))
         client.log_artifact(key, str(folder / "history.csv"))
         if not client.get_run(key).outputs.model_outputs:
-            _log_model(client, run, name, entry)
-        client.set_tag(key, "model", entry["outs"][f"results/{name}/model.keras"])
+            _log_model(client, run, name, entry, Path(model))
+        client.set_tag(key, "model", entry["outs"][model])
     if missing:
         client.set_tag(key, "inputs", _inputs(stage, name, entry))  # as dvc.lock gets them, should
         client.set_tag(key, "deps", _json(entry["deps"]))  # the code have changed on the way
         client.set_tag(key, OUTS, _json(entry["outs"]))
         client.set_terminated(key)
-    scores, model = entries.get("evaluate"), f"results/{name}/model.keras"
+    scores = entry if stage == "ensemble" else entries.get("evaluate")
     if (
         scores
-        and scores["deps"][model] == entry["outs"][model]  # not an earlier model's
+        and {**scores["deps"], **scores["outs"]}[model] == entry["outs"][model]  # no earlier one's
         and tags.get(f"evaluate.{OUTS}") != _json(scores["outs"])
     ):
         missing = True
@@ -456,7 +461,7 @@ def _log(client: Any, run: str, **items: list[Any]) -> None:
             client.log_batch(run, **{kind: all_of[start : start + 100]})
 
 
-def _log_model(client: Any, run: Any, name: str, entry: Entry) -> None:
+def _log_model(client: Any, run: Any, name: str, entry: Entry, path: Path) -> None:
     """Log the model as DVC holds it, with a signature, an example and the code of its layers.
 
     ``mlflow.pyfunc.load_model`` finds all of it. MLflow's own ``log_model`` fails on an input
@@ -469,8 +474,9 @@ def _log_model(client: Any, run: Any, name: str, entry: Entry) -> None:
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    values, path = _values(entry, name), Path("results", name, "model.keras")
-    module = params.module(values["domain"], values["model"])  # registers the model's layers
+    values = _values(entry, name)
+    # Registers the model's layers.
+    module = params.module(values["domain"], values.get("model", "ensemble"))
     model = store.read_model(path)
     specs = [
         Schema([TensorSpec(np.dtype(tensor.dtype), [size or -1 for size in tensor.shape])])

@@ -61,6 +61,9 @@ def entry_points(stage: str, key: str, values: dict[str, Any]) -> set[str]:
         files |= {code(run["domain"], "examples"), code(run["domain"], run["model"])}
         if stage == "evaluate":
             files |= {code(run["domain"], "scores")}
+    elif stage == "ensemble":
+        domain = values["ensembles"][key]["domain"]
+        files |= {code(domain, face) for face in ("ensemble", "examples", "scores")}
     elif stage == "report":
         files |= {code(run["domain"], "summary") for run in values["runs"].values()}
     return files
