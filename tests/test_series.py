@@ -121,7 +121,7 @@ def test_zeros_are_counted_and_missing_where_the_rule_says_so(tmp_path: Path) ->
 def test_a_time_off_the_grid_is_refused(tmp_path: Path) -> None:
     rows = table()
     rows.loc[60, "day"] = "2020-03-01T12:00:00"
-    with pytest.raises(DataError, match=r"series\.csv:61: 1 steps .* missing from here on"):
+    with pytest.raises(DataError, match=r"series\.csv:62: day '2020-03-01 12.*not on the grid"):
         prepared(tmp_path, rows)
     prepared(tmp_path, rows, gaps="forward", tolerated_rejects=0.01)
     listed = pd.read_csv(tmp_path / "data" / "rejects.csv")

@@ -106,8 +106,10 @@ def prepare(
         raise DataError(f"log: needs values above -1, and the least is {low}; set log: false")
     parts = [each.target[:stop] for each, stop in zip(series, training, strict=True)]
     scaled = [np.log1p(part) if log else part for part in parts]
-    pooled = [np.concatenate(scaled)] * len(series) if per == "all" else scaled
-    scales = [scale(part[None], scaling if per != "window" else "none") for part in pooled]
+    if per == "all":
+        scales = [scale(np.concatenate(scaled)[None], scaling)] * len(series)
+    else:
+        scales = [scale(part[None], scaling if per != "window" else "none") for part in scaled]
     centres, spreads = (
         [float(value.item()) for value in part] for part in zip(*scales, strict=True)
     )
@@ -182,8 +184,6 @@ def _grid(
     span = pd.date_range(min(longest), last, freq=frequency, unit="s")
     grid = pd.date_range(min(longest), periods=len(span) + horizon, freq=frequency, unit="s")
     first = grid.get_indexer(pd.DatetimeIndex([each.first for each in series]))
-    if (first < 0).any():
-        raise DataError(f"series on different grids of frequency {frequency}; shift their times")
     return grid, first
 
 
@@ -242,10 +242,10 @@ def _profile(
     """What the training part is like, for a later check of drift: samples and counts."""
     parts = [each.target[:stop] for each, stop in zip(series, training, strict=True)]
     steps = [np.diff(part) for part in parts]
-    days = [
-        grid[begin : begin + stop].day_name() for begin, stop in zip(first, training, strict=True)
-    ]
-    names, counts = np.unique(np.concatenate(days), return_counts=True)
+    names, codes = np.unique(grid.day_name(), return_inverse=True)
+    before = np.zeros((len(grid) + 1, len(names)), int)  # days of each name before a step
+    before[1:] = np.cumsum(codes[:, None] == np.arange(len(names)), axis=0)
+    counts = (before[first + training] - before[first]).sum(axis=0)
     return {
         "numbers": {
             "value": _sample(np.concatenate(parts)),

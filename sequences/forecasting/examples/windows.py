@@ -89,10 +89,11 @@ class Data:
         self.past = 1 + self._past.shape[1] + self.future
         self.static = self._static.shape[1]
         self.stride: int = about["stride"]
+        self._cuts: dict[str, tuple[Array, Array, int]] = {}
 
     def size(self, split: str) -> int:
         """How many windows a split holds; every step of it that can be an origin is one."""
-        return int(self._origins(split)[1].sum())
+        return int(self._origins(split)[1][-1])
 
     def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> "tf.data.Dataset":
         """Batches (x, y, weight); every window of the split once, the last batch may be smaller.
@@ -185,14 +186,20 @@ class Data:
         return np.asarray((values - windows.centre) / windows.spread)
 
     def _origins(self, split: str) -> tuple[Array, Array, int]:
-        return origins(self._bounds, split, self.window, self.horizon, self.stride)
+        """The first origin of each series, the windows up to its end, and the origins' step."""
+        if split not in self._cuts:  # kept, as it takes longer than a batch of many series
+            first, counts, step = origins(
+                self._bounds, split, self.window, self.horizon, self.stride
+            )
+            self._cuts[split] = first, np.cumsum(counts), step
+        return self._cuts[split]
 
     def _places(self, split: str, numbers: Array) -> tuple[Array, Array]:
         """The series of windows and the origins in them, int64 (window,) each."""
-        first, counts, step = self._origins(split)
-        ends = np.cumsum(counts)
+        first, ends, step = self._origins(split)
         series = np.searchsorted(ends, numbers, side="right")
-        return series, first[series] + step * (numbers - (ends - counts)[series])
+        before = np.where(series > 0, ends[series - 1], 0)
+        return series, first[series] + step * (numbers - before)
 
     def _scales(self, series: Array, origin: Array) -> tuple[Array, Array]:
         """Centre and spread, float64 (window, 1) each; of the window's own past where asked."""
