@@ -24,6 +24,8 @@ from sequences.params import near
 Array = NDArray[Any]
 Cell = str | float
 
+FILES = ("results/tables/intervals.csv",)  # what `load` reads beside the model
+
 LIMITS = """\
 - It knows the rhythm of the series that it was trained on, and no event that no feature tells.
 - Intervals hold their share of the truths as long as the series behaves as it did when they were
@@ -244,7 +246,10 @@ def arrays(
         truth: what came true of each.
         classes: nothing here: forecasts have none.
     """
-    told = {"truth": np.array(truth), "forecast": np.array([a["forecast"] for a in answers])}
+    told = {
+        "truth": np.array(truth, np.float64),
+        "forecast": np.array([a["forecast"] for a in answers]),
+    }
     for level in answers[0]["intervals"]:
         for end in ("low", "high"):
             bounds = [answer["intervals"][level][end] for answer in answers]
