@@ -114,24 +114,42 @@ def per_class(counts: ArrayLike) -> dict[str, Array]:
     }
 
 
-def bootstrap(values: ArrayLike, resamples: int, seed: int) -> Array:
+def bootstrap(
+    values: ArrayLike, resamples: int, seed: int, clusters: ArrayLike | None = None
+) -> Array:
     """Means of ``resamples`` bootstrap samples of ``values`` (example,), float64 (resample,).
 
     Drawing n of n examples with replacement draws how often each distinct value occurs, from a
     multinomial: the same distribution, but accuracies (two values) cost a few draws a resample
     instead of n, and the order of the examples cannot matter (Efron & Tibshirani 1993).
 
+    Args:
+        values: of the examples.
+        resamples: how many samples.
+        seed: of the resampling.
+        clusters: a number for each example (example,): those with the same number are drawn
+            together, as they are not independent. Where a cluster is a stretch of time this is the
+            block bootstrap of Carlstein (1986). None: each example stands alone.
+
     Raises:
-        ValueError: there are no values.
+        ValueError: there are no values, or all are of one cluster.
     """
-    distinct, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
-    if not len(distinct):
+    x, random = np.asarray(values, np.float64), np.random.default_rng(seed)
+    if not len(x):
         raise ValueError("bootstrap: no values to resample")
-    random, n = np.random.default_rng(seed), int(counts.sum())
-    rows = max(1, CHUNK // len(distinct))
-    sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
-    means = [random.multinomial(n, counts / n, size) @ distinct / n for size in sizes]
-    return np.concatenate(means)
+    if clusters is None:
+        sums, often = np.unique(x, return_counts=True)
+        sizes = np.ones(len(sums))
+    else:
+        _, place = np.unique(np.asarray(clusters), return_inverse=True)
+        sums, sizes = np.bincount(place, x), np.bincount(place).astype(np.float64)
+        often = np.ones(len(sums), np.int64)
+        if len(sums) < 2:
+            raise ValueError("bootstrap: all examples are of one cluster; nothing varies")
+    n, rows = int(often.sum()), max(1, CHUNK // len(sums))
+    parts = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+    drawn = (random.multinomial(n, often / n, part) for part in parts)
+    return np.concatenate([draw @ sums / (draw @ sizes) for draw in drawn])
 
 
 def interval(means: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -140,7 +158,13 @@ def interval(means: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired_bootstrap(one: ArrayLike, other: ArrayLike, resamples: int, seed: int) -> Array:
+def paired_bootstrap(
+    one: ArrayLike,
+    other: ArrayLike,
+    resamples: int,
+    seed: int,
+    clusters: ArrayLike | None = None,
+) -> Array:
     """Bootstrap means of the difference ``one - other`` of two runs on the same examples.
 
     Pairing takes out how hard the examples are, which is most of the variance (Koehn 2004, ACL
@@ -151,6 +175,7 @@ def paired_bootstrap(one: ArrayLike, other: ArrayLike, resamples: int, seed: int
         other: the same examples' values, in the same order.
         resamples: how many bootstrap samples.
         seed: of the resampling.
+        clusters: examples that are drawn together, as `bootstrap` takes them.
 
     Raises:
         ValueError: the runs have different numbers of examples, or none.
@@ -158,7 +183,7 @@ def paired_bootstrap(one: ArrayLike, other: ArrayLike, resamples: int, seed: int
     a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"paired_bootstrap: {len(a)} examples against {len(b)}; pair them by key")
-    return bootstrap(a - b, resamples, seed)
+    return bootstrap(a - b, resamples, seed, clusters)
 
 
 def mae(truth: ArrayLike, forecast: ArrayLike, axis: int | None = None) -> Any:

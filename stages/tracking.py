@@ -132,6 +132,8 @@ def main() -> None:
                 with connected() as client:
                     new = _complete(client, name, entries, None)
                 print(f"{kind}@{name}: {'logged' if new else 'is complete'}")
+    except params.ParamsError:
+        raise
     except Exception as error:
         sys.exit(f"Cannot log to {masked(uri())}: {_told(error)}")
 
@@ -286,7 +288,13 @@ def experiment(client: Any, domain: str) -> str:
 
 def _domain(entry: Entry, name: str) -> str:
     values = _values(entry, name)
-    return str(values.get("domain") or values["data.domain"])
+    domain = values.get("domain") or values.get("data.domain")
+    if not domain:
+        raise params.ParamsError(
+            f"dvc.lock: the stage of {name} has no domain among its params; `python -m "
+            "stages.tracking` mirrors the stages of Ostinato's dvc.yaml, which have"
+        )
+    return str(domain)
 
 
 def _find_runs(client: Any, stage: str, name: str, entry: Entry) -> list[Any]:
@@ -461,6 +469,28 @@ def _log(client: Any, run: str, **items: list[Any]) -> None:
             client.log_batch(run, **{kind: all_of[start : start + 100]})
 
 
+@contextmanager
+def logged_model(client: Any, run: Any, name: str) -> Iterator[tuple[Path, Any]]:
+    """Log a model beside a run, which stays as it is.
+
+    Yields a folder that is to be made, and MLflow's description, which is to be completed in it.
+    """
+    from mlflow.models import Model
+
+    logged = client.create_logged_model(run.info.experiment_id, name, run.info.run_id)
+    described = Model(
+        artifact_path=logged.artifact_location,
+        run_id=run.info.run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
+    )
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary, "model")
+        yield folder, described
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+
+
 def _log_model(client: Any, run: Any, name: str, entry: Entry, path: Path) -> None:
     """Log the model as DVC holds it, with a signature, an example and the code of its layers.
 
@@ -471,32 +501,32 @@ def _log_model(client: Any, run: Any, name: str, entry: Entry, path: Path) -> No
     import mlflow.keras
     import numpy as np
     from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model, ModelSignature
+    from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     values = _values(entry, name)
     # Registers the model's layers.
     module = params.module(values["domain"], values.get("model", "ensemble"))
     model = store.read_model(path)
-    specs = [
-        Schema([TensorSpec(np.dtype(tensor.dtype), [size or -1 for size in tensor.shape])])
-        for tensor in (model.inputs[0], model.outputs[0])
-    ]
-    example = np.ones([size or 4 for size in model.inputs[0].shape], model.inputs[0].dtype)
-    logged = client.create_logged_model(run.info.experiment_id, name, run.info.run_id)
-    described = Model(
-        artifact_path=logged.artifact_location,
-        run_id=run.info.run_id,
-        model_uuid=logged.model_id,
-        model_id=logged.model_id,
-    )
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+
+    def spec(tensor: Any, name: str | None = None) -> TensorSpec:
+        return TensorSpec(np.dtype(tensor.dtype), [size or -1 for size in tensor.shape], name)
+
+    def ones(tensor: Any) -> Any:
+        return np.ones([size or 4 for size in tensor.shape], tensor.dtype)
+
+    given, output = model.input, Schema([spec(model.outputs[0])])
+    if isinstance(given, dict):
+        inputs = Schema([spec(tensor, key) for key, tensor in given.items()])
+        example: Any = {key: ones(tensor) for key, tensor in given.items()}
+    else:
+        inputs, example = Schema([spec(given)]), ones(given)
+    with logged_model(client, run, name) as (folder, described):
         mlflow.keras.save_model(
             model,
-            temporary,
+            folder,
             mlflow_model=described,
-            signature=ModelSignature(*specs),
+            signature=ModelSignature(inputs, output),
             input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
         )
@@ -508,9 +538,7 @@ def _log_model(client: Any, run: Any, name: str, entry: Entry, path: Path) -> No
         (folder / "code" / f"{loader}.py").write_text(text, encoding="utf-8")
         described.flavors["python_function"] |= {"code": "code", "loader_module": loader}
         described.save(str(folder / "MLmodel"))
-        client.log_model_artifacts(logged.model_id, temporary)
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(described.model_id, step=0)])
 
 
 if __name__ == "__main__":

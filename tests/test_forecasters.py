@@ -180,7 +180,7 @@ def test_weights_go_to_the_member_that_knows_and_are_shared_by_equal_ones() -> N
 def test_members_that_do_not_fit_are_told(team: Any) -> None:
     _, data, members = team
     naive = params.bind(seasonal_naive.build, {})(data)
-    with pytest.raises(ensemble.EnsembleError, match="naive .* 3 .* 1 quantiles, one 3 in 4"):
+    with pytest.raises(ensemble.EnsembleError, match=r"naive .* 3 .* 1 quantiles, one 3 in 4"):
         params.bind(ensemble.build, {"combine": "mean"})(
             data, {"one": members["one"], "naive": naive}
         )

@@ -1,6 +1,7 @@
 """Scores of a forecaster on the test range, from every origin in it: a rolling-origin backtest."""
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sequences import figures, metrics
+from sequences.params import near
 from sequences.units import Batch, Count, Fraction
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+LOSSES = ("mae", "mase", "smape")  # of the metrics of `outcomes`: less is better
 PROMISES = np.arange(0.1, 1.0, 0.1)  # levels of the figure that compares promised and held
 
 
@@ -67,8 +70,8 @@ def score(
 
     Returns:
         metrics; tables of horizon, periods, intervals (the margins of the last origin, scaled, by
-        level and step); figures; arrays by window (keys, truth, forecast, low and high of each
-        interval); speed.
+        level and step); figures; arrays by window (keys, truth, forecast, naive, scale, which is
+        what MASE divides by, low and high of each interval); speed.
 
     Raises:
         ScoreError: the model gives something else than finite quantiles in increasing order.
@@ -175,9 +178,48 @@ def score(
         "inference_ms_batched": 1e3 * seconds / len(every),
     }
     arrays = {"keys": windows.keys, "truth": truth, "forecast": forecast, "naive": naive}
+    arrays["scale"] = scales
     for level, (low, high) in bounds.items():
         arrays |= {f"low_{100 * level:g}": low, f"high_{100 * level:g}": high}
     return Scores(numbers, tables, pictures, arrays, speed)
+
+
+def outcomes(metric: str, arrays: Mapping[str, Array]) -> Array:
+    """What each window adds to a metric, its sign turned, so that more is better.
+
+    Args:
+        metric: mae, mase or smape.
+        arrays: of `score`.
+
+    Returns:
+        float64 (window,), NaN where nothing was measured, or a scale is none.
+
+    Raises:
+        ScoreError: the metric is no mean over windows, or there is none of this name.
+    """
+    truth, forecast = arrays["truth"], arrays["forecast"]
+    known = ~np.isnan(truth).all(axis=1)
+    losses = np.full(len(truth), np.nan)
+    if metric not in LOSSES:
+        raise ScoreError(f"{metric!r} is no mean over windows; {near(metric, LOSSES)}")
+    loss = metrics.smape if metric == "smape" else metrics.mae
+    losses[known] = loss(truth[known], forecast[known], axis=1)
+    return -losses / (arrays["scale"] if metric == "mase" else 1.0)
+
+
+def clusters(arrays: Mapping[str, Array]) -> Array:
+    """Windows that share their luck, a number each, int64 (window,).
+
+    They are those whose origins lie in the same stretch of two horizons: forecasts of the same
+    days, in all series. Where there are hardly more origins than steps, as in a competition, they
+    are those of a series.
+    """
+    names, _, times = zip(*(str(key).rpartition("@") for key in arrays["keys"]), strict=True)
+    moments, place = np.unique(times, return_inverse=True)
+    stretch = 2 * arrays["truth"].shape[1]
+    if len(moments) > 2 * stretch:
+        return np.asarray(place // stretch)
+    return np.unique(names, return_inverse=True)[1]
 
 
 def predict(

@@ -25,10 +25,7 @@ from sequences.params import near
 Array = NDArray[Any]
 Cell = str | float
 
-EXAMPLE = {  # of a model that reads four days, and nothing but the series
-    "dates": ["2015-12-28", "2015-12-29", "2015-12-30", "2015-12-31"],
-    "values": [5.0, 7.2, 5.6, 5.6],
-}
+FILES = ("results/tables/intervals.csv",)  # what `load` reads beside the model
 
 LIMITS = """\
 - It knows the rhythm of the series that it was trained on, and no event that no feature tells.
@@ -252,4 +249,7 @@ def arrays(
         truth: what came true of each.
         classes: nothing here: forecasts have none.
     """
-    return {"truth": np.array(truth), "forecast": np.array([a["forecast"] for a in answers])}
+    return {
+        "truth": np.array(truth, np.float64),
+        "forecast": np.array([answer["forecast"] for answer in answers]),
+    }
