@@ -1,4 +1,4 @@
-"""Keras layers for drawings and for series.
+"""Keras layers for drawings, for series and for texts.
 
 Drawings are right-padded sequences: (batch, point, feature) with a mask (batch, point). Their
 layers keep one law: appending padding to a sequence changes nothing. Keras itself drops the
@@ -7,6 +7,8 @@ convolutions by an amount that depends on the padded length; these layers do nei
 
 Series are windows without padding: the past (batch, time, feature), whose first feature is the
 scaled target, and what is known of the future (batch, horizon, feature).
+
+Texts are tokens, int (batch, token), right-padded with 0.
 """
 
 from typing import Any
@@ -24,9 +26,11 @@ __all__ = [
     "Quantiles",
     "Rasterise",
     "SeasonalNaive",
+    "blanked",
     "each_step",
     "forecaster",
     "points",
+    "texts",
     "window",
 ]
 
@@ -448,6 +452,34 @@ class Quantiles(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """That of the input."""
         return input_shape
+
+
+def texts(data: Any, units: int) -> tuple[dict[str, Any], Any, Any]:
+    """The inputs of a model that translates, and the layers that embed them.
+
+    Args:
+        data: vocabulary, of the source and of the target; joint, whether they are one.
+        units: width of the embeddings.
+
+    Returns:
+        ``source`` and ``before`` (what of the target has been said) by name, both int
+        (batch, token); the embedding of each, to (batch, token, unit). The latter, named
+        ``words``, gives logits (batch, token, piece) when called with ``reverse``; where the
+        vocabulary is joint it is both.
+    """
+    given = {name: keras.Input((None,), dtype="int32", name=name) for name in ("source", "before")}
+    first = keras.initializers.RandomNormal(stddev=units**-0.5)
+    read, tell = data.vocabulary
+    words = keras.layers.ReversibleEmbedding(
+        tell, units, embeddings_initializer=first, name="words"
+    )
+    foreign = words if data.joint else keras.layers.Embedding(read, units, first)
+    return given, foreign, words
+
+
+def blanked(x: Any, share: float) -> Any:
+    """Embeddings (batch, token, unit), in training without a share of the tokens."""
+    return keras.layers.Dropout(share, noise_shape=(None, None, 1))(x)
 
 
 def _gaussian(size: int, deviation: float) -> Any:

@@ -5,9 +5,10 @@ Each maps a truth and a prediction to values whose trailing axis is gone.
 
 from typing import Any
 
+import tensorflow as tf
 from keras import ops
 
-__all__ = ["median_error", "pinball"]
+__all__ = ["median_error", "pinball", "token_accuracy", "token_crossentropy"]
 
 
 def pinball(truth: Any, quantiles: Any) -> Any:
@@ -35,3 +36,21 @@ def median_error(truth: Any, quantiles: Any) -> Any:
     count = quantiles.shape[-1]
     middle = (quantiles[..., (count - 1) // 2] + quantiles[..., count // 2]) / 2
     return ops.abs(truth[..., 0] - middle)
+
+
+def token_crossentropy(truth: Any, logits: Any, smoothing: float = 0.0) -> Any:
+    """What a token costs, in nats: int (batch, token), logits (batch, token, piece) to the former.
+
+    With label smoothing (Szegedy et al. 2016, arXiv 1512.00567) this share of the truth's
+    probability is spread evenly over all pieces.
+    """
+    values = tf.nn.sparse_softmax_cross_entropy_with_logits(truth, logits)
+    if smoothing:
+        right = tf.gather(logits, truth, batch_dims=2)
+        values += smoothing * (right - tf.reduce_mean(logits, axis=-1))
+    return values
+
+
+def token_accuracy(truth: Any, logits: Any) -> Any:
+    """1 where the truth's logit is the highest of (..., piece), else 0."""
+    return tf.cast(tf.argmax(logits, axis=-1, output_type=truth.dtype) == truth, tf.float32)
