@@ -237,7 +237,8 @@ def torch(
         env=os.environ | memory,
     )
     asked, said = process.stdin, process.stdout
-    assert asked and said
+    assert asked
+    assert said
 
     def of(width: int) -> Side:
         def side() -> tuple[float, list[Any]]:

@@ -269,6 +269,37 @@ def beam(
     return Found(tokens, tf.where(exists, lengths, 0), log_probabilities, scores)
 
 
+def align(step: Step, state: Any, tokens: "tf.Tensor", bos: int) -> "tf.Tensor | None":
+    """What given sequences attend to while they are said.
+
+    Args:
+        step: see ``Step``.
+        state: what it begins with, a nest of tensors (batch, ...).
+        tokens: int32 (batch, hypothesis, position), as in ``Found``.
+        bos: token that a sequence is begun with.
+
+    Returns:
+        float32 (batch, hypothesis, position, source): a row for the saying of each token. None
+        where the step function gives no attention.
+    """
+    import tensorflow as tf
+
+    shape = tf.shape(tokens)
+    before = tf.pad(tokens[..., :-1], ((0, 0), (0, 0), (1, 0)), constant_values=bos)
+    state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf[:, None], shape[1], axis=1), state)
+    if step(before[..., 0], state)[1] is None:
+        return None
+
+    def body(t: "tf.Tensor", told: "tf.TensorArray", state: Any) -> tuple[Any, ...]:
+        _, attention, state = step(before[..., t], state)
+        return t + 1, told.write(t, tf.cast(attention, tf.float32)), state
+
+    begin = (tf.constant(0), tf.TensorArray(tf.float32, shape[2]), state)
+    growing = (tf.TensorShape([]), None, tf.nest.map_structure(_growing, state))
+    _, told, _ = tf.while_loop(lambda t, *_: t < shape[2], body, begin, shape_invariants=growing)
+    return tf.transpose(told.stack(), (1, 2, 0, 3))
+
+
 def _walk(
     step: Step,
     state: Any,
