@@ -278,9 +278,8 @@ def forced(model: Any, data: Any, batch: int) -> tuple[float, float]:
         sums({name: x[name] for name in names}, y).numpy()
         for x, y, _ in data.batches("test", batch=batch, seed=None, epoch=0)
     ]
-    totals = np.sum(parts, axis=0, dtype=np.float64)
-    accuracy, loss = totals[:2] / totals[2]
-    return float(accuracy), float(loss)
+    right, loss, tokens = (float(sum(part)) for part in zip(*parts, strict=True))
+    return right / tokens, loss / tokens
 
 
 def likeness(texts: Sequence[str], truth: Sequence[str]) -> dict[str, Array]:
