@@ -11,6 +11,7 @@ scaled target, and what is known of the future (batch, horizon, feature).
 Texts are tokens, int (batch, token), right-padded with 0.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -30,6 +31,7 @@ __all__ = [
     "each_step",
     "forecaster",
     "points",
+    "teller",
     "texts",
     "window",
 ]
@@ -475,6 +477,20 @@ def texts(data: Any, units: int) -> tuple[dict[str, Any], Any, Any]:
     )
     foreign = words if data.joint else keras.layers.Embedding(read, units, first)
     return given, foreign, words
+
+
+def teller(words: Any) -> Callable[[Any], Any]:
+    """``words`` in reverse, (..., unit) to logits (..., piece), for what is called in a loop.
+
+    The matrix is turned once, and not at each step: for few rows that was most of the time.
+    """
+    matrix = ops.transpose(ops.cast(words.embeddings, words.compute_dtype))
+
+    def tell(x: Any) -> Any:
+        flat = ops.matmul(ops.reshape(ops.cast(x, matrix.dtype), (-1, x.shape[-1])), matrix)
+        return ops.reshape(flat, (*ops.shape(x)[:-1], matrix.shape[-1]))
+
+    return tell
 
 
 def blanked(x: Any, share: float) -> Any:

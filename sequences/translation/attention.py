@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras import ops
 
 from sequences.decoding import Step
-from sequences.layers import LSTM, blanked, texts
+from sequences.layers import LSTM, blanked, teller, texts
 from sequences.training import teach as fit
 from sequences.units import Fraction, Layers, Units
 
@@ -56,12 +56,13 @@ def build(
     y = blanked(words(given["before"]), blank)
     y = decoder(keras.layers.Dropout(dropout)(y), memory, real)
     logits = words(keras.layers.Dropout(dropout)(y), reverse=True)
-    return keras.Model(given, logits)
+    return keras.Model(given, logits, name="attention")
 
 
 def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
     """The step function of `sequences.decoding` for a batch of sources, and its first state."""
     words, decoder = model.get_layer("words"), model.get_layer("decoder")
+    tell = teller(words)
     (given,) = (x for x in model.inputs if x.name == "source")
     encoder = keras.Model(given, model.get_layer("memory").output)
     memory, real = tf.cast(encoder(source, training=False), tf.float32), source != 0
@@ -70,7 +71,7 @@ def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
     def step(tokens: Any, state: Any) -> Any:
         x = decoder.project(tf.cast(words(tokens), tf.float32))
         state, attention, _ = decoder.turn(x, state, keys, memory, real)
-        return words(state["fed"], reverse=True), attention, state
+        return tell(state["fed"]), attention, state
 
     return step, tf.nest.map_structure(lambda leaf: leaf[:, 0], decoder.begin(memory, real))
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import ops
 
 from sequences.decoding import Step
-from sequences.layers import LSTM, blanked, texts
+from sequences.layers import LSTM, blanked, teller, texts
 from sequences.training import teach as fit
 from sequences.units import Fraction, Layers, Units
 
@@ -62,12 +62,14 @@ def build(
         y = keras.layers.Dropout(dropout)(y)
         begin = state[depth * each : (depth + 1) * each]
         y = recurrent(units, return_sequences=True, name=f"tell_{depth}")(y, initial_state=begin)
-    return keras.Model(given, words(keras.layers.Dropout(dropout)(y), reverse=True))
+    logits = words(keras.layers.Dropout(dropout)(y), reverse=True)
+    return keras.Model(given, logits, name="seq2seq")
 
 
 def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
     """The step function of `sequences.decoding` for a batch of sources, and its first state."""
     words, bridge = model.get_layer("words"), model.get_layer("bridge")
+    tell = teller(words)
     (given,) = (x for x in model.inputs if x.name == "source")
     encoder = keras.Model(given, bridge.output)
     cells = [layer.cell for layer in model.layers if layer.name.startswith("tell_")]
@@ -86,6 +88,6 @@ def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
         def apart(x: Any) -> Any:
             return tf.reshape(x, (shape[0], shape[1], x.shape[-1]))
 
-        return apart(words(y, reverse=True)), None, [apart(leaf) for leaf in after]
+        return apart(tell(y)), None, [apart(leaf) for leaf in after]
 
     return step, tf.split(encoder(source, training=False), parts, axis=-1)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import ops
 
 from sequences.decoding import Step
-from sequences.layers import blanked, texts
+from sequences.layers import blanked, teller, texts
 from sequences.training import teach as fit
 from sequences.units import Count, Fraction, Layers, Units
 
@@ -57,7 +57,7 @@ def build(
     for depth in range(layers):
         y = Block(heads, wide, dropout, name=f"tell_{depth}")(y, real, memory)
     y = keras.layers.LayerNormalization(name="last")(y)
-    return keras.Model(given, words(y, reverse=True))
+    return keras.Model(given, words(y, reverse=True), name="transformer")
 
 
 def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
@@ -66,6 +66,7 @@ def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
     The attention is that of the last layer, the mean of its heads.
     """
     words, last = model.get_layer("words"), model.get_layer("last")
+    tell = teller(words)
     (given,) = (x for x in model.inputs if x.name == "source")
     memory = keras.Model(given, model.get_layer("memory").output)(source, training=False)
     real, place = source != 0, Positions(dtype=model.dtype_policy)
@@ -78,7 +79,7 @@ def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
         for block, own, other in zip(blocks, state, read, strict=True):
             y, own, attention = block.turn(y, own, other, real)
             after.append(own)
-        return words(last(y), reverse=True), attention, after
+        return tell(last(y)), attention, after
 
     nothing = tf.zeros((tf.shape(source)[0], 0, read[0].shape[-1]), memory.dtype)
     return step, [nothing for _ in blocks]
