@@ -1,0 +1,266 @@
+"""One video to clips: which frames are wanted, and these decoded, cut to shape and checked.
+
+What a file says of itself is read before any picture is decoded: pictures larger than allowed are
+refused by their header, and by the decoder again, should the header lie. Files are opened as
+videos or images alone, never as a playlist that could name other files.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction as Exact
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+if TYPE_CHECKING:
+    import av
+
+FORMATS = (
+    "asf,avi,flv,gif,matroska,webm,mov,mp4,mpeg,mpegts,ogg,"
+    "bmp_pipe,gif_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
+)
+IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+IMAGE_RATE = 25  # numbered images a second, as they do not tell
+CUT = 0.75  # a video that is over before this share of the time that its header tells is cut off
+WITHIN = 1e-6  # s; times are the same within this
+
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+"""Height or width of a picture."""
+Frames = Annotated[int, Field(ge=1, le=4096)]
+"""Frames of a clip."""
+PerSecond = Annotated[float, Field(gt=0, le=1000)]
+"""Frames a second."""
+Choice = Literal["uniform", "random", "centred"]
+Colour = Literal["grey", "rgb"]
+
+REASONS = ("unreadable", "too large", "no frames", "changes size", "truncated", "corrupt")
+
+
+class Rejected(ValueError):
+    """A video that cannot be used: the reason, one of ``REASONS``, and what was found."""
+
+    def __init__(self, reason: str, found: str) -> None:
+        super().__init__(f"{reason}: {found}")
+        self.reason, self.found = reason, found
+
+
+class Sampling(NamedTuple):
+    """Which frames become a clip, and their shape.
+
+    Attributes:
+        frames: of a clip, at most; all of a shorter video.
+        rate: frames a second to choose from, at each instant the picture that is shown then; or
+            None: the video's own, whatever their distances in time.
+        sample: "uniform": spread evenly over the whole; "centred" or "random": one after the
+            other, in the middle or from anywhere.
+        clips: into which the video is cut, equal in time, each sampled by itself.
+        height: of a frame, in pixels: pictures are scaled, and what does not fit the shape is cut
+            off on both sides.
+        width: of a frame.
+        colour: "grey" has one channel, "rgb" three.
+        largest: pixels of a picture; a larger one is refused before it is decoded.
+    """
+
+    frames: Frames
+    rate: PerSecond | None
+    sample: Choice
+    clips: int
+    height: Pixels
+    width: Pixels
+    colour: Colour
+    largest: int
+
+
+class Clip(NamedTuple):
+    """A clip and the time from its first frame to its last."""
+
+    pixels: NDArray[np.uint8]  # (frame, height, width, channel)
+    seconds: float
+
+
+def read(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
+    """The clips of a video file, of its bytes, or of a folder of numbered images.
+
+    Args:
+        video: where it is, or what is in it.
+        sampling: which frames.
+        rng: chooses those of ``sample: random``.
+
+    Raises:
+        Rejected: with the reason.
+    """
+    import av
+
+    try:
+        if isinstance(video, Path) and video.is_dir():
+            return _from_images(video, sampling, rng)
+        return _from_video(video, sampling, rng)
+    except av.FFmpegError as error:
+        found = str(error.log[2] if error.log else error.strerror).strip()
+        if "max pixel count" in found or "Picture size" in found:
+            raise Rejected("too large", found) from None
+        raise Rejected("corrupt", found) from None
+
+
+def wanted(
+    times: NDArray[np.float64], sampling: Sampling, rng: np.random.Generator
+) -> list[NDArray[np.float64]]:
+    """When the frames of each clip are shown, in seconds, out of a video's ``times`` (frame,)."""
+    grid = times
+    if sampling.rate is not None:
+        count = int((times[-1] - times[0] + WITHIN) * sampling.rate) + 1
+        grid = times[0] + np.arange(count) / sampling.rate
+    chosen = []
+    for part in np.array_split(grid, sampling.clips):
+        spare = len(part) - sampling.frames
+        if spare > 0 and sampling.sample == "uniform":
+            middles = (np.arange(sampling.frames) + 0.5) / sampling.frames
+            part = part[(middles * len(part)).astype(np.int64)]
+        elif spare > 0:
+            start = spare // 2 if sampling.sample == "centred" else int(rng.integers(spare + 1))
+            part = part[start : start + sampling.frames]
+        if len(part):
+            chosen.append(part)
+    return chosen
+
+
+def _from_video(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
+    with _opened(video, sampling.largest) as container:
+        stream = container.streams.video[0]
+        times = _times(container, stream)
+        container.seek(0)
+        parts = wanted(times, sampling, rng)
+        pictures = _shown(container.decode(stream), times, np.concatenate(parts), _Shape(sampling))
+        found = np.stack(list(pictures))
+    return _cut(found, parts)
+
+
+def _from_images(folder: Path, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
+    paths = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and re.search(r"\d", p.stem)]
+    if not paths:
+        raise Rejected("no frames", "the folder holds no numbered images")
+    paths.sort(key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
+    times = np.arange(len(paths)) / IMAGE_RATE
+    parts = wanted(times, sampling, rng)
+    shape, found = _Shape(sampling), []
+    for at in np.searchsorted(times, np.concatenate(parts) + WITHIN, side="right") - 1:
+        with _opened(paths[at].read_bytes(), sampling.largest) as container:
+            found.append(shape(next(container.decode(video=0))))
+    return _cut(np.stack(found), parts)
+
+
+def _cut(pictures: NDArray[np.uint8], parts: Sequence[NDArray[np.float64]]) -> list[Clip]:
+    """The pictures of all clips, one after the other, as clips."""
+    pieces = np.split(pictures, np.cumsum([len(part) for part in parts])[:-1])
+    spans = [float(part[-1] - part[0]) for part in parts]
+    return [Clip(pixels, span) for pixels, span in zip(pieces, spans, strict=True)]
+
+
+def _opened(video: Path | bytes, largest: int) -> "av.container.InputContainer":
+    """A file as ffmpeg reads it, its header checked."""
+    import av
+
+    source: Any = io.BytesIO(video) if isinstance(video, bytes) else str(video.resolve())
+    limit = {"max_pixels": str(largest)}
+    try:
+        container = av.open(
+            source,
+            options=limit,
+            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+        )
+    except av.FFmpegError as error:
+        raise Rejected("unreadable", error.strerror or type(error).__name__) from None
+    try:
+        if not container.streams.video:
+            raise Rejected("no frames", "the file holds no video")
+        coder = container.streams.video[0].codec_context
+        if coder is None:
+            raise Rejected("unreadable", "no decoder for its video")
+        if coder.width * coder.height > largest:
+            raise Rejected("too large", f"{coder.width}x{coder.height}, more than {largest} pixels")
+        coder.options = limit
+        coder.thread_count = 1
+    except Rejected:
+        container.close()
+        raise
+    return container
+
+
+def _times(container: Any, stream: Any) -> NDArray[np.float64]:
+    """When each frame is shown, in seconds, ascending, by the container and without decoding."""
+    packets = [
+        packet.dts if packet.pts is None else packet.pts
+        for packet in container.demux(stream)
+        if packet.size
+    ]
+    if not packets:
+        raise Rejected("no frames", "the video is empty")
+    if stream.frames > len(packets):
+        raise Rejected("truncated", f"{len(packets)} of {stream.frames} frames are there")
+    if None in packets:  # the container tells no times
+        return np.arange(len(packets)) / float(stream.average_rate or IMAGE_RATE)
+    times = np.sort(np.array(packets, np.int64)) * float(stream.time_base)
+    told = float(container.duration or 0) / 1e6
+    over = times[-1] - times[0] + (times[-1] - times[0]) / max(len(times) - 1, 1)
+    if not stream.frames and len(times) > 1 and over < CUT * told:
+        raise Rejected("truncated", f"{over:.1f} of {told:.1f} seconds are there")
+    return np.asarray(times)
+
+
+def _shown(
+    frames: Iterator[Any],
+    times: NDArray[np.float64],
+    instants: NDArray[np.float64],
+    shape: "_Shape",
+) -> Iterator[NDArray[np.uint8]]:
+    """The picture that is shown at each of the instants, which ascend; decodes no further."""
+    before: Any = None
+    at = 0
+    for number, frame in enumerate(frames):
+        shape.check(frame)
+        time = times[min(number, len(times) - 1)] if frame.pts is None else frame.time
+        while before is not None and at < len(instants) and instants[at] < time - WITHIN:
+            yield shape(before)
+            at += 1
+        if at == len(instants):
+            return
+        before = frame
+    if before is None:
+        raise Rejected("no frames", "no frame can be decoded")
+    for _ in range(at, len(instants)):
+        yield shape(before)
+
+
+class _Shape:
+    """Frames in the shape of a clip's; all must have the size of the first."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.height, self.width = sampling.height, sampling.width
+        self.format = {"grey": "gray", "rgb": "rgb24"}[sampling.colour]
+        self.size: tuple[int, int] | None = None
+        self.scaler = VideoReformatter()
+
+    def check(self, frame: Any) -> None:
+        if frame.is_corrupt:
+            raise Rejected("corrupt", "a frame is damaged")
+        size = frame.width, frame.height
+        if self.size not in (None, size):
+            raise Rejected("changes size", f"from {self.size} to {size}")
+        self.size = size
+
+    def __call__(self, frame: Any) -> NDArray[np.uint8]:
+        """The middle of a frame, uint8 (height, width, channel)."""
+        self.check(frame)
+        scale = max(Exact(self.height, frame.height), Exact(self.width, frame.width))
+        height, width = round(frame.height * scale), round(frame.width * scale)
+        scaled = self.scaler.reformat(frame, width, height, self.format, interpolation="AREA")
+        pixels = scaled.to_ndarray()
+        top, left = (height - self.height) // 2, (width - self.width) // 2
+        cut = pixels[top : top + self.height, left : left + self.width]
+        return np.asarray(cut.reshape(self.height, self.width, -1))
