@@ -144,10 +144,11 @@ def bootstrap(
         raise ValueError("bootstrap: no values to resample")
     if clusters is None:
         sums, often = np.unique(x, return_counts=True)
-        sizes = np.ones(len(sums))
+        sizes: Array = np.ones(len(sums))
     else:
         _, place = np.unique(np.asarray(clusters), return_inverse=True)
-        sums, sizes = np.bincount(place, x), np.bincount(place).astype(np.float64)
+        sums = np.bincount(place, x)
+        sizes = np.bincount(place).astype(np.float64)
         often = np.ones(len(sums), np.int64)
         if len(sums) < 2:
             raise ValueError("bootstrap: all examples are of one cluster; nothing varies")
