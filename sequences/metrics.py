@@ -147,7 +147,7 @@ def bootstrap(
         sizes: Array = np.ones(len(sums))
     else:
         _, place = np.unique(np.asarray(clusters), return_inverse=True)
-        sums = np.bincount(place, x)
+        sums = np.bincount(place, x).astype(np.float64)
         sizes = np.bincount(place).astype(np.float64)
         often = np.ones(len(sums), np.int64)
         if len(sums) < 2:
