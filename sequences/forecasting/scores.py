@@ -291,18 +291,20 @@ def margins(
     order = np.argsort(moments, kind="stable")
     begins, sizes = np.unique(moments, return_counts=True)
     ends = np.concatenate([[0], np.cumsum(sizes)])
-    moved = np.empty((len(origins), excess.shape[1]))
+    asked, place = np.unique(origins, return_inverse=True)
+    moved = np.empty((len(asked), excess.shape[1]))
     for step, errors in enumerate(excess[order].T):
-        for origin in np.unique(origins):
-            known = int(np.searchsorted(begins, origin - step))  # its truth is of an earlier time
-            if not known:
-                raise ScoreError(
-                    "no forecast of the calibration split is over when the test of another series "
-                    "begins; set recent: null"
-                )
-            latest = errors[ends[max(0, known - recent)] : ends[known], None]
-            moved[origins == origin, step] = metrics.conformal(latest, level)[0]
-    return moved
+        known = np.searchsorted(begins, asked - step)  # their truths are of earlier times
+        if not known.all():
+            raise ScoreError(
+                "no forecast of the calibration split is over when the test of another series "
+                "begins; set recent: null"
+            )
+        first, last = ends[np.maximum(0, known - recent)], ends[known]
+        rows = first + np.arange((last - first).max())[:, None]  # (error, origin)
+        latest = np.where(rows < last, errors[np.minimum(rows, len(errors) - 1)], np.nan)
+        moved[:, step] = metrics.conformal(latest, level)
+    return np.asarray(moved[place])
 
 
 def interval(quantiles: Array, margin: Array, level: float) -> tuple[Array, Array]:
