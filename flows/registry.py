@@ -182,7 +182,7 @@ def save(domain: str, parts: Path, folder: Path, described: Any) -> None:
     Args:
         domain: whose served.py answers.
         parts: at least model.keras, manifest.json and about.json.
-        folder: a new one.
+        folder: an empty one.
         described: MLflow's description, to be completed.
     """
     import mlflow.pyfunc

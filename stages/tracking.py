@@ -473,7 +473,7 @@ def _log(client: Any, run: str, **items: list[Any]) -> None:
 def logged_model(client: Any, run: Any, name: str) -> Iterator[tuple[Path, Any]]:
     """Log a model beside a run, which stays as it is.
 
-    Yields a folder that is to be made, and MLflow's description, which is to be completed in it.
+    Yields an empty folder for its files, and MLflow's description, to be completed there.
     """
     from mlflow.models import Model
 
@@ -485,9 +485,8 @@ def logged_model(client: Any, run: Any, name: str) -> Iterator[tuple[Path, Any]]
         model_id=logged.model_id,
     )
     with TemporaryDirectory() as temporary:
-        folder = Path(temporary, "model")
-        yield folder, described
-        client.log_model_artifacts(logged.model_id, str(folder))
+        yield Path(temporary), described
+        client.log_model_artifacts(logged.model_id, temporary)
     client.finalize_logged_model(logged.model_id, "READY")
 
 
@@ -524,7 +523,7 @@ def _log_model(client: Any, run: Any, name: str, entry: Entry, path: Path) -> No
     with logged_model(client, run, name) as (folder, described):
         mlflow.keras.save_model(
             model,
-            folder,
+            str(folder),
             mlflow_model=described,
             signature=ModelSignature(inputs, output),
             input_example=example,
