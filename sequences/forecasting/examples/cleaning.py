@@ -23,6 +23,7 @@ from sequences.params import near
 Array = NDArray[Any]
 
 AWARE = r":\d\d(?:[.,]\d+)?\s*(?:Z|[+-]\d\d(?::?\d\d)?)$|Z$"  # a time with its offset from UTC
+UTC = r"(?<=\d) ?(?:UTC|GMT)$"
 SHOWN = 3  # of the rows that an error names
 
 
@@ -64,7 +65,7 @@ class Told:
                 for r in self.rejects[:SHOWN]
             ]
             raise DataError(
-                f"{len(rows)} of {self.counts['rows']} rows are unreadable, more than "
+                f"{len(rows)} of {self.counts['rows']} rows cannot be used, more than "
                 f"tolerated_rejects: {share} allows:\n  " + "\n  ".join(shown)
             )
 
@@ -73,6 +74,7 @@ class Series(NamedTuple):
     """One series, regular and without gaps; ``covariates`` are columns as they were written."""
 
     name: str
+    row: int  # of the file, where it begins
     first: pd.Timestamp
     target: Array  # float64 (step,)
     observed: Array  # bool (step,): not filled in
@@ -102,7 +104,6 @@ def read(
     told.tolerate(tolerated)
     if not series:
         raise DataError(f"{paths[0].name}: holds no series with a value")
-    told.counts["series"] = len(series)
     return series
 
 
@@ -191,9 +192,11 @@ def _long(
     if rules.until is not None:
         at = at[at <= _period("until", rules.until).end_time]
     told.counts["outside"] += known - len(at)
-    if at.empty:
-        return [], pd.DatetimeIndex([])
+    if known and at.empty:
+        raise DataError(f"{file}: no row lies between since {rules.since} and until {rules.until}")
     place, grid = _placed(file, date, at, about["frequency"], told)
+    if place.empty:
+        return [], grid
     table = table.loc[place.index]
     series, found = pd.factorize(table[key] if key else np.full(len(table), target, object))
     names = list(map(str, found))
@@ -268,6 +271,8 @@ def _placed(
     file: str, column: str, at: "pd.Series[pd.Timestamp]", frequency: str, told: Told
 ) -> tuple["pd.Series[int]", pd.DatetimeIndex]:
     """Where times lie on the grid that begins with the first of them, and the grid."""
+    if at.empty:
+        return pd.Series(dtype=int), pd.DatetimeIndex([])
     grid = pd.date_range(at.min(), at.max(), freq=frequency, unit="s")
     place = pd.Series(grid.get_indexer(pd.DatetimeIndex(at)), at.index)
     lost = at[place < 0]
@@ -275,9 +280,11 @@ def _placed(
         begins = f"begins at {grid[0]}" if len(grid) else "has no time from the first to the last"
         reason = f"not on the grid of frequency {frequency}, which {begins}"
         times = pd.DatetimeIndex(at.unique()).sort_values()
-        guess = pd.infer_freq(times) if len(lost) > len(at) / 2 and len(times) > 2 else None
-        if guess is not None and guess != frequency:
-            reason += f"; the times look like frequency: {guess}"
+        if len(lost) > len(at) / 2 and len(times) > 2:
+            with pd.option_context("future.infer_freq_returns_offset", True):
+                guess: Any = pd.infer_freq(times)
+            if guess is not None:
+                reason += f"; the times look like frequency: {guess.freqstr}"
         for row, moment in lost.items():
             told.reject(file, int(str(row)), column, str(moment), reason)
     return place[place >= 0], grid
@@ -291,7 +298,9 @@ def _dates(
     told: Told,
 ) -> "pd.Series[pd.Timestamp]":
     """Wall times of the zone; rows without a date are left out."""
-    zoned = text.str.contains(AWARE).to_numpy(bool)
+    if date_format is None:
+        text = text.str.replace(UTC, "Z", regex=True)
+    zoned = text.str.contains(AWARE).to_numpy(bool) | ("%z" in (date_format or ""))
     zone = None
     if zoned.any() and timezone is None:
         raise DataError(
@@ -316,7 +325,7 @@ def _dates(
             told.counts["zoned"] += int(zoned.sum())
     except (TypeError, ValueError) as error:
         raise DataError(f"{file}: dates do not fit date_format: {date_format}: {error}") from None
-    meant = "ISO 8601, as date_format is null" if date_format is None else date_format
+    meant = "ISO 8601, as date_format is null" if date_format is None else f"strftime's {kind}"
     for row, cell in text[at.isna()].items():
         told.reject(file, int(str(row)), "date", cell, f"not a date ({meant})")
     return at[at.notna()]
@@ -374,7 +383,7 @@ def _regular(found: _Found, grid: pd.DatetimeIndex, rules: Rules, told: Told) ->
         values[zeros] = np.nan
     known = np.flatnonzero(np.isfinite(values))
     if not len(known):
-        told.reject(found.file, int(found.rows[0]), "", found.name, "a series without a value")
+        told.reject(found.file, int(found.rows[0]), "series", found.name, "holds no value")
         return None
     inside = slice(int(known[0]), int(known[-1]) + 1)
     told.counts["trimmed"] += len(values) - (inside.stop - inside.start)
@@ -392,7 +401,7 @@ def _regular(found: _Found, grid: pd.DatetimeIndex, rules: Rules, told: Told) ->
     told.counts["filled"] += int((~observed).sum())
     _refuse_gaps(found, rows, observed, rules)
     filled = _fill(target, rules.gaps, rules.season)
-    return Series(found.name, grid[begin], filled, observed, covariates)
+    return Series(found.name, int(rows[0]), grid[begin], filled, observed, covariates)
 
 
 def _refuse_gaps(found: _Found, rows: Array, observed: Array, rules: Rules) -> None:
