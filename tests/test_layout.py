@@ -134,3 +134,17 @@ def test_imports_go_one_way(file: Path) -> None:
     if file.name in ("scores.py", "metrics.py", "figures.py") or "examples" in file.parts:
         forbidden |= {"keras"}
     assert packages & forbidden == set()
+
+
+def test_no_two_layers_have_one_name_in_saved_models() -> None:
+    """Keras would read the one as the other where a process has imported both."""
+    named = [
+        (ast.unparse(decorator), node.name)
+        for file in sorted((ROOT / "sequences").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        for decorator in node.decorator_list
+        if "register_keras_serializable" in ast.unparse(decorator)
+    ]
+    assert named
+    assert len(named) == len(set(named)), sorted(name for name in named if named.count(name) > 1)

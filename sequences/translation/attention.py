@@ -76,7 +76,7 @@ def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
     return step, tf.nest.map_structure(lambda leaf: leaf[:, 0], decoder.begin(memory, real))
 
 
-@keras.saving.register_keras_serializable(package="ostinato")
+@keras.saving.register_keras_serializable(package="ostinato.translation")
 class Decoder(keras.layers.Layer):
     """LSTMs that attend to a memory, with input feeding: as a loop over a target, or turn by turn.
 
