@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sequences import params, store
@@ -56,6 +57,34 @@ def test_raw_histories_are_answered_as_evaluation_did(served_model: Any) -> None
             np.testing.assert_allclose(last[end], expected, rtol=1e-5)
     assert [a.dates[0] for a in told] == [key.partition("@")[2] for key in keys]
     assert all(len(a.dates) == 3 for a in told)
+
+
+def test_outcomes_average_to_the_scores_with_their_sign_turned(served_model: Any) -> None:
+    _, scored, _ = served_model
+    for metric in scores.LOSSES:
+        outcomes = scores.outcomes(metric, scored.arrays)
+        assert outcomes.mean() == pytest.approx(-scored.metrics[metric])
+    with pytest.raises(scores.ScoreError, match="did you mean 'mase'"):
+        scores.outcomes("mas", scored.arrays)
+
+
+def test_what_was_not_measured_has_no_outcome_and_what_was_keeps_its_own(served_model: Any) -> None:
+    _, scored, _ = served_model
+    truth = scored.arrays["truth"].copy()
+    truth[2], truth[3, 0] = np.nan, np.nan
+    outcomes = scores.outcomes("mae", {**scored.arrays, "truth": truth})
+    assert np.flatnonzero(np.isnan(outcomes)).tolist() == [2]
+    rest = np.abs(truth - scored.arrays["forecast"])[3, 1:]
+    assert outcomes[3] == pytest.approx(-rest.mean())
+
+
+def test_forecasts_of_the_same_days_hang_together_in_all_series_or_those_of_a_series() -> None:
+    days = [f"{at:%Y-%m-%d}" for at in pd.date_range("2020-01-01", periods=30)]
+    keys = np.array([f"{name}@{day}" for name in ("a@b", "c") for day in days])
+    found = scores.clusters({"keys": keys, "truth": np.zeros((60, 3))})
+    np.testing.assert_array_equal(found, np.tile(np.arange(30) // 6, 2))
+    found = scores.clusters({"keys": keys, "truth": np.zeros((60, 30))})
+    np.testing.assert_array_equal(found, np.repeat([0, 1], 30))
 
 
 @pytest.mark.parametrize(
