@@ -457,7 +457,7 @@ def test_a_column_cannot_play_two_parts(tmp_path: Path) -> None:
         params.bind(sources.csv, block)(tmp_path, tmp_path, 1)
 
 
-@pytest.mark.parametrize("frequency", ["M", "weekly", "-1D", ""])
+@pytest.mark.parametrize("frequency", ["M", "weekly", "-1D", "100ms", ""])
 def test_a_frequency_that_pandas_does_not_know_is_refused(tmp_path: Path, frequency: str) -> None:
     block = {**COLUMNS, "where": "nowhere.csv", "frequency": frequency}
     with pytest.raises(sources.SourceError, match=f"pandas knows none as '{frequency}'"):

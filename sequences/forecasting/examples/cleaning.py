@@ -245,7 +245,7 @@ def _table(path: Path, wanted: list[str]) -> pd.DataFrame:
             ).set_axis(header, axis=1)
     except pd.errors.ParserWarning:
         raise DataError(f"{path.name}: rows have more cells than the header has names") from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except ValueError as error:  # no UTF-8, unequal rows, or empty
         raise DataError(f"{path.name}: not a CSV file in UTF-8: {error}") from None
     for name in wanted:
         if name not in header:

@@ -295,12 +295,14 @@ def _frequency(name: str) -> str:
     """The name, if pandas knows it."""
     try:
         if pd.tseries.frequencies.to_offset(name).n > 0:
+            pd.date_range(pd.Timestamp(0), periods=2, freq=name, unit="s")
             return name
     except ValueError:
         pass
     raise SourceError(
-        f"frequency: pandas knows none as {name!r}; days are D, hours h, weeks that end on Sunday "
-        "W-SUN, months by their first day MS, days of work B, quarters of an hour 15min"
+        f"frequency: pandas knows none as {name!r}, of a second or more; days are D, hours h, "
+        "weeks that end on Sunday W-SUN, months by their first day MS, days of work B, quarters of "
+        "an hour 15min"
     )
 
 
