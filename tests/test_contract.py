@@ -1,7 +1,7 @@
 """Every entry of ``runs``, shrunk by the types of its parameters, through all verbs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sequences import params, store
 from tests.tiny import shrunk_run
@@ -18,6 +19,14 @@ SEED = 20170428
 MACHINE = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
 RUNS = params.load(ROOT / "params.yaml")["runs"]
 SMALL = {"doodles": {"categories": ["circle", "fish", "house", "clock"], "per_class": 40}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly() -> Iterator[None]:
+    """Graphs as they are: to optimise one takes longer than to run it here."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture(scope="session")
