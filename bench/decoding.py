@@ -1,6 +1,7 @@
 """Decoding speed of `attention`, in sentences/s: one graph against loops in Python.
 
-    python -m bench.decoding [--sentences 1000] [--rounds 5] [--batch 128] [--python TORCH/python]
+    python -m bench.decoding [--sentences 1000] [--rounds 5] [--batch 128] [--threads 2]
+        [--python TORCH/python] [--cpu]
 
 Random sentences of 8 to 20 tokens, sorted by length, and an untrained model of Multi30k's size,
 which ends by chance alone, so that each translation is about as long as it may be: its source and
@@ -13,7 +14,8 @@ ten tokens more. The sides:
   memory, which it is faster with
 
 All have a cache, read the same batches and have to find the same tokens. They take turns, round by
-round, and the first round warms up. Medians over the rounds, and the medians of ours over each
+round, and the first round warms up; --cpu counts processor time, for a machine that has other
+work. Medians over the rounds, and the medians of ours over each
 other side in the same round.
 """
 
@@ -40,8 +42,15 @@ from sequences.translation import attention
 from sequences.translation.examples.batches import BOS, EOS, PAD
 
 VOCABULARY = 8_000
-BUILD: dict[str, Any] = {"units": 256, "layers": 1, "scores": "general", "dropout": 0.0}
-WIDTH, THREADS = 5, 2
+BUILD: dict[str, Any] = {
+    "units": 256,
+    "layers": 1,
+    "scores": "general",
+    "dropout": 0.0,
+    "blank": 0.0,
+}
+DATA = SimpleNamespace(vocabulary=(VOCABULARY, VOCABULARY), joint=False)
+WIDTH = 5
 
 Side = Callable[[], tuple[float, list[Any]]]  # decodes all batches: seconds, and tokens of each
 
@@ -53,26 +62,29 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--python", help="PyTorch's interpreter; without it, no PyTorch")
+    parser.add_argument("--cpu", action="store_true", help="processor time, not the wall's")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     lengths = np.sort(rng.integers(8, 21, args.sentences))
     source = rng.integers(4, VOCABULARY, (args.sentences, 21)).astype(np.int32)
     source[np.arange(21) > lengths[:, None]] = PAD
     source[np.arange(len(source)), lengths] = EOS
-    with training.machine(1, precision="float32", devices=1, intra_op=THREADS, inter_op=2):
-        model = attention.build(SimpleNamespace(vocabulary=(VOCABULARY, VOCABULARY)), **BUILD)
+    threads = {"intra_op": args.threads, "inter_op": args.threads}
+    with training.machine(1, precision="float32", devices=1, **threads):
+        model = attention.build(DATA, **BUILD)
     batches = []
     for i in range(0, len(source), args.batch):
         long = lengths[i : i + args.batch]
         batches.append((source[i : i + args.batch, : long.max() + 1], long + 10))
     with tempfile.TemporaryDirectory() as folder:
-        peer = torch(args.python, Path(folder, "given.npz"), model, batches) if args.python else {}
+        peer = torch(args, Path(folder, "given.npz"), model, batches) if args.python else {}
         for width in (1, WIDTH):
             sides = {
-                "one graph": timed(graph(model, width), batches),
-                "Keras": timed(layers(model, width), batches),
-                "own step": timed(loop(model, width), batches),
+                "one graph": timed(graph(model, width), batches, args.cpu),
+                "Keras": timed(layers(model, width), batches, args.cpu),
+                "own step": timed(loop(model, width), batches, args.cpu),
                 **{name: side(width) for name, side in peer.items()},
             }
             report(f"beam of {width}" if width > 1 else "greedy", sides, source, args.rounds)
@@ -96,11 +108,13 @@ def report(kind: str, sides: dict[str, Side], source: Any, rounds: int) -> None:
         print(f"{kind:10} {name:10} {np.median(values):8.1f} sentences/s  ours {ratio:.2f} times")
 
 
-def timed(decode: Callable[[Any, Any], Any], batches: list[Any]) -> Side:
+def timed(decode: Callable[[Any, Any], Any], batches: list[Any], cpu: bool) -> Side:
+    clock = time.process_time if cpu else time.perf_counter
+
     def side() -> tuple[float, list[Any]]:
-        began = time.perf_counter()
+        began = clock()
         found = [np.asarray(decode(*batch)) for batch in batches]
-        return time.perf_counter() - began, found
+        return clock() - began, found
 
     return side
 
@@ -129,7 +143,7 @@ def loop(model: Any, width: int) -> Callable[[Any, Any], Any]:
 
 def layers(model: Any, width: int) -> Callable[[Any, Any], Any]:
     """As one writes it with Keras' layers."""
-    weights, units = arrays(model), BUILD["units"]
+    w, units = arrays(model), BUILD["units"]
     given = {x.name: x for x in model.inputs}
     encoder = keras.Model(given["source"], model.get_layer("memory").output)
     embedding = keras.layers.Embedding(VOCABULARY, units)
@@ -137,18 +151,18 @@ def layers(model: Any, width: int) -> Callable[[Any, Any], Any]:
     bridge = keras.layers.Dense(2 * units, activation="tanh", use_bias=False)
     score = keras.layers.Dense(units, use_bias=False)
     combine = keras.layers.Dense(units, activation="tanh", use_bias=False)
-    tell = keras.layers.Dense(VOCABULARY)
+    tell = keras.layers.Dense(VOCABULARY, use_bias=False)
     embedding.build()
     cell.build((None, 2 * units))
     tell.build((None, units))
     for layer, wide in ((bridge, 2 * units), (score, 2 * units), (combine, 3 * units)):
         layer.build((None, wide))
-    embedding.set_weights([weights["embedding"]])
-    kernel = np.concatenate([weights["said"], weights["kernel_0"]])
-    cell.set_weights([kernel, weights["recurrent_0"], weights["bias_0"]])
-    tell.set_weights([weights["embedding"].T, weights["offset"]])
+    embedding.set_weights([w["words"]])
+    kernel = np.concatenate([w["said"], w["gates_0"][:units]])
+    cell.set_weights([kernel, w["gates_0"][units:], w["bias_0"]])
+    tell.set_weights([w["words"].T])
     for layer, name in ((bridge, "bridge"), (score, "score"), (combine, "combine")):
-        layer.set_weights([weights[name]])
+        layer.set_weights([w[name]])
 
     def decode(source: Any, maximum: Any) -> Any:
         memory, real = encoder(source, training=False), source != PAD
@@ -205,24 +219,24 @@ def looped(step: Any, state: Any, maximum: Any, width: int) -> Any:
 
 
 def arrays(model: Any) -> dict[str, Any]:
-    """The model's weights by name, the encoder's with its direction."""
+    """The model's weights by name."""
     found = {}
     for weight in model.weights:
-        *_, layer, name = weight.path.split("/")
-        found[name if layer == "decoder" else weight.path] = weight.numpy()
+        first, *_, name = parts = weight.path.split("/")
+        direction = next((part.partition("_")[0] for part in parts[1:-1] if "_lstm" in part), "")
+        if direction:
+            name = f"{direction}_{name.removesuffix('_kernel')}"
+        elif first != "decoder":
+            name = {"words": "words", "embedding": "sources"}[first]
+        found[name] = weight.numpy()
     return found
 
 
 def torch(
-    python: str, given: Path, model: Any, batches: list[Any]
+    args: argparse.Namespace, given: Path, model: Any, batches: list[Any]
 ) -> dict[str, Callable[[int], Side]]:
     """PyTorch's side, in a process of its own."""
     held = arrays(model)
-    names = {"embeddings": "sources"}
-    for path in [path for path in held if "/" in path]:
-        direction = next((d for d in ("forward", "backward") if f"/{d}" in path), None)
-        leaf = path.rpartition("/")[2].removesuffix("_kernel")
-        held[f"{direction}_{leaf}" if direction else names[leaf]] = held.pop(path)
     for i, (source, maximum) in enumerate(batches):
         held |= {f"_source{i}": source, f"_maximum{i}": maximum}
     np.savez(given, **held)
@@ -230,7 +244,7 @@ def torch(
     memory = {"MALLOC_TRIM_THRESHOLD_": keep, "MALLOC_MMAP_THRESHOLD_": keep}
     script = Path(__file__).with_name("decoding_peer.py")
     process = subprocess.Popen(
-        [python, str(script), str(given), str(THREADS)],
+        [args.python, str(script), str(given), str(args.threads), str(args.cpu)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -1,10 +1,10 @@
 """Searches as a plain loop in Python, and PyTorch's side of bench/decoding.py.
 
-    python bench/decoding_peer.py GIVEN.npz THREADS
+    python bench/decoding_peer.py GIVEN.npz THREADS CPU
 
 Run by an interpreter that has torch (no project import): decodes all batches once for each line
-that it reads, which says the width of the beam, and answers with the seconds that this took, and
-with the tokens in TOLD.npz beside GIVEN.npz.
+that it reads, which says the width of the beam, and answers with the seconds that this took (of
+the processor, where CPU is True), and with the tokens in told.npz beside GIVEN.npz.
 """
 
 import sys
@@ -92,7 +92,7 @@ def main() -> None:
             (torch.from_numpy(arrays[f"_source{i}"]).long(), arrays[f"_maximum{i}"])
             for i in range(sum(name.startswith("_source") for name in arrays.files))
         ]
-    units, vocabulary = w["combine"].shape[1], len(w["embedding"])
+    units, vocabulary = w["combine"].shape[1], len(w["words"])
     lstm = torch.nn.LSTM(units, units, bidirectional=True, batch_first=True)
     for suffix, direction in (("", "forward"), ("_reverse", "backward")):
         getattr(lstm, f"weight_ih_l0{suffix}").data = w[f"{direction}_kernel"].T.contiguous()
@@ -100,8 +100,8 @@ def main() -> None:
         getattr(lstm, f"bias_ih_l0{suffix}").data = w[f"{direction}_bias"]
         getattr(lstm, f"bias_hh_l0{suffix}").data = torch.zeros(4 * units)
     cell = torch.nn.LSTMCell(2 * units, units)
-    cell.weight_ih.data = torch.cat([w["said"], w["kernel_0"]]).T.contiguous()
-    cell.weight_hh.data, cell.bias_ih.data = w["recurrent_0"].T.contiguous(), w["bias_0"]
+    cell.weight_ih.data = torch.cat([w["said"], w["gates_0"][:units]]).T.contiguous()
+    cell.weight_hh.data, cell.bias_ih.data = w["gates_0"][units:].T.contiguous(), w["bias_0"]
     cell.bias_hh.data = torch.zeros(4 * units)
 
     def decode(source: torch.Tensor, maximum: Any, width: int) -> Any:
@@ -118,14 +118,14 @@ def main() -> None:
         batch = len(source)
 
         def logits(last: Any) -> torch.Tensor:
-            x = w["embedding"][torch.from_numpy(last).long().flatten()]
+            x = w["words"][torch.from_numpy(last).long().flatten()]
             h, c = cell(torch.cat([x, state["fed"]], 1), (state["h"], state["c"]))
             scores = h.view(batch, width, -1) @ keys.transpose(1, 2)
             weights = scores.masked_fill(~real[:, None], -1e9).softmax(-1)
             context = (weights @ memory).flatten(0, 1)
             fed = torch.tanh(torch.cat([h, context], 1) @ w["combine"])
             state.update(h=h, c=c, fed=fed)
-            told = torch.addmm(w["offset"], fed, w["embedding"].T)
+            told = fed @ w["words"].T
             told[:, PAD] = -torch.inf
             return told
 
@@ -149,11 +149,12 @@ def main() -> None:
             return search(extend, reorder, maximum, width, vocabulary)
         return walk(lambda last, over: only_eos(logits(last), over).argmax(-1).numpy(), maximum)
 
+    clock = time.process_time if sys.argv[3] == "True" else time.perf_counter
     for line in sys.stdin:
-        began = time.perf_counter()
+        began = clock()
         with torch.inference_mode():
             told = [decode(*batch, int(line)) for batch in batches]
-        seconds = time.perf_counter() - began
+        seconds = clock() - began
         np.savez(given.with_name("told.npz"), *told)
         print(seconds, flush=True)
 

@@ -31,7 +31,7 @@ over the source tokens, or None. What all hypotheses of a sequence share stays o
 """
 
 LOWEST = np.float32(-np.inf)
-CHUNK = 100  # tokens of which first the largest logit alone is looked at
+CHUNK = 50  # tokens of which first the largest logit alone is looked at
 FAINTEST = np.float32(1e-9)  # the least coverage of a source token: keeps its logarithm finite
 
 

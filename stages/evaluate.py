@@ -24,8 +24,9 @@ def main(name: str) -> None:
     data = params.module(domain, "examples").load(Path("data", params.entry(run, "data")))
     scored = score(model, data, values["seed"])
     history = pd.read_csv(results / "history.csv")
-    if monitor := run["fit"].get("monitor"):  # else nothing was learned
-        best = training.best_epoch(history.to_dict("records"), monitor)
+    if "epochs" in run["fit"]:  # else nothing was learned
+        monitor = run["fit"].get("monitor")  # none where weights of many epochs were averaged
+        best = training.best_epoch(history.to_dict("records"), monitor) if monitor else None
         scored.figures["learning_curves"] = figures.learning_curves(history, best)
     keep(scored, results)
     tracking.mirror("evaluate", name)

@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from sequences.decoding import Step
 from sequences.layers import LSTM, blanked, teller, texts
 from sequences.training import teach as fit
 from sequences.units import Fraction, Layers, Units
@@ -59,7 +58,7 @@ def build(
     return keras.Model(given, logits, name="attention")
 
 
-def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
+def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
     """The step function of `sequences.decoding` for a batch of sources, and its first state."""
     words, decoder = model.get_layer("words"), model.get_layer("decoder")
     tell = teller(words)

@@ -13,7 +13,6 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from sequences.decoding import Step
 from sequences.layers import LSTM, blanked, teller, texts
 from sequences.training import teach as fit
 from sequences.units import Fraction, Layers, Units
@@ -66,7 +65,7 @@ def build(
     return keras.Model(given, logits, name="seq2seq")
 
 
-def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
+def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
     """The step function of `sequences.decoding` for a batch of sources, and its first state."""
     words, bridge = model.get_layer("words"), model.get_layer("bridge")
     tell = teller(words)

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from sequences.decoding import Step
 from sequences.layers import blanked, teller, texts
 from sequences.training import teach as fit
 from sequences.units import Count, Fraction, Layers, Units
@@ -60,7 +59,7 @@ def build(
     return keras.Model(given, words(y, reverse=True), name="transformer")
 
 
-def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
+def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
     """The step function of `sequences.decoding` for a batch of sources, and its first state.
 
     The attention is that of the last layer, the mean of its heads.
