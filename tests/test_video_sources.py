@@ -195,7 +195,11 @@ def drawings_in(folder: Path, *lines: dict[str, Any] | str) -> dict[str, Any]:
 
 def test_lines_that_are_no_drawings_are_counted(out: Path, tmp_path: Path) -> None:
     sound = {"word": "cat", "key_id": "1", "drawing": [[[0, 9], [3, 4], [0, 5]]]}
-    broken = [{**sound, "drawing": []}, {**sound, "drawing": [[[0, 9], [3]]]}, {"word": "cat"}]
+    broken: list[dict[str, Any]] = [
+        {**sound, "drawing": []},
+        {**sound, "drawing": [[[0, 9], [3]]]},
+        {"word": "cat"},
+    ]
     told = fetched(
         "animated_sketches", out, **drawings_in(tmp_path / "own", sound, "{", "", *broken, "7")
     )

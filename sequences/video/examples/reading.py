@@ -26,6 +26,7 @@ FORMATS = (
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 IMAGE_RATE = 25  # numbered images a second, as they do not tell
 CUT = 0.75  # a video that is over before this share of the time that its header tells is cut off
+PADDING = 1 << 16  # pixels that a decoder may add to the smallest picture
 WITHIN = 1e-6  # s; times are the same within this
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -165,7 +166,8 @@ def _opened(video: Path | bytes, largest: int) -> "av.container.InputContainer":
     import av
 
     source: Any = io.BytesIO(video) if isinstance(video, bytes) else str(video.resolve())
-    limit = {"max_pixels": str(largest)}
+    # Twice, as decoders pad pictures; what they then give is checked once more.
+    limit = {"max_pixels": str(2 * largest + PADDING)}
     try:
         container = av.open(
             source,
@@ -240,7 +242,7 @@ class _Shape:
     def __init__(self, sampling: Sampling) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.height, self.width = sampling.height, sampling.width
+        self.height, self.width, self.largest = sampling.height, sampling.width, sampling.largest
         self.format = {"grey": "gray", "rgb": "rgb24"}[sampling.colour]
         self.size: tuple[int, int] | None = None
         self.scaler = VideoReformatter()
@@ -249,6 +251,8 @@ class _Shape:
         if frame.is_corrupt:
             raise Rejected("corrupt", "a frame is damaged")
         size = frame.width, frame.height
+        if frame.width * frame.height > self.largest:
+            raise Rejected("too large", f"{size}, more than {self.largest} pixels")
         if self.size not in (None, size):
             raise Rejected("changes size", f"from {self.size} to {size}")
         self.size = size
