@@ -26,6 +26,7 @@ FORMATS = (
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 IMAGE_RATE = 25  # numbered images a second, as they do not tell
 CUT = 0.75  # a video that is over before this share of the time that its header tells is cut off
+PADDING = 1 << 16  # pixels that a decoder may add to the smallest picture
 WITHIN = 1e-6  # s; times are the same within this
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -99,11 +100,11 @@ def read(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> l
         if isinstance(video, Path) and video.is_dir():
             return _from_images(video, sampling, rng)
         return _from_video(video, sampling, rng)
+    except av.ArgumentError:  # what a decoder says to a size beyond max_pixels
+        found = f"a picture of more than {sampling.largest} pixels"
+        raise Rejected("too large", found) from None
     except av.FFmpegError as error:
-        found = str(error.log[2] if error.log else error.strerror).strip()
-        if "max pixel count" in found or "Picture size" in found:
-            raise Rejected("too large", found) from None
-        raise Rejected("corrupt", found) from None
+        raise Rejected("corrupt", error.strerror or type(error).__name__) from None
 
 
 def wanted(
@@ -140,10 +141,10 @@ def _from_video(video: Path | bytes, sampling: Sampling, rng: np.random.Generato
 
 
 def _from_images(folder: Path, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
-    paths = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and re.search(r"\d", p.stem)]
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES]
     if not paths:
-        raise Rejected("no frames", "the folder holds no numbered images")
-    paths.sort(key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
+        raise Rejected("no frames", "the folder holds no images")
+    paths.sort(key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
     times = np.arange(len(paths)) / IMAGE_RATE
     parts = wanted(times, sampling, rng)
     shape, found = _Shape(sampling), []
@@ -165,7 +166,8 @@ def _opened(video: Path | bytes, largest: int) -> "av.container.InputContainer":
     import av
 
     source: Any = io.BytesIO(video) if isinstance(video, bytes) else str(video.resolve())
-    limit = {"max_pixels": str(largest)}
+    # Twice, as decoders pad pictures; what they then give is checked once more.
+    limit = {"max_pixels": str(2 * largest + PADDING)}
     try:
         container = av.open(
             source,
@@ -192,21 +194,20 @@ def _opened(video: Path | bytes, largest: int) -> "av.container.InputContainer":
 
 def _times(container: Any, stream: Any) -> NDArray[np.float64]:
     """When each frame is shown, in seconds, ascending, by the container and without decoding."""
-    packets = [
-        packet.dts if packet.pts is None else packet.pts
+    found = [
+        (packet.dts if packet.pts is None else packet.pts, packet.duration or 0)
         for packet in container.demux(stream)
         if packet.size
     ]
-    if not packets:
+    if not found:
         raise Rejected("no frames", "the video is empty")
-    if stream.frames > len(packets):
-        raise Rejected("truncated", f"{len(packets)} of {stream.frames} frames are there")
-    if None in packets:  # the container tells no times
-        return np.arange(len(packets)) / float(stream.average_rate or IMAGE_RATE)
-    times = np.sort(np.array(packets, np.int64)) * float(stream.time_base)
-    told = float(container.duration or 0) / 1e6
-    over = times[-1] - times[0] + (times[-1] - times[0]) / max(len(times) - 1, 1)
-    if not stream.frames and len(times) > 1 and over < CUT * told:
+    if any(at is None for at, _ in found):  # the container tells no times
+        return np.arange(len(found)) / float(stream.average_rate or IMAGE_RATE)
+    packets = np.array(found, np.int64)
+    times = np.sort(packets[:, 0]) * float(stream.time_base)
+    over = packets.sum(axis=1).max() * float(stream.time_base) - times[0]
+    told = (container.duration or 0) / 1e6
+    if over < CUT * told:
         raise Rejected("truncated", f"{over:.1f} of {told:.1f} seconds are there")
     return np.asarray(times)
 
@@ -241,7 +242,7 @@ class _Shape:
     def __init__(self, sampling: Sampling) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.height, self.width = sampling.height, sampling.width
+        self.height, self.width, self.largest = sampling.height, sampling.width, sampling.largest
         self.format = {"grey": "gray", "rgb": "rgb24"}[sampling.colour]
         self.size: tuple[int, int] | None = None
         self.scaler = VideoReformatter()
@@ -250,6 +251,8 @@ class _Shape:
         if frame.is_corrupt:
             raise Rejected("corrupt", "a frame is damaged")
         size = frame.width, frame.height
+        if frame.width * frame.height > self.largest:
+            raise Rejected("too large", f"{size}, more than {self.largest} pixels")
         if self.size not in (None, size):
             raise Rejected("changes size", f"from {self.size} to {size}")
         self.size = size
