@@ -99,11 +99,11 @@ def read(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> l
         if isinstance(video, Path) and video.is_dir():
             return _from_images(video, sampling, rng)
         return _from_video(video, sampling, rng)
+    except av.ArgumentError:  # what a decoder says to a size beyond max_pixels
+        found = f"a picture of more than {sampling.largest} pixels"
+        raise Rejected("too large", found) from None
     except av.FFmpegError as error:
-        found = str(error.log[2] if error.log else error.strerror).strip()
-        if "max pixel count" in found or "Picture size" in found:
-            raise Rejected("too large", found) from None
-        raise Rejected("corrupt", found) from None
+        raise Rejected("corrupt", error.strerror or type(error).__name__) from None
 
 
 def wanted(
@@ -140,10 +140,10 @@ def _from_video(video: Path | bytes, sampling: Sampling, rng: np.random.Generato
 
 
 def _from_images(folder: Path, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
-    paths = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and re.search(r"\d", p.stem)]
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES]
     if not paths:
-        raise Rejected("no frames", "the folder holds no numbered images")
-    paths.sort(key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
+        raise Rejected("no frames", "the folder holds no images")
+    paths.sort(key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
     times = np.arange(len(paths)) / IMAGE_RATE
     parts = wanted(times, sampling, rng)
     shape, found = _Shape(sampling), []
@@ -192,21 +192,20 @@ def _opened(video: Path | bytes, largest: int) -> "av.container.InputContainer":
 
 def _times(container: Any, stream: Any) -> NDArray[np.float64]:
     """When each frame is shown, in seconds, ascending, by the container and without decoding."""
-    packets = [
-        packet.dts if packet.pts is None else packet.pts
+    found = [
+        (packet.dts if packet.pts is None else packet.pts, packet.duration or 0)
         for packet in container.demux(stream)
         if packet.size
     ]
-    if not packets:
+    if not found:
         raise Rejected("no frames", "the video is empty")
-    if stream.frames > len(packets):
-        raise Rejected("truncated", f"{len(packets)} of {stream.frames} frames are there")
-    if None in packets:  # the container tells no times
-        return np.arange(len(packets)) / float(stream.average_rate or IMAGE_RATE)
-    times = np.sort(np.array(packets, np.int64)) * float(stream.time_base)
-    told = float(container.duration or 0) / 1e6
-    over = times[-1] - times[0] + (times[-1] - times[0]) / max(len(times) - 1, 1)
-    if not stream.frames and len(times) > 1 and over < CUT * told:
+    if any(at is None for at, _ in found):  # the container tells no times
+        return np.arange(len(found)) / float(stream.average_rate or IMAGE_RATE)
+    packets = np.array(found, np.int64)
+    times = np.sort(packets[:, 0]) * float(stream.time_base)
+    over = packets.sum(axis=1).max() * float(stream.time_base) - times[0]
+    told = (container.duration or 0) / 1e6
+    if over < CUT * told:
         raise Rejected("truncated", f"{over:.1f} of {told:.1f} seconds are there")
     return np.asarray(times)
 

@@ -110,8 +110,9 @@ def tfds(
 ) -> None:
     """Any video data set of tensorflow-datasets, e.g. ``ucf101`` or ``moving_mnist``.
 
-    Its splits are kept. It tells no groups: those of its test split stay apart as far as its
-    makers saw to it, but recordings of training may stand in validation, too.
+    Its splits are kept. It tells no groups: its test split is apart as far as its makers saw to
+    it, but validation may share recordings with training. As tensorflow-datasets, it takes the
+    room of all pictures; UCF101 as its files (``folder``) takes less and tells the recordings.
 
     Args:
         folder: gets the videos without loss, and the manifest.
@@ -277,11 +278,10 @@ def _drawing(line: bytes, category: str | None) -> tuple[str, str, Strokes]:
 
 
 def _images(path: Path) -> list[Path]:
-    """The images in a folder, by their numbers; none where it is no folder of such."""
+    """The images in a folder; none where it is no folder of such."""
     if not path.is_dir():
         return []
-    found = [p for p in path.iterdir() if p.suffix.lower() in IMAGES and re.search(r"\d", p.stem)]
-    return sorted(found, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name))
+    return sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
 
 
 def _listed(path: Path) -> set[str]:
@@ -351,6 +351,8 @@ def _finish(
     folder: Path, source: str, licence: str | None, entries: Iterable[Entry], **more: Any
 ) -> None:
     videos = list(entries)
+    if not videos:
+        raise SourceError(f"{more.get('dataset', source)}: holds no videos")
     if twice := [key for key, n in Counter(e["key"] for e in videos).items() if n > 1]:
         raise SourceError(f"videos of the same key: {', '.join(twice[:3])}")
     about = {"source": source, "licence": licence, **more}
