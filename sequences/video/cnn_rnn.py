@@ -64,10 +64,7 @@ def build(
     """
     given, mask = clips(data)
     x = Unpad()(given["clip"], mask)
-    if backbone:
-        x = pretrained(x, backbone, weights)
-    else:
-        x = pictures(x, filters, kernel)
+    x = pretrained(x, backbone, weights) if backbone else pictures(x, filters, kernel)
     x = Pad(name="map")(x, mask)
     x = keras.layers.Reshape((-1, x.shape[2] * x.shape[3] * x.shape[4]))(x)
     x = keras.layers.Dense(features, activation="relu")(x)

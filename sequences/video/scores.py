@@ -22,6 +22,9 @@ Call = Callable[[Inputs], tuple[Array, float]]
 Change = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
+LOSSES = ("log_loss",)  # the metrics of `outcomes` of which less is better
+
+
 class ScoreError(ValueError):
     """A model that cannot be scored; the message says why."""
 
@@ -123,7 +126,7 @@ def score(
         "time": float(lost.mean()),
         "time_low": least,
         "time_high": most,
-        **{f"top1_at_{row.frames}": row.top1 for row in table.itertuples()},
+        **{f"top1_at_{n}": top1 for n, top1 in zip(seen, table["top1"], strict=True)},
         "parameters": int(model.count_params()),
     }
     cells = np.nonzero(counts)
@@ -175,7 +178,7 @@ def outcomes(metric: str, arrays: Mapping[str, Array]) -> Array:
     """What each clip adds to a metric, float64 (clip,), more is better: their mean is it.
 
     Args:
-        metric: top1, top5, top1_shuffled, or log_loss, whose sign is turned.
+        metric: top1, top5, or log_loss, whose sign is turned.
         arrays: of `score`.
 
     Raises:
@@ -184,11 +187,15 @@ def outcomes(metric: str, arrays: Mapping[str, Array]) -> Array:
     if metric == "log_loss":
         truth = metrics.likelihoods(arrays["probabilities"], arrays["truth"])
         return np.asarray(np.log(np.maximum(truth, metrics.SURE)))
-    means = {"top1": ("rank", 1), "top5": ("rank", 5), "top1_shuffled": ("rank_shuffled", 1)}
+    means = {"top1": 1, "top5": 5}
     if metric not in means:
         raise ScoreError(f"{metric!r} is no mean over clips; {near(metric, [*means, 'log_loss'])}")
-    name, k = means[metric]
-    return np.asarray(np.asarray(arrays[name]) <= k, np.float64)
+    return np.asarray(np.asarray(arrays["rank"]) <= means[metric], np.float64)
+
+
+def clusters(arrays: Mapping[str, Array]) -> Array:
+    """The number of the video that each clip was cut from: clips of one share their luck."""
+    return np.unique(arrays["videos"], return_inverse=True)[1]
 
 
 def frames_seen(

@@ -1,6 +1,6 @@
 """What report.md says of recognised clips."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,3 +66,50 @@ def gain(
     one, other = ours["right"].to_numpy(), theirs["right"].to_numpy()
     means = metrics.paired_bootstrap(one, other, block["resamples"], seed)
     return float(np.mean(one - other)), *metrics.interval(means)
+
+
+def beside(results: Mapping[str, Any], block: Mapping[str, Any], seed: int) -> Iterator[str]:
+    """Runs of any domain that were tested on the same drawings, as strokes, bitmap or film.
+
+    Args:
+        results: those of all runs, by name: ``run``, ``answers`` by key.
+        block: of the scores of this domain.
+        seed: of resampling.
+    """
+    told = {name: result.answers for name, result in results.items()}
+    told = {name: table for name, table in told.items() if "right" in table}
+    sets: dict[frozenset[str], list[str]] = {}
+    for name in told:
+        if results[name].run["domain"] == "video":
+            sets.setdefault(frozenset(told[name].index), []).append(name)
+    for keys, names in sets.items():
+        others = {
+            name: both
+            for name, table in told.items()
+            if name not in names and (both := keys & frozenset(table.index))
+        }
+        if not others:
+            continue
+        shared = sorted(frozenset.intersection(*others.values()))
+        right = {name: told[name].loc[shared, "right"].to_numpy() for name in (*others, *names)}
+        order = sorted(right, key=lambda name: (-right[name].mean(), name))
+        yield "## The same drawings as strokes, as bitmaps and as films\n"
+        yield (
+            f"All were tested on these {len(shared):,} drawings, and trained on none of them. The "
+            f"difference from {order[0]}, the best, is paired; intervals hold 95%.\n"
+        )
+        yield "| Run | Model | Top-1 | Difference |"
+        yield "|---|---|---:|---:|"
+        for name in order:
+            low, high = metrics.interval(metrics.bootstrap(right[name], block["resamples"], seed))
+            cells = f"{number(right[name].mean())} [{number(low)}, {number(high)}] | "
+            if name != order[0]:
+                means = metrics.paired_bootstrap(
+                    right[name], right[order[0]], block["resamples"], seed
+                )
+                low, high = metrics.interval(means)
+                mean = (right[name] - right[order[0]]).mean()
+                cells += f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+            run = results[name].run
+            yield f"| {name} | sequences/{run['domain']}/{run['model']}.py | {cells} |"
+        yield ""
