@@ -281,7 +281,9 @@ def results(domain: str, gate: Gate) -> tuple[Result | None, list[str]]:
     """
     scores = params.module(domain, "scores")
     found, skipped = [], []
-    runs = {k: run for k, run in params.load()["runs"].items() if run["domain"] == domain}
+    values = params.load()
+    entries = {**values["runs"], **values.get("ensembles", {})}
+    runs = {name: run for name, run in entries.items() if run["domain"] == domain}
     known = sorted({run["data"] for run in runs.values()})
     if gate.data not in known and (gate.data or len(known) > 1):
         told = params.near(gate.data or "", known)
@@ -292,30 +294,31 @@ def results(domain: str, gate: Gate) -> tuple[Result | None, list[str]]:
         if problem := _stale(name, run["data"]):
             skipped.append(f"{name}: {problem}")
             continue
-        entry = tracking.locked()[f"train@{name}"]
-        arrays = store.read_arrays(Path("results", name, "predictions.npz"))
+        folder, (made, _) = tracking.result(name)
+        arrays = store.read_arrays(folder / "predictions.npz")
         outcomes = scores.outcomes(gate.metric, arrays)
         if np.isnan(outcomes).all():
             skipped.append(f"{name}: its {gate.metric} is not a number")
             continue
-        model = str(entry["outs"][f"results/{name}/model.keras"])
-        found.append(Result(name, model, run["data"], arrays, outcomes))
+        model = tracking.locked()[f"{made}@{name}"]["outs"][f"{folder}/model.keras"]
+        found.append(Result(name, str(model), run["data"], arrays, outcomes))
     return max(found, key=lambda result: float(np.nanmean(result.outcomes)), default=None), skipped
 
 
 def _stale(name: str, data: str) -> str | None:
     """Why the results of a run on disk cannot be judged, if so."""
     folder, raw = f"data/{data}", f"data/raw/{data}"
-    entries = {}
-    for stage, key in (("prepare", data), ("train", name), ("evaluate", name)):
-        entries[stage] = tracking.recorded(stage, key)
-        if entries[stage] is None:
+    results, stages = tracking.result(name)
+    entries = []
+    for stage, key in (("prepare", data), *((stage, name) for stage in stages)):
+        if (entry := tracking.recorded(stage, key)) is None:
             return f"{stage}@{key} is not on disk as dvc.lock has it; run reproduce"
-    prepare, train, evaluate = (entries[stage] or {} for stage in ("prepare", "train", "evaluate"))
-    model = f"results/{name}/model.keras"
-    if evaluate["deps"][model] != train["outs"][model]:
+        entries.append(entry)
+    prepare, made, scored = entries
+    model = f"{results}/model.keras"
+    if {**scored["deps"], **scored["outs"]}[model] != made["outs"][model]:
         return "its scores are an earlier model's; run reproduce"
-    if evaluate["deps"][folder] != prepare["outs"][folder]:
+    if scored["deps"][folder] != prepare["outs"][folder]:
         return f"it was tested on other data than {folder} holds now; run reproduce"
     if prepare["deps"][raw] != tracking.md5_of(Path(raw)):
         return f"{raw} is not what {folder} was prepared from; run reproduce, or dvc checkout"

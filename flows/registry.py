@@ -37,6 +37,7 @@ MOVE = "move"  # tag of a registered model: the aliases that are being moved
 PACKAGES = (*tracking.PACKAGES, "matplotlib", "numba", "orjson", "pandas")
 CODE = ("sequences/", "stages/")
 LONGEST = 5000  # characters of a description in MLflow's database
+ENSEMBLE = "ensemble"  # the module of what several runs make together
 SHOWN = 40  # classes in it
 SHORT = 2000  # characters of a request that is shown in it
 
@@ -117,21 +118,22 @@ def register(domain: str, name: str, run: Any, examples: Mapping[str, Any]) -> A
         run: MLflow's, of the training.
         examples: raw inputs, and what evaluation answered.
     """
-    trained, scores = (tracking.locked()[f"{stage}@{name}"] for stage in ("train", "evaluate"))
+    results, stages = tracking.result(name)
+    trained, scores = (tracking.locked()[f"{stage}@{name}"] for stage in stages)
     data = run.data.params["data"]
     prepared = tracking.locked()[f"prepare@{data}"]
-    results, folder = Path("results", name), Path("data", data)
+    folder = Path("data", data)
     deps, ended = {**trained["deps"], **scores["deps"]}, run.info.end_time or run.info.start_time
     tags = {
         "run": name,
-        "model": trained["outs"][f"results/{name}/model.keras"],
+        "model": trained["outs"][f"{results}/model.keras"],
         "data": trained["deps"][folder.as_posix()],
         "serving": tracking.md5_of(Path("sequences")),
     }
     about = {
         "domain": domain,
         "run": name,
-        "model": run.data.params["model"],
+        "model": run.data.params.get("model", ENSEMBLE),
         "prepare": prepared["params"][f"data.{data}.prepare"],
     }
     lineage = {
@@ -225,7 +227,7 @@ def card(domain: str, name: str, tags: Mapping[str, str], asked: Mapping[str, An
     """
     served = params.module(domain, "served")
     values, scores = json.loads(tags["params"]), json.loads(tags["scores"])
-    source = Path("sequences", domain, f"{values['model']}.py")
+    source = Path("sequences", domain, f"{values.get('model', ENSEMBLE)}.py")
     raw = store.read_json(Path("data", "raw", values["data"], "manifest.json"))
     manifest = store.read_json(Path("data", values["data"], "manifest.json"))
     classes = manifest.get("classes", [])
@@ -244,11 +246,11 @@ def card(domain: str, name: str, tags: Mapping[str, str], asked: Mapping[str, An
     origin = [raw["source"], *filter(None, [raw.get("form")])]
     fetched = {k.removeprefix("data.fetch."): v for k, v in values.items() if "data.fetch." in k}
     best = {"params": {"best": 3}} if classes else {}
-    request = json.dumps({**asked, **best})
+    request = json.dumps({**asked, **best}).replace("'", "\\u0027")  # the shell ends a text at one
     if len(request) > SHORT:
         body = "@artifacts/request.json"
         how = (
-            "request.json, among the version's artifacts, holds an example: "
+            "\nrequest.json, among the version's artifacts, holds an example: "
             f"`mlflow artifacts download -u models:/{domain}@{CHAMPION} -d .`\n"
         )
     else:
@@ -283,7 +285,6 @@ trained {tags["trained"][:19]} UTC. DVC's md5s: model {tags["model"]}, data {tag
 `git checkout {tags["commit"][:12]} && dvc checkout` brings all of it back, where the cache has it.
 
 ## How to call it
-
 {how}
 ```sh
 mlflow models serve -m models:/{domain}@{CHAMPION} --env-manager local -p 5001

@@ -303,11 +303,19 @@ def _find_runs(client: Any, stage: str, name: str, entry: Entry) -> list[Any]:
     return list(client.search_runs([experiment(client, _domain(entry, name))], wanted))
 
 
+def result(name: str) -> tuple[Path, tuple[str, str]]:
+    """Where a run's or an ensemble's result is, and which stages make its model and its scores."""
+    if name in params.load().get("ensembles", {}):
+        return Path("ensembles", name), ("ensemble", "ensemble")
+    return Path("results", name), ("train", "evaluate")
+
+
 def training(client: Any, name: str) -> Any | None:
     """The run that holds the training and the scores of ``name`` as dvc.lock has them, or None."""
-    train, scores = (locked()[f"{stage}@{name}"] for stage in ("train", "evaluate"))
+    _, stages = result(name)
+    train, scores = (locked()[f"{stage}@{name}"] for stage in stages)
     wanted = {OUTS: _json(train["outs"]), f"evaluate.{OUTS}": _json(scores["outs"])}
-    for run in _find_runs(client, "train", name, train):
+    for run in _find_runs(client, stages[0], name, train):
         if wanted.items() <= run.data.tags.items():
             return run
     return None

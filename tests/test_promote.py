@@ -559,6 +559,18 @@ def test_a_gate_that_cannot_be_is_named(world: World, change: dict[str, Any], to
         decide()
 
 
+@pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
+def test_every_gate_of_a_params_file_can_be(file: Path) -> None:
+    from flows.promote import Gate
+
+    values = params.load(file)
+    for domain, block in values["gates"].items():
+        gate = params.bind(Gate, block)()
+        gate.check(domain)
+        known = {run["data"] for run in values["runs"].values() if run["domain"] == domain}
+        assert gate.data in known or len(known) == 1
+
+
 def test_a_domain_without_a_gate_is_named_with_near_misses(world: World) -> None:
     with pytest.raises(params.ParamsError, match="did you mean 'sketches'"):
         decide(domains=["sketch"])
@@ -592,18 +604,23 @@ class Series(World):
             prepare(Path("data/raw/weather"), folder)
         self.lock(("fetch", "weather"), ("prepare", "weather"))
 
-    def forecast(self, name: str, error: Callable[[Any], Any]) -> str:
-        """A run whose forecast from each origin, by its number, is too high by an error."""
+    def forecast(self, name: str, error: Callable[[Any], Any], members: Any = None) -> str:
+        """A run, or ensemble, whose forecast from each origin is too high by an error."""
         import keras
 
         from sequences.forecasting import examples, served
 
-        entry = {"data": "weather", "domain": "forecasting", "model": "linear"}
-        self.edit(lambda v: v.update(runs={name: {**entry, "build": {}, "fit": {}}}))
+        entry = {"data": "weather", "domain": "forecasting"}
+        if members:
+            whole = {**entry, "members": members, "combine": "mean"}
+            self.edit(lambda v: v.update(ensembles={name: whole}))
+        else:
+            run = {**entry, "model": "linear", "build": {}, "fit": {}}
+            self.edit(lambda v: v.update(runs={name: run}, ensembles={}))
         data = examples.load(Path("data/weather"))
         windows = data.windows("test", np.arange(data.size("test")))
         high = error(np.arange(len(windows.keys)))[:, None] * np.ones(data.horizon)
-        results = Path("results", name)
+        results, stages = tracking.result(name)
         given = {"past": keras.Input((data.window, data.past), name="past")}
         flat = keras.layers.Dense(data.horizon)(keras.layers.Flatten()(given["past"]))
         store.write_model(results / "model.keras", keras.Model(given, flat))
@@ -621,7 +638,7 @@ class Series(World):
         for part, file in (("tables", "intervals.csv"), ("figures", "some.txt")):
             (results / part).mkdir(exist_ok=True)
             (results / part / file).write_text("level,step,margin\n0.8,1,0.5\n")
-        self.lock(("train", name), ("evaluate", name))
+        self.lock(*((stage, name) for stage in stages))
         asked = served.questions(Path("data/raw/weather"), Path("data/weather"), windows.keys)
         told = dict(zip(windows.keys.tolist(), arrays["forecast"].tolist(), strict=True))
         md5 = str(tracking.md5_of(results / "model.keras"))
@@ -661,8 +678,9 @@ def test_of_forecasts_less_error_wins_and_luck_that_lasts_for_weeks_does_not(
     assert verdict["low"] < 0
     assert not verdict["promoted"]
     assert verdict["clusters"] == 26
-    md5 = series.forecast("second", lambda n: 1.0 + 0 * n)
+    md5 = series.forecast("second", lambda n: 1.0 + 0 * n, members=["lucky", "first"])
     verdict = judged()
+    assert verdict["run"] == "second"
     assert "better than version 1: less mae +1.0000" in verdict["reason"]
     assert (verdict["champion_score"], verdict["score"]) == pytest.approx((2.0, 1.0))
     version = client().get_model_version_by_alias("forecasting", "champion")
@@ -671,7 +689,8 @@ def test_of_forecasts_less_error_wins_and_luck_that_lasts_for_weeks_does_not(
     assert "Classes" not in version.description
     artifacts = Path(version.source.removeprefix("file://"), "artifacts")
     packed = artifacts / "intervals.csv"
-    assert packed.read_bytes() == Path("results/second/tables/intervals.csv").read_bytes()
+    assert packed.read_bytes() == Path("ensembles/second/tables/intervals.csv").read_bytes()
+    assert store.read_json(artifacts / "about.json")["model"] == "ensemble"
     request = store.read_json(artifacts / "request.json")
     assert request["inputs"] == store.read_json(artifacts / "examples.json")["inputs"][:1]
     assert json.dumps(request) in version.description
