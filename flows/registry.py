@@ -190,13 +190,14 @@ def save(domain: str, parts: Path, folder: Path, described: Any) -> None:
     import mlflow.pyfunc
     from mlflow.types import ParamSchema, ParamSpec
 
+    packages = (*PACKAGES, *getattr(params.module(domain, "served"), "PACKAGES", ()))
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(Path(__file__).with_name("served.py")),
         artifacts={path.name: str(path) for path in parts.iterdir()},
         code_paths=["sequences"],
         model_config={"domain": domain},
-        pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
+        pip_requirements=[f"{package}=={version(package)}" for package in packages],
         mlflow_model=described,
     )
     described.signature.params = ParamSchema([ParamSpec("best", "long", 0)])

@@ -26,6 +26,7 @@ Array = NDArray[Any]
 Cell = str | float
 
 FILES = ("results/tables/intervals.csv",)  # what `load` reads beside the model
+PACKAGES = ("holidays",)
 
 LIMITS = """\
 - It knows the rhythm of the series that it was trained on, and no event that no feature tells.

@@ -40,6 +40,7 @@ LIMITS = """\
 """
 
 FILES = ("results/tables/search.csv", "data/source.model", "data/target.model")
+PACKAGES = ("sentencepiece",)
 
 
 class ServedError(ValueError):
