@@ -44,7 +44,8 @@ def test_raw_texts_are_answered_as_evaluation_did(served_model: Answered) -> Non
     asked = served.questions(folder / "raw", folder / "data", keys)
     assert set(asked) == set(keys)
     told = answer([served.Input.model_validate(asked[key]) for key in keys], 1)
-    arrays = served.arrays([a.model_dump() for a in told], scored.arrays["truth"], [])
+    truth = scored.arrays["truth"].tolist()
+    arrays = served.arrays([a.model_dump() for a in told], truth, [])
     floats = {name for name, array in scored.arrays.items() if array.dtype.kind == "f"}
     assert floats <= set(arrays)
     assert arrays["text"].tolist() == scored.arrays["text"].tolist()

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,7 @@ def test_what_is_told_of_the_next_token_is_what_the_steps_of_a_search_tell(teste
 
 def test_translations_are_those_of_the_search_in_numpy(tested: Any) -> None:
     """In whatever batch, order and company they are found."""
-    model, data, scored = tested
+    model, data, _ = tested
     start = params.module("translation", model.name).start
     rows = data.encode([source for source, _ in data.texts("test")])
     search = scores.Search(3, 0.6, 0.2, 2, 1.0)
@@ -119,8 +118,7 @@ def test_translations_are_those_of_the_search_in_numpy(tested: Any) -> None:
             assert one.attention is not None
             assert one.attention.shape == (len(one.tokens) + 1, len(rows[place]) + 1)
             np.testing.assert_allclose(one.attention.sum(axis=1), 1, atol=1e-5)
-            state = tf.nest.map_structure(lambda leaf: leaf[:, None], tf.nest.map_structure(
-                tf.constant, begin))  # fmt: skip
+            state = tf.nest.map_structure(lambda leaf: tf.constant(leaf[:, None]), begin)
             for before, expected in zip([BOS, *one.tokens], one.attention, strict=True):
                 _, attention, state = step(tf.constant([[before]]), state)
                 np.testing.assert_allclose(attention[0, 0], expected, atol=1e-5)
@@ -179,7 +177,7 @@ def test_tables_hold_every_sentence_once_and_the_ends_of_the_order(tested: Any) 
     assert len(set(scored.arrays["keys"])) == data.size("test")
 
 
-def test_the_same_model_gets_the_same_scores(tested: Any, tmp_path: Path) -> None:
+def test_the_same_model_gets_the_same_scores(tested: Any) -> None:
     model, data, scored = tested
     again = params.bind(scores.score, {**SCORES, "batch": 5})(model, data, 1)
     assert again.arrays["text"].tolist() == scored.arrays["text"].tolist()

@@ -1,6 +1,5 @@
 """Small parallel texts and a small untrained model, for the tests of translation's ends."""
 
-from pathlib import Path
 from typing import Any
 
 import keras
