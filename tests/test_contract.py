@@ -18,7 +18,10 @@ ROOT = Path(__file__).parent.parent
 SEED = 20170428
 MACHINE = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
 RUNS = params.load(ROOT / "params.yaml")["runs"]
-SMALL = {"doodles": {"categories": ["circle", "fish", "house", "clock"], "per_class": 40}}
+SMALL = {
+    "doodles": {"categories": ["circle", "fish", "house", "clock"], "per_class": 40},
+    "gettext": {"packages": ["djangorestframework"]},
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -141,9 +144,19 @@ def forecasts(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
             assert np.isfinite(answers(model, {**x, "past": other})).all()
 
 
+def translates(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
+    """A model of texts gives a logit for each piece, reads any length, and no padding."""
+    expected = answers(model, x)
+    assert expected.shape == (*x["before"].shape, run.data.vocabulary[1])
+    padded = {name: np.pad(part, ((0, 0), (0, 3))) for name, part in x.items()}
+    found = answers(model, padded)[:, : expected.shape[1]]
+    np.testing.assert_allclose(found, expected, atol=1e-4, err_msg="padding counts")
+
+
 LAWS: dict[str, Callable[[Run, Any, Any], None]] = {
     "sketches": recognises,
     "forecasting": forecasts,
+    "translation": translates,
 }
 
 
@@ -179,7 +192,7 @@ def test_scores_are_finite_and_named(run: Run) -> None:
     ends = {f"{about.SCORE}{end}" for end in ("", "_low", "_high")}
     assert {"samples", "parameters", *ends, *about.COLUMNS.values()} <= set(scored.metrics)
     assert all(math.isfinite(value) for value in scored.metrics.values())
-    assert set(about.FIGURES) - {"learning_curves"} <= set(scored.figures)
+    assert set(about.FIGURES) - {"learning_curves", "alignments"} <= set(scored.figures)
     answered = about.answers(scored.arrays)
     assert len(answered) == scored.metrics["samples"]
     gain, low, high = about.gain(answered, answered, block, SEED)

@@ -69,7 +69,7 @@ def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
 
     def step(tokens: Any, state: Any) -> Any:
         x = decoder.project(tf.cast(words(tokens), tf.float32))
-        state, attention, _ = decoder.turn(x, state, keys, memory, real)
+        state, attention = decoder.turn(x, state, keys, memory, real)
         return tell(state["fed"]), attention, state
 
     return step, tf.nest.map_structure(lambda leaf: leaf[:, 0], decoder.begin(memory, real))
@@ -112,12 +112,13 @@ class Decoder(keras.layers.Layer):
         """(batch, token, unit) to the attentional states (batch, token, unit)."""
         x = tf.transpose(self.project(x), (1, 0, 2))[:, :, None]
         keys, begin = self.keys(memory), self.begin(memory, real)
-        drops = [self.drop(tf.ones_like(begin["fed"]), training=training)] * self.layers
+        ones = tf.ones_like(begin["fed"])
+        drops = [self.drop(ones, training=training) for _ in range(self.layers)]
         steps = tf.shape(x)[0]
         told = tf.TensorArray(x.dtype, steps, element_shape=(None, 1, self.units))
 
         def body(t: Any, state: Any, told: Any) -> Any:
-            state, _, _ = self.turn(x[t], state, keys, memory, real, drops)
+            state, _ = self.turn(x[t], state, keys, memory, real, drops)
             return t + 1, state, told.write(t, state["fed"])
 
         *_, told = tf.while_loop(
@@ -150,8 +151,11 @@ class Decoder(keras.layers.Layer):
 
     def turn(
         self, x: Any, state: Any, keys: Any, memory: Any, real: Any, drops: Any = None
-    ) -> tuple[Any, Any, Any]:
-        """One step: the next state, and the attention (batch, hypothesis, source)."""
+    ) -> tuple[Any, Any]:
+        """One step: the next state, and the attention (batch, hypothesis, source).
+
+        ``drops`` are the masks of dropout, one for the input of each LSTM.
+        """
         hs: list[Any] = []
         cs: list[Any] = []
         below = state["fed"]
@@ -172,7 +176,7 @@ class Decoder(keras.layers.Layer):
         attention = tf.nn.softmax(tf.where(real[:, None], scores, -1e9))
         context = tf.matmul(attention, memory)
         fed = tf.tanh(_product(tf.concat([below, context], -1), self.combine))
-        return {"h": hs, "c": cs, "fed": fed}, attention, None
+        return {"h": hs, "c": cs, "fed": fed}, attention
 
     def compute_output_shape(
         self, x_shape: Any, memory_shape: Any, real_shape: Any
