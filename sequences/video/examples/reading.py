@@ -135,9 +135,8 @@ def _from_video(video: Path | bytes, sampling: Sampling, rng: np.random.Generato
         times = _times(container, stream)
         container.seek(0)
         parts = wanted(times, sampling, rng)
-        pictures = _shown(container.decode(stream), times, np.concatenate(parts), _Shape(sampling))
-        found = np.stack(list(pictures))
-    return _cut(found, parts)
+        pictures = list(_shown(container, stream, times, np.concatenate(parts), _Shape(sampling)))
+    return _cut(np.stack(pictures), parts)
 
 
 def _from_images(folder: Path, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
@@ -213,23 +212,29 @@ def _times(container: Any, stream: Any) -> NDArray[np.float64]:
 
 
 def _shown(
-    frames: Iterator[Any],
+    container: Any,
+    stream: Any,
     times: NDArray[np.float64],
     instants: NDArray[np.float64],
     shape: "_Shape",
 ) -> Iterator[NDArray[np.uint8]]:
     """The picture that is shown at each of the instants, which ascend; decodes no further."""
+    needed = set(times[np.searchsorted(times, instants + WITHIN, side="right") - 1].tolist())
     before: Any = None
-    at = 0
-    for number, frame in enumerate(frames):
-        shape.check(frame)
-        time = times[min(number, len(times) - 1)] if frame.pts is None else frame.time
-        while before is not None and at < len(instants) and instants[at] < time - WITHIN:
-            yield shape(before)
-            at += 1
-        if at == len(instants):
-            return
-        before = frame
+    at = number = 0
+    for packet in container.demux(stream):
+        if packet.pts is not None:  # what is not shown, and not referred to, is not decoded
+            here = packet.pts * float(stream.time_base) in needed
+            stream.codec_context.skip_frame = "DEFAULT" if here else "NONREF"
+        for frame in packet.decode():
+            shape.check(frame)
+            time = times[min(number, len(times) - 1)] if frame.pts is None else frame.time
+            while before is not None and at < len(instants) and instants[at] < time - WITHIN:
+                yield shape(before)
+                at += 1
+            if at == len(instants):
+                return
+            before, number = frame, number + 1
     if before is None:
         raise Rejected("no frames", "no frame can be decoded")
     for _ in range(at, len(instants)):
