@@ -26,6 +26,7 @@ FORMATS = (
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 IMAGE_RATE = 25  # numbered images a second, as they do not tell
 CUT = 0.75  # a video that is over before this share of the time that its header tells is cut off
+LONGEST = 1e6  # s; a video that claims more has false times
 PADDING = 1 << 16  # pixels that a decoder may add to the smallest picture
 WITHIN = 1e-6  # s; times are the same within this
 
@@ -111,21 +112,20 @@ def wanted(
     times: NDArray[np.float64], sampling: Sampling, rng: np.random.Generator
 ) -> list[NDArray[np.float64]]:
     """When the frames of each clip are shown, in seconds, out of a video's ``times`` (frame,)."""
-    grid = times
-    if sampling.rate is not None:
-        count = int((times[-1] - times[0] + WITHIN) * sampling.rate) + 1
-        grid = times[0] + np.arange(count) / sampling.rate
+    rate = sampling.rate
+    count = len(times) if rate is None else int((times[-1] - times[0] + WITHIN) * rate) + 1
     chosen = []
-    for part in np.array_split(grid, sampling.clips):
-        spare = len(part) - sampling.frames
+    for part in range(sampling.clips):
+        first, end = count * part // sampling.clips, count * (part + 1) // sampling.clips
+        spare = end - first - sampling.frames
+        index = first + np.arange(min(end - first, sampling.frames))
         if spare > 0 and sampling.sample == "uniform":
             middles = (np.arange(sampling.frames) + 0.5) / sampling.frames
-            part = part[(middles * len(part)).astype(np.int64)]
+            index = first + (middles * (end - first)).astype(np.int64)
         elif spare > 0:
-            start = spare // 2 if sampling.sample == "centred" else int(rng.integers(spare + 1))
-            part = part[start : start + sampling.frames]
-        if len(part):
-            chosen.append(part)
+            index += spare // 2 if sampling.sample == "centred" else rng.integers(spare + 1)
+        if len(index):
+            chosen.append(times[index] if rate is None else times[0] + index / rate)
     return chosen
 
 
@@ -206,6 +206,8 @@ def _times(container: Any, stream: Any) -> NDArray[np.float64]:
     times = np.sort(packets[:, 0]) * float(stream.time_base)
     over = packets.sum(axis=1).max() * float(stream.time_base) - times[0]
     told = (container.duration or 0) / 1e6
+    if over > LONGEST:
+        raise Rejected("corrupt", f"it claims to last {over:.0f} seconds")
     if over < CUT * told:
         raise Rejected("truncated", f"{over:.1f} of {told:.1f} seconds are there")
     return np.asarray(times)
