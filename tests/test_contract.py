@@ -17,7 +17,13 @@ ROOT = Path(__file__).parent.parent
 SEED = 20170428
 MACHINE = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
 RUNS = params.load(ROOT / "params.yaml")["runs"]
-SMALL = {"doodles": {"categories": ["circle", "fish", "house", "clock"], "per_class": 40}}
+DOODLES = {"categories": ["circle", "fish", "house", "clock"], "per_class": 40}
+FILMED = {"source": "doodles", "doodles": {**DOODLES, "per_class": 12}}
+SMALL = {
+    "doodles": DOODLES,
+    "animated_sketches": {"drawings": FILMED},
+    "order": {"drawings": {"source": "doodles", "doodles": {**DOODLES, "per_class": 4}}},
+}
 LEARNING = [name for name, run in RUNS.items() if "epochs" in run["fit"]]  # by gradients
 
 
@@ -119,9 +125,25 @@ def forecasts(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
             assert np.isfinite(answers(model, {**x, "past": other})).all()
 
 
+def watches(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
+    """A model of clips gives probabilities, reads any number of frames, and no padding."""
+    expected, clip = answers(model, x), x["clip"]
+    assert expected.shape == (len(clip), len(run.data.classes))
+    np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-5, err_msg="no probabilities")
+    padded = {**x, "clip": np.pad(clip, ((0, 0), (0, 5), *[(0, 0)] * 3))}
+    np.testing.assert_allclose(
+        answers(model, padded), expected, atol=1e-5, err_msg="padding counts"
+    )
+    few = {"clip": clip[:, :3], "frames": np.minimum(x["frames"], 3)}
+    many = {"clip": np.concatenate([clip, clip], axis=1), "frames": 2 * x["frames"]}
+    for other in (few, many):
+        assert np.isfinite(answers(model, other)).all()
+
+
 LAWS: dict[str, Callable[[Run, Any, Any], None]] = {
     "sketches": recognises,
     "forecasting": forecasts,
+    "video": watches,
 }
 
 
