@@ -64,7 +64,7 @@ def main() -> None:
         data = examples.load(args.data)
         few = Few(data, run["fit"]["batch"], args.batches)
         file = Path(folder, "batches.npz")
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for i, (x, y, weight) in enumerate(few.kept):
             arrays |= {f"{name}{i}": x[name].numpy() for name in x}
             arrays |= {f"y{i}": y.numpy(), f"weight{i}": weight.numpy()}

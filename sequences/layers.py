@@ -542,8 +542,7 @@ def pictures(x: Any, filters: list[int], kernel: int) -> Any:
 def pretrained(x: Any, name: str, weights: str | None) -> Any:
     """Features of pictures by a network of keras.applications, the layer ``backbone``.
 
-    Its batch normalisation keeps to the moments that it was trained with, also where the rest of
-    it learns.
+    Its batch normalisation is not trainable: it keeps to what it was trained with.
 
     Args:
         x: pictures (batch, height, width, channel) in 0 to 1; grey ones become coloured.
@@ -565,7 +564,9 @@ def pretrained(x: Any, name: str, weights: str | None) -> Any:
     backbone = known[name](
         include_top=False, weights=weights, input_shape=x.shape[1:], name="backbone"
     )
-    return backbone(x, training=False)
+    for layer in backbone.layers:
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+    return backbone(x)
 
 
 @keras.saving.register_keras_serializable(package="ostinato")

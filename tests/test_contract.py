@@ -18,9 +18,13 @@ ROOT = Path(__file__).parent.parent
 SEED = 20170428
 MACHINE = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
 RUNS = params.load(ROOT / "params.yaml")["runs"]
+DOODLES: dict[str, Any] = {"categories": ["circle", "fish", "house", "clock"], "per_class": 40}
+FILMED = {"source": "doodles", "doodles": {**DOODLES, "per_class": 12}}
 SMALL = {
-    "doodles": {"categories": ["circle", "fish", "house", "clock"], "per_class": 40},
+    "doodles": DOODLES,
+    "animated_sketches": {"drawings": FILMED},
     "gettext": {"packages": ["djangorestframework"]},
+    "order": {"drawings": {"source": "doodles", "doodles": {**DOODLES, "per_class": 4}}},
 }
 
 
@@ -153,10 +157,26 @@ def translates(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4, err_msg="padding counts")
 
 
+def watches(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
+    """A model of clips gives probabilities, reads any number of frames, and no padding."""
+    expected, clip = answers(model, x), x["clip"]
+    assert expected.shape == (len(clip), len(run.data.classes))
+    np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-5, err_msg="no probabilities")
+    padded = {**x, "clip": np.pad(clip, ((0, 0), (0, 5), *[(0, 0)] * 3))}
+    np.testing.assert_allclose(
+        answers(model, padded), expected, atol=1e-5, err_msg="padding counts"
+    )
+    few = {"clip": clip[:, :3], "frames": np.minimum(x["frames"], 3)}
+    many = {"clip": np.concatenate([clip, clip], axis=1), "frames": 2 * x["frames"]}
+    for other in (few, many):
+        assert np.isfinite(answers(model, other)).all()
+
+
 LAWS: dict[str, Callable[[Run, Any, Any], None]] = {
     "sketches": recognises,
     "forecasting": forecasts,
     "translation": translates,
+    "video": watches,
 }
 
 

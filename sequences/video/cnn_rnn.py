@@ -153,10 +153,13 @@ def fit(
     backbones = [layer for layer in model.layers if layer.name == "backbone"]
     if not backbones:
         raise ParamsError(f"fit.frozen: {frozen} epochs, but build.backbone is null; use 0")
-    backbones[0].trainable = False
+    learning = [layer for layer in backbones[0].layers if layer.trainable]
+    for layer in learning:
+        layer.trainable = False
     first = phase("frozen", [], frozen, frozen_rate)
     kept = [weight.numpy() for weight in model.weights]
-    backbones[0].trainable = True
+    for layer in learning:
+        layer.trainable = True
     history: list[training.Record] = phase("all", first, epochs, rate)
     if training.best_epoch(history, monitor) <= len(first):  # the second phase was of no use
         for weight, value in zip(model.weights, kept, strict=True):

@@ -316,8 +316,10 @@ def activation(model: Any, x: Inputs, classes: Array) -> list[Array]:
     import tensorflow as tf
 
     inner = type(model)(model.input, [model.get_layer("map").output, model.output])
+    given = {name: tf.constant(values) for name, values in x.items()}
     with tf.GradientTape() as tape:
-        maps, p = inner({name: tf.constant(values) for name, values in x.items()}, training=False)
+        tape.watch(given["clip"])
+        maps, p = inner(given, training=False)
         chosen = tf.math.log(tf.gather(p, classes, batch_dims=1) + metrics.SURE)
     gradient = tape.gradient(chosen, maps)
     weight = tf.reduce_mean(gradient, axis=(1, 2, 3), keepdims=True)
