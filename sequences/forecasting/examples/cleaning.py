@@ -181,7 +181,7 @@ def _long(
     covariates = [*columns["past"], *columns["known"], *columns["static"]]
     table = _table(path, [date, *([] if key is None else [key]), target, *covariates])
     told.counts["rows"] += len(table)
-    at = _dates(file, table[date], about["date_format"], rules.timezone, told)
+    at = _dates(file, table.pop(date), about["date_format"], rules.timezone, told)
     if key is not None:
         for row in at.index[table.loc[at.index, key] == ""]:
             told.reject(file, row, key, "", "a row of no series")
@@ -197,7 +197,8 @@ def _long(
     place, grid = _placed(file, date, at, about["frequency"], told)
     if place.empty:
         return [], grid
-    table = table.loc[place.index]
+    if len(place) < len(table):
+        table = table.loc[place.index]
     series, found = pd.factorize(table[key] if key else np.full(len(table), target, object))
     names = list(map(str, found))
     cells = table[[target, *covariates]].set_axis(range(len(covariates) + 1), axis=1)
@@ -253,10 +254,12 @@ def _table(path: Path, wanted: list[str]) -> pd.DataFrame:
             raise DataError(f"{path.name}: no column {name!r}; {near(name, header)}{hint}")
         if header.count(name) > 1:
             raise DataError(f"{path.name}:1: {header.count(name)} columns are called {name!r}")
-    table = table[wanted].apply(lambda column: column.str.strip())
+    table = table[wanted]
+    for name in wanted:  # one by one, for the memory
+        table[name] = table[name].str.strip()
     table.index += 2  # the header is row 1
-    filled: pd.DataFrame = table[(table != "").any(axis=1)]
-    return filled
+    blank = (table == "").all(axis=1)
+    return table.drop(index=table.index[blank]) if blank.any() else table
 
 
 def _period(key: str, text: str) -> pd.Period:
@@ -298,15 +301,18 @@ def _dates(
     told: Told,
 ) -> "pd.Series[pd.Timestamp]":
     """Wall times of the zone; rows without a date are left out."""
+    codes, distinct = pd.factorize(text)  # many series share their dates
+    given = pd.Series(distinct)
     if date_format is None:
-        text = text.str.replace(UTC, "Z", regex=True)
-    zoned = text.str.contains(AWARE).to_numpy(bool) | ("%z" in (date_format or ""))
-    zone = None
-    if zoned.any() and timezone is None:
+        given = given.str.replace(UTC, "Z", regex=True)
+    zoned = given.str.contains(AWARE).to_numpy(bool) | ("%z" in (date_format or ""))
+    aware = zoned[codes]
+    if aware.any() and timezone is None:
         raise DataError(
-            f"{file}:{text.index[zoned][0]}: {text[zoned].iloc[0]!r} has a time zone; set "
+            f"{file}:{text.index[aware][0]}: {text[aware].iloc[0]!r} has a time zone; set "
             "prepare's timezone to the one whose days are meant, such as America/Chicago"
         )
+    zone = None
     if timezone is not None:
         try:
             zone = ZoneInfo(timezone)
@@ -316,19 +322,20 @@ def _dates(
             ) from None
     kind = "ISO8601" if date_format is None else date_format
     try:
-        at = pd.to_datetime(text.mask(zoned), format=kind, errors="coerce")
-        at = at.astype("datetime64[s]")
+        wall = pd.to_datetime(given.mask(zoned), format=kind, errors="coerce")
+        wall = wall.astype("datetime64[s]")
         if zoned.any():
-            moments = pd.to_datetime(text[zoned], format=kind, errors="coerce", utc=True)
-            wall = moments.dt.tz_convert(zone).dt.tz_localize(None)
-            at.loc[wall.index] = wall.astype("datetime64[s]")
-            told.counts["zoned"] += int(zoned.sum())
+            moments = pd.to_datetime(given[zoned], format=kind, errors="coerce", utc=True)
+            local = moments.dt.tz_convert(zone).dt.tz_localize(None)
+            wall.loc[local.index] = local.astype("datetime64[s]")
+            told.counts["zoned"] += int(aware.sum())
     except (TypeError, ValueError) as error:
         raise DataError(f"{file}: dates do not fit date_format: {date_format}: {error}") from None
+    at = pd.Series(wall.to_numpy()[codes], text.index)
     meant = "ISO 8601, as date_format is null" if date_format is None else f"strftime's {kind}"
     for row, cell in text[at.isna()].items():
         told.reject(file, int(str(row)), "date", cell, f"not a date ({meant})")
-    return at[at.notna()]
+    return at[at.notna()] if at.isna().any() else at
 
 
 def _single(
