@@ -185,7 +185,7 @@ def test_a_run_keeps_the_contract(run: Run, tmp_path: Path) -> None:
     assert history, "no epoch was recorded"
     assert all(math.isfinite(value) for record in history for value in record.values())
     if "epochs" in run.entry["fit"]:
-        assert history[2]["loss"] < history[1]["loss"], "a repeated batch teaches nothing"
+        assert history[-1]["loss"] < history[1]["loss"], "a repeated batch teaches nothing"
 
     x = inputs(run)
     LAWS[run.entry["domain"]](run, model, x)

@@ -146,10 +146,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     """A checkout with drawings, without runs, and an empty MLflow store."""
-    from mlflow import MlflowClient
-
     folder = tmp_path_factory.mktemp("made")
     for name in ("flows", "sequences", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -163,7 +161,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         World(folder).prepare(*CLASSES)
-    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    shutil.copy(mlflow_tables, folder)
     return folder
 
 
