@@ -1,22 +1,22 @@
 """Decoding speed of `attention`, in sentences/s: one graph against loops in Python.
 
-    python -m bench.decoding [--sentences 1000] [--rounds 5] [--batch 128] [--threads 2]
-        [--python TORCH/python] [--cpu]
+    python -m bench.decoding [--sentences 1000] [--rounds 5] [--batch 64] [--threads 2]
+        [--python TORCH/python] [--sorted] [--cpu]
 
-Random sentences of 8 to 20 tokens, sorted by length, and an untrained model of Multi30k's size,
-which ends by chance alone, so that each translation is about as long as it may be: its source and
-ten tokens more. The sides:
+Random sentences of 8 to 20 tokens, and an untrained model of Multi30k's size, which ends by chance
+alone, so that each translation is about as long as it may be: its source and ten tokens more. The
+sides:
 
-- one graph: `sequences/decoding.py`
+- one graph: `sequences/decoding.py`, on batches of like length, as `scores.translator` makes them
 - Keras: its layers with the same weights, called step by step in a Python loop
 - own step: the step function that the graph has, called step by step in a Python loop
 - PyTorch: bench/decoding_peer.py in an interpreter that has torch, with glibc told to keep its
   memory, which it is faster with
 
-All have a cache, read the same batches and have to find the same tokens. They take turns, round by
-round, and the first round warms up; --cpu counts processor time, for a machine that has other
-work. Medians over the rounds, and the medians of ours over each
-other side in the same round.
+The loops read the sentences in the order in which they stand, as plain loops do, or with --sorted
+the very batches of the graph. All have a cache and have to find the same tokens. They take turns,
+round by round, and the first round warms up; --cpu counts processor time, for a machine that has
+other work. Medians over the rounds, and the medians of ours over each other side in the same round.
 """
 
 import argparse
@@ -52,6 +52,7 @@ BUILD: dict[str, Any] = {
 DATA = SimpleNamespace(vocabulary=(VOCABULARY, VOCABULARY), joint=False)
 WIDTH = 5
 
+Batches = list[tuple[Any, Any, Any]]  # which sentences, their tokens, and how long they may become
 Side = Callable[[], tuple[float, list[Any]]]  # decodes all batches: seconds, and tokens of each
 
 
@@ -61,59 +62,67 @@ def main() -> None:
     )
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--python", help="PyTorch's interpreter; without it, no PyTorch")
+    parser.add_argument("--sorted", action="store_true", help="the loops' batches are, too")
     parser.add_argument("--cpu", action="store_true", help="processor time, not the wall's")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    lengths = np.sort(rng.integers(8, 21, args.sentences))
+    lengths = rng.integers(8, 21, args.sentences)
     source = rng.integers(4, VOCABULARY, (args.sentences, 21)).astype(np.int32)
     source[np.arange(21) > lengths[:, None]] = PAD
     source[np.arange(len(source)), lengths] = EOS
     threads = {"intra_op": args.threads, "inter_op": args.threads}
     with training.machine(1, precision="float32", devices=1, **threads):
         model = attention.build(DATA, **BUILD)
-    batches = []
-    for i in range(0, len(source), args.batch):
-        long = lengths[i : i + args.batch]
-        batches.append((source[i : i + args.batch, : long.max() + 1], long + 10))
+
+    def batches(order: Any) -> Batches:
+        rows = [order[start : start + args.batch] for start in range(0, len(order), args.batch)]
+        return [(at, source[at, : lengths[at].max() + 1], lengths[at] + 10) for at in rows]
+
+    alike = batches(np.argsort(lengths, kind="stable"))
+    plain = alike if args.sorted else batches(np.arange(args.sentences))
     with tempfile.TemporaryDirectory() as folder:
-        peer = torch(args, Path(folder, "given.npz"), model, batches) if args.python else {}
+        peer = torch(args, Path(folder, "given.npz"), model, plain) if args.python else None
         for width in (1, WIDTH):
             sides = {
-                "one graph": timed(graph(model, width), batches, args.cpu),
-                "Keras": timed(layers(model, width), batches, args.cpu),
-                "own step": timed(loop(model, width), batches, args.cpu),
-                **{name: side(width) for name, side in peer.items()},
+                "one graph": (timed(graph(model, width), alike, args.cpu), alike),
+                "Keras": (timed(layers(model, width), plain, args.cpu), plain),
+                "own step": (timed(loop(model, width), plain, args.cpu), plain),
             }
-            report(f"beam of {width}" if width > 1 else "greedy", sides, source, args.rounds)
+            if peer:
+                sides["PyTorch"] = (peer(width), plain)
+            kind = f"beam of {width}" if width > 1 else "greedy"
+            report(kind, sides, args.sentences, args.rounds)
 
 
-def report(kind: str, sides: dict[str, Side], source: Any, rounds: int) -> None:
+def report(kind: str, sides: dict[str, tuple[Side, Batches]], count: int, rounds: int) -> None:
     rates: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds + 1):
-        found: dict[str, list[Any]] = {}
-        for name, side in sides.items():
-            seconds, found[name] = side()
+        found = {}
+        for name, (side, batches) in sides.items():
+            seconds, parts = side()
+            found[name] = np.full((count, 64), PAD)
+            for (at, _, _), part in zip(batches, parts, strict=True):
+                found[name][at, : part.shape[1]] = part
             if number:
-                rates[name].append(len(source) / seconds)
+                rates[name].append(count / seconds)
         first, *others = found.values()
         for other in others:
-            for one, two in zip(first, other, strict=True):
-                assert (one[:, : two.shape[1]] == two).mean() > 0.99, "other tokens"
+            assert (first == other).mean() > 0.99, "other tokens"
     ours, *_ = rates
     for name, values in rates.items():
         ratio = np.median(np.array(rates[ours]) / values)
         print(f"{kind:10} {name:10} {np.median(values):8.1f} sentences/s  ours {ratio:.2f} times")
 
 
-def timed(decode: Callable[[Any, Any], Any], batches: list[Any], cpu: bool) -> Side:
+def timed(decode: Callable[[Any, Any], Any], batches: Batches, cpu: bool) -> Side:
     clock = time.process_time if cpu else time.perf_counter
 
     def side() -> tuple[float, list[Any]]:
         began = clock()
-        found = [np.asarray(decode(*batch)) for batch in batches]
+        found = [np.asarray(decode(source, most)) for _, source, most in batches]
         return clock() - began, found
 
     return side
@@ -233,11 +242,11 @@ def arrays(model: Any) -> dict[str, Any]:
 
 
 def torch(
-    args: argparse.Namespace, given: Path, model: Any, batches: list[Any]
-) -> dict[str, Callable[[int], Side]]:
+    args: argparse.Namespace, given: Path, model: Any, batches: Batches
+) -> Callable[[int], Side]:
     """PyTorch's side, in a process of its own."""
     held = arrays(model)
-    for i, (source, maximum) in enumerate(batches):
+    for i, (_, source, maximum) in enumerate(batches):
         held |= {f"_source{i}": source, f"_maximum{i}": maximum}
     np.savez(given, **held)
     keep = str(1 << 32)
@@ -263,7 +272,7 @@ def torch(
 
         return side
 
-    return {"PyTorch": of}
+    return of
 
 
 if __name__ == "__main__":

@@ -161,7 +161,8 @@ def score(
         "copy_accuracy": kept(texts, truth, lambda i, word: word in there[i]),
         "parameters": int(model.count_params()),
     }
-    numbers = {name: value for name, value in numbers.items() if np.isfinite(value)}
+    # Where the references have no such words, there is no accuracy of them.
+    numbers = {name: value for name, value in numbers.items() if not np.isnan(value)}
 
     lengths = by_length(np.array([len(row) for row in rows]), arrays, bands, resamples, seed)
     tables = {
