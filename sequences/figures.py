@@ -243,6 +243,64 @@ def gallery(examples: Sequence[NDArray[Any]], captions: Sequence[str], title: st
 
 
 @styled
+def frames_seen(table: pd.DataFrame, samples: int) -> Figure:
+    """Accuracy against how many frames of each clip were seen, with 95% intervals.
+
+    Args:
+        table: columns frames, top1, low, high.
+        samples: how many clips.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6))
+    axes = figure.subplots()
+    frames = table["frames"].to_numpy()
+    axes.fill_between(frames, table["low"], table["high"], color=SKY, alpha=0.35, lw=0,
+                      label="95% interval")  # fmt: skip
+    axes.plot(frames, table["top1"], "o-", color=BLUE, label="top-1 accuracy")
+    axes.set(ylim=(-0.02, 1.02), xlabel="Frames seen, from the first on", ylabel="Accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_title(f"Recognised after so many frames ({samples:,} clips)")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def contact_sheet(
+    clips: Sequence[NDArray[Any]],
+    captions: Sequence[str],
+    title: str,
+    heat: Sequence[NDArray[Any]] | None = None,
+) -> Figure:
+    """Clips with a caption each, one a row: eight frames of each, evenly from first to last.
+
+    Args:
+        clips: uint8 (frame, height, width, channel) of one or three channels.
+        captions: a few short lines each.
+        title: what they have in common.
+        heat: for each clip 0 to 1 (frame, height, width), laid over it; coarser pictures will do.
+    """
+    columns = 8
+    rows = max(1, len(clips))
+    figure = Figure(figsize=(WIDTH, 0.5 + 0.8 * rows))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    grid = figure.subplots(rows, 1 + columns, squeeze=False, width_ratios=[1.8, *[1.0] * columns])
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, (clip, caption) in enumerate(zip(clips, captions, strict=True)):
+        grid[row, 0].text(0, 0.5, caption, va="center", fontsize=8)
+        height, width, channels = clip.shape[1:]
+        chosen = np.unique(np.linspace(0, len(clip) - 1, columns).round().astype(int))
+        for axes, frame in zip(grid[row, 1:], chosen, strict=False):
+            extent = (0, width, height, 0)
+            grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if channels == 1 else {}
+            axes.imshow(clip[frame], extent=extent, **grey)
+            if heat is not None:
+                axes.imshow(heat[row][frame], extent=extent, cmap="inferno", vmin=0, vmax=1,
+                            alpha=0.55, interpolation="bilinear")  # fmt: skip
+    return figure
+
+
+@styled
 def per_class(table: pd.DataFrame) -> Figure:
     """F1, precision and recall of each class, best first; where there are many, both ends.
 
@@ -518,6 +576,53 @@ def residuals(errors: NDArray[Any], title: str) -> Figure:
     right.set_xlabel("How often")
     left.set_title(title)
     left.legend()
+    return figure
+
+
+@styled
+def by_length(table: pd.DataFrame) -> Figure:
+    """BLEU of translations by the length of their sources, with 95% intervals.
+
+    Args:
+        table: columns shortest, longest (tokens), sentences, bleu, low, high.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6))
+    axes = figure.subplots()
+    place = np.arange(len(table))
+    error = [table["bleu"] - table["low"], table["high"] - table["bleu"]]
+    axes.errorbar(place, table["bleu"], np.maximum(error, 0), fmt="o", color=BLUE, capsize=3)
+    bands = zip(table["shortest"], table["longest"], table["sentences"], strict=True)
+    names = [f"{a}\n({n:,})" if a == b else f"{a} to {b}\n({n:,})" for a, b, n in bands]
+    axes.set_xticks(place, names)
+    axes.set(
+        xlabel="Tokens of the source (sentences)", ylabel="BLEU", xlim=(-0.5, len(table) - 0.5)
+    )
+    axes.set_ylim(bottom=0)
+    axes.set_title("BLEU by length of the source")
+    return figure
+
+
+@styled
+def alignments(maps: Sequence[tuple[NDArray[Any], list[str], list[str]]], title: str) -> Figure:
+    """What each token of a translation attended to, a panel for each sentence.
+
+    Args:
+        maps: attention (token, source token), the tokens, and those of the source.
+        title: over all.
+    """
+    # One below the other: a cell as high in each.
+    heights = [len(tokens) + 6.0 for _, tokens, _ in maps]
+    figure = Figure(figsize=(WIDTH, 0.17 * sum(heights) + 0.4))
+    panels = figure.subplots(len(maps), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (attention, tokens, source) in zip(panels, maps, strict=True):
+        axes.imshow(attention, vmin=0, vmax=1, aspect="auto")
+        spelled = ([piece.replace("\u2581", "_").replace("$", r"\$") for piece in pieces]
+                   for pieces in (source, tokens))  # fmt: skip
+        axes.set_xticks(range(len(source)), next(spelled), rotation=90, fontsize=7)
+        axes.set_yticks(range(len(tokens)), next(spelled), fontsize=7)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+    figure.suptitle(title, x=0.01, ha="left")
     return figure
 
 

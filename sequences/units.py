@@ -45,6 +45,9 @@ Temperature = Annotated[float, Field(gt=0)]
 Epochs = Annotated[int, Field(ge=1), Shrunk(1)]
 """Passes over the training split."""
 
+Frozen = Annotated[int, Field(ge=0), Shrunk(1)]
+"""Epochs at the beginning in which a part of the model does not learn."""
+
 Patience = Annotated[int, Field(ge=1)]
 """Epochs without improvement before training stops."""
 

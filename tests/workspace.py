@@ -46,7 +46,9 @@ class Workspace:
         sketches["prepare"] |= {"validation": 0.2, "test": 0.2}
         runs = {name: shrunk_run(values["runs"][name]) for name in ("sketches-gru",)}
         values["data"] = {"sketches": sketches}  # what the runs below need
-        self.write({**values, "runs": {**runs, "sketches-nearest": nearest(values)}})
+        runs["sketches-nearest"] = nearest(values)
+        self.write({**values, "runs": runs, "ensembles": {}})
+        (folder / "ensembles").mkdir()  # report reads it
         self("git", "init", "-q", "-b", "main")
         self("git", "config", "user.email", "test@example.org")
         self("git", "config", "user.name", "Test")

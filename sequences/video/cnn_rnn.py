@@ -1,0 +1,167 @@
+"""A 2D convolutional network on each frame, then LSTMs or GRUs over what it sees.
+
+After Donahue et al. 2015, arXiv 1411.4389 (LRCN); the last state decides, not the mean over all.
+The network on the frames is a small one of its own, or one of keras.applications: first it stays
+as it was trained elsewhere and what follows learns, then all of it learns, at a lower rate.
+Input clip (batch, frame, height, width, channel) in 0 to 1, padded with zeroes, and frames
+(batch,), how many are real; output (batch, class), probabilities.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from sequences import training
+from sequences.layers import LSTM, Pad, Unpad, clips, pictures, pretrained
+from sequences.params import ParamsError
+from sequences.units import (
+    Batch,
+    Epochs,
+    Fraction,
+    Frozen,
+    Kernel,
+    Layers,
+    Patience,
+    Rate,
+    Units,
+    Weight,
+)
+
+__all__ = ["build", "fit"]
+
+
+def build(
+    data: Any,
+    *,
+    backbone: str | None,
+    weights: str | None,
+    filters: list[Units],
+    kernel: Kernel,
+    features: Units,
+    cell: Literal["lstm", "gru"],
+    units: Units,
+    layers: Layers,
+    dropout: Fraction,
+) -> keras.Model:
+    """The model.
+
+    Args:
+        data: what the model reads: classes, height, width, channels.
+        backbone: a network of keras.applications, such as MobileNetV2, or none.
+        weights: of the backbone: ``imagenet``, which is downloaded, or a file.
+        filters: without a backbone, the width of each convolution; each halves the picture.
+        kernel: extent of these convolutions, in pixels.
+        features: what a picture is reduced to, by a dense layer.
+        cell: of the recurrent layers.
+        units: width of a recurrent layer.
+        layers: number of recurrent layers; the last gives its final state.
+        dropout: share dropped before the first and after each recurrent layer.
+
+    Raises:
+        ParamsError: there is no such backbone, or no weights of it are named.
+    """
+    given, mask = clips(data)
+    x = Unpad()(given["clip"], mask)
+    x = pretrained(x, backbone, weights) if backbone else pictures(x, filters, kernel)
+    x = Pad(name="map")(x, mask)
+    x = keras.layers.Reshape((-1, x.shape[2] * x.shape[3] * x.shape[4]))(x)
+    x = keras.layers.Dense(features, activation="relu")(x)
+    x = keras.layers.Dropout(dropout)(x)
+    recurrent = {"lstm": LSTM, "gru": keras.layers.GRU}[cell]
+    for depth in range(layers):
+        x = recurrent(units, return_sequences=depth < layers - 1)(x, mask=mask)
+        x = keras.layers.Dropout(dropout)(x)
+    x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
+    return keras.Model(given, x)
+
+
+def fit(
+    model: keras.Model,
+    data: training.Data,
+    checkpoints: Path,
+    seed: int,
+    on_epoch: Callable[[training.Record], None],
+    *,
+    frozen: Frozen,
+    frozen_rate: Rate,
+    epochs: Epochs,
+    batch: Batch,
+    loss: str,
+    metrics: list[str],
+    optimizer: str,
+    rate: Rate,
+    schedule: Literal["constant", "cosine", "inverse_sqrt"],
+    warmup: Fraction,
+    clip: Weight,
+    monitor: str,
+    patience: Patience,
+) -> list[training.Record]:
+    """Train as ``training.fit``; before that, with the backbone as it is, what follows it.
+
+    Args:
+        model: from ``build``.
+        data: as for ``training.fit``, which has the other arguments too.
+        checkpoints: see there; each phase has a folder in it.
+        seed: see there.
+        on_epoch: see there.
+        frozen: epochs of the first phase, in which the backbone does not learn; 0 without one.
+        frozen_rate: highest learning rate of the first phase.
+        epochs: of the second phase, in which all of the model learns.
+        batch: see there.
+        loss: see there.
+        metrics: see there.
+        optimizer: see there.
+        rate: of the second phase.
+        schedule: of each phase.
+        warmup: of each phase.
+        clip: see there.
+        monitor: see there; the best epoch of both phases is kept.
+        patience: of each phase.
+
+    Raises:
+        ParamsError: frozen epochs, but no backbone; and as ``training.fit``.
+    """
+
+    def phase(name: str, before: list[training.Record], epochs: int, rate: float) -> Any:
+        def numbered(record: training.Record) -> training.Record:
+            return {**record, "epoch": len(before) + record["epoch"]}
+
+        history = training.fit(
+            model,
+            data,
+            checkpoints / name,
+            seed,
+            lambda record: on_epoch(numbered(record)),
+            epochs=epochs,
+            batch=batch,
+            loss=loss,
+            metrics=metrics,
+            optimizer=optimizer,
+            rate=rate,
+            schedule=schedule,
+            warmup=warmup,
+            clip=clip,
+            monitor=monitor,
+            patience=patience,
+        )
+        return before + [numbered(record) for record in history]
+
+    if not frozen:
+        return list(phase("all", [], epochs, rate))
+    backbones = [layer for layer in model.layers if layer.name == "backbone"]
+    if not backbones:
+        raise ParamsError(f"fit.frozen: {frozen} epochs, but build.backbone is null; use 0")
+    learning = [layer for layer in backbones[0].layers if layer.trainable]
+    for layer in learning:
+        layer.trainable = False
+    first = phase("frozen", [], frozen, frozen_rate)
+    kept = [weight.numpy() for weight in model.weights]
+    for layer in learning:
+        layer.trainable = True
+    history: list[training.Record] = phase("all", first, epochs, rate)
+    if training.best_epoch(history, monitor) <= len(first):  # the second phase was of no use
+        for weight, value in zip(model.weights, kept, strict=True):
+            weight.assign(value)
+    return history
