@@ -269,7 +269,9 @@ class _Shape:
         self.check(frame)
         scale = max(Exact(self.height, frame.height), Exact(self.width, frame.width))
         height, width = round(frame.height * scale), round(frame.width * scale)
-        scaled = self.scaler.reformat(frame, width, height, self.format, interpolation="AREA")
+        scaled = self.scaler.reformat(
+            frame, width, height, self.format, interpolation="AREA", threads=1
+        )
         pixels = scaled.to_ndarray()
         top, left = (height - self.height) // 2, (width - self.width) // 2
         cut = pixels[top : top + self.height, left : left + self.width]
