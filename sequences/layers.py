@@ -32,9 +32,9 @@ __all__ = [
     "FrameNormalisation",
     "MaskedConv1D",
     "MaskedPooling",
-    "Middle",
     "Neighbours",
     "Pad",
+    "Pick",
     "Quantiles",
     "Rasterise",
     "SeasonalNaive",
@@ -633,14 +633,14 @@ class Pad(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="ostinato")
-class Middle(keras.layers.Layer):
-    """The middle one of each clip's real frames: of the two in the middle, the later."""
+class Pick(keras.layers.Layer):
+    """One frame of each clip."""
 
-    def call(self, clip: Any, frames: Any) -> Any:
-        """(batch, frame, ...) and (batch,) to (batch, ...)."""
-        return tf.gather(clip, frames // 2, batch_dims=1)
+    def call(self, clip: Any, place: Any) -> Any:
+        """(batch, frame, ...) and (batch,), which frame, to (batch, ...)."""
+        return tf.gather(clip, place, batch_dims=1)
 
-    def compute_output_shape(self, clip_shape: Any, frames_shape: Any) -> tuple[int | None, ...]:
+    def compute_output_shape(self, clip_shape: Any, place_shape: Any) -> tuple[int | None, ...]:
         """(batch, ...)."""
         return (clip_shape[0], *clip_shape[2:])
 
@@ -659,28 +659,18 @@ class FrameNormalisation(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         """Frames (batch, height, width, channel), or clips and their mask; padding becomes zero."""
-        if training and self.trainable:
-            return self._normalised(inputs, mask)
-        scale = self.gamma * tf.math.rsqrt(self.moving_variance + self.epsilon)
-        shift = self.beta - self.moving_mean * scale
-        outputs = inputs * tf.cast(scale, inputs.dtype) + tf.cast(shift, inputs.dtype)
-        return outputs if mask is None else outputs * _each(mask, outputs)
-
-    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
-        """Masks go from layer to layer by name."""
-
-    def _normalised(self, inputs: Any, mask: Any) -> Any:
-        """By the batch's own moments, which are added to those kept."""
+        learns = bool(training and self.trainable)
 
         def fused(frames: Any) -> Any:
+            none = tf.zeros(0)
             return tf.raw_ops.FusedBatchNormV3(
                 x=frames,
                 scale=tf.convert_to_tensor(self.gamma),
                 offset=tf.convert_to_tensor(self.beta),
-                mean=tf.zeros(0),
-                variance=tf.zeros(0),
+                mean=none if learns else tf.convert_to_tensor(self.moving_mean),
+                variance=none if learns else tf.convert_to_tensor(self.moving_variance),
                 epsilon=self.epsilon,
-                is_training=True,
+                is_training=learns,
             )[:3]
 
         def whole() -> Any:
@@ -688,23 +678,21 @@ class FrameNormalisation(keras.layers.BatchNormalization):
             return tf.reshape(outputs, tf.shape(inputs)), *moments
 
         def real() -> Any:
-            rows = tf.where(mask)
             outputs, *moments = fused(tf.gather_nd(inputs, rows))
             return tf.scatter_nd(rows, outputs, tf.shape(inputs, tf.int64)), *moments
 
-        # Most often no frame is padding, and the copies of real ones are saved.
         if mask is None:
-            outputs, mean, variance = whole()
-        else:
-            outputs, mean, variance = tf.cond(tf.reduce_all(mask), whole, real)
-        for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            kept.assign(kept * self.momentum + new * (1 - self.momentum))
+            outputs, *moments = fused(inputs)
+        else:  # most often no frame is padding, and the copies of real ones are saved
+            rows = tf.where(mask)
+            outputs, *moments = tf.cond(tf.reduce_all(mask), whole, real)
+        if learns:
+            for kept, new in zip((self.moving_mean, self.moving_variance), moments, strict=True):
+                kept.assign(kept * self.momentum + new * (1 - self.momentum))
         return outputs
 
-
-def _each(mask: Any, clips: Any) -> Any:
-    """A mask (batch, frame) as zeroes and ones to multiply clips with."""
-    return tf.cast(mask, clips.dtype)[:, :, None, None, None]
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """Masks go from layer to layer by name."""
 
 
 def _gaussian(size: int, deviation: float) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import keras
 
 from sequences import training
-from sequences.layers import LSTM, Pad, Unpad, clips, pictures, pretrained
+from sequences.layers import LSTM, Pad, Pick, Unpad, clips, pictures, pretrained
 from sequences.params import ParamsError
 from sequences.units import (
     Batch,
@@ -56,7 +56,7 @@ def build(
         features: what a picture is reduced to, by a dense layer.
         cell: of the recurrent layers.
         units: width of a recurrent layer.
-        layers: number of recurrent layers; the last gives its final state.
+        layers: number of recurrent layers; of the last, the state at the last real frame counts.
         dropout: share dropped before the first and after each recurrent layer.
 
     Raises:
@@ -70,9 +70,11 @@ def build(
     x = keras.layers.Dense(features, activation="relu")(x)
     x = keras.layers.Dropout(dropout)(x)
     recurrent = {"lstm": LSTM, "gru": keras.layers.GRU}[cell]
-    for depth in range(layers):
-        x = recurrent(units, return_sequences=depth < layers - 1)(x, mask=mask)
+    for _ in range(layers):
+        x = recurrent(units, return_sequences=True)(x)
         x = keras.layers.Dropout(dropout)(x)
+    # Padding comes last, so that no real frame's state has seen it.
+    x = Pick()(x, given["frames"] - 1)
     x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
     return keras.Model(given, x)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from sequences.layers import Middle, clips, pictures
+from sequences.layers import Pick, clips, pictures
 from sequences.training import fit
 from sequences.units import Fraction, Kernel, Units
 
@@ -28,7 +28,7 @@ def build(
         dropout: share dropped before and after the dense layer.
     """
     given, _ = clips(data)
-    x = pictures(Middle()(given["clip"], given["frames"]), filters, kernel)
+    x = pictures(Pick()(given["clip"], given["frames"] // 2), filters, kernel)
     x = keras.layers.Reshape((1, *x.shape[1:]), name="map")(x)
     x = keras.layers.Flatten()(x)
     x = keras.layers.Dropout(dropout)(x)
