@@ -1,4 +1,4 @@
-"""Who is champion: ``promote`` lets the best run of each domain challenge it, ``rollback`` undoes.
+"""Who is champion: ``promote`` lets each domain's best run challenge it, ``rollback`` undoes.
 
 A challenger has to keep the bound of its gate (`Gate`), and to be better than the champion on the
 very same test examples, by a margin that the paired bootstrap supports; examples that are not
@@ -117,7 +117,7 @@ def promote(
     domains: list[str] = [],  # noqa: B006 - Prefect's form shows it; nothing changes it
     version: Annotated[int, Field(ge=1)] | None = None,
 ) -> dict[str, Verdict]:
-    """Make the best run of each domain champion, if it passes the domain's gate.
+    """Make the best run or ensemble of each domain champion, if it passes the domain's gate.
 
     Args:
         domains: whose challengers are judged, such as sketches; none: all that have a gate in
@@ -399,19 +399,19 @@ def _duel(
         with registry.connected() as client:
             folder = registry.download(client, champion, Path(temporary))
         told = _answers(folder, asked["inputs"], f"champion, version {champion.version},")
-    theirs = params.module(domain, "served").arrays(told, *_truth(best, rows))
     ours = {key: array[rows] for key, array in best.arrays.items()}
-    old = scores.outcomes(gate.metric, {**ours, **theirs})
-    new = best.outcomes[rows]
-    both = ~np.isnan(new) & ~np.isnan(old)
-    together = None
-    if find := getattr(scores, "clusters", None):
-        together = find(best.arrays)[rows][both]
-        verdict["clusters"] = len(np.unique(together))
-    try:
+    try:  # other classes are comparable; another horizon, say, is not
+        theirs = params.module(domain, "served").arrays(told, *_truth(best, rows))
+        old, new = scores.outcomes(gate.metric, {**ours, **theirs}), best.outcomes[rows]
+        both, together = ~np.isnan(new) & ~np.isnan(old), None
+        if find := getattr(scores, "clusters", None):
+            together = find(best.arrays)[rows][both]
+            verdict["clusters"] = len(np.unique(together))
         means = metrics.paired_bootstrap(new[both], old[both], gate.resamples, seed, together)
     except ValueError as error:
-        raise PromoteError(f"{best.run} and version {champion.version}: {error}") from None
+        raise PromoteError(
+            f"{best.run} cannot be compared with the champion, version {champion.version}: {error}"
+        ) from None
     low, high = metrics.interval(means, gate.confidence)
     difference = float(np.mean(new[both] - old[both]))
     passed = low >= gate.margin and low > 0

@@ -585,6 +585,8 @@ def test_two_at_once_register_one_version(world: World) -> None:
 class Series(World):
     """A checkout whose runs forecast the weather, too high by what a test says."""
 
+    steps = 7  # of a forecast
+
     def gate(self, **changes: Any) -> None:
         self.edit(lambda values: values["gates"]["forecasting"].update(changes))
 
@@ -646,6 +648,7 @@ class Series(World):
     def predict(self, model: Path, asked: Path, told: Path) -> None:
         known = self.told[str(tracking.md5_of(model / "artifacts" / "model.keras"))]
         forecasts = [json.loads(known[json.dumps(q)]) for q in store.read_json(asked)["inputs"]]
+        forecasts = [f[: self.steps] for f in forecasts]
         answers = [{"dates": [], "forecast": f, "intervals": {}} for f in forecasts]
         store.write_json(told, {"predictions": answers})
 
@@ -667,6 +670,11 @@ def test_of_forecasts_less_error_wins_and_luck_that_lasts_for_weeks_does_not(
     series.forecast("first", lambda n: 2.0 + 0 * n)
     verdict = judged()
     assert (verdict["promoted"], verdict["score"]) == (True, pytest.approx(2.0))
+    series.forecast("longer", lambda n: 0.5 + 0 * n)
+    series.steps = 5  # the champion's
+    with pytest.raises(promote.PromoteError, match="longer cannot be compared with the champion"):
+        judged()
+    series.steps = 7
     # Better for two months, worse for the next two: taken one by one, 359 days seem to tell.
     series.forecast("lucky", lambda n: np.where(n // 60 % 2, 2.8, 1.0))
     verdict = judged()
