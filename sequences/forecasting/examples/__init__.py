@@ -100,7 +100,7 @@ def prepare(
             file, late = about["files"][0]["path"], series[place]
             reason = "has no step of training to scale it by; see `per`"
             told.reject(file, late.row, "series", late.name, reason)
-        told.tolerate(tolerated_rejects if scalable.any() else 0.0)
+        told.tolerate(tolerated_rejects if scalable.any() else 0.0)  # never all of them
         series = [each for each, has in zip(series, scalable, strict=True) if has]
         first, lengths, bounds = first[scalable], lengths[scalable], bounds[scalable]
     told.counts["series"] = len(series)
