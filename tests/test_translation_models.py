@@ -1,5 +1,6 @@
 """Laws of the models that translate, small and untrained."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sequences import decoding, store
+from sequences import decoding, losses, store, training
 from sequences.decoding import Rules
 from sequences.translation import attention, seq2seq, transformer
 from sequences.translation.examples.batches import BOS, EOS, PAD
@@ -155,3 +156,101 @@ def test_every_weight_learns(built: tuple[Any, keras.Model], sentences: Any) -> 
     for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
         assert gradient is not None, weight.path
         assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, weight.path
+
+
+class Few:
+    """Data of six pairs, of tokens that say little."""
+
+    def size(self, split: str) -> int:
+        return 6
+
+    def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> Any:
+        rng = np.random.default_rng(2)
+        source, y = rng.integers(4, 11, (2, 6, 4), dtype=np.int32)
+        before = np.concatenate([np.full((6, 1), BOS, np.int32), y[:, :-1]], axis=1)
+        items = {"source": source, "before": before}, y, np.ones((6, 4), np.float32)
+        return tf.data.Dataset.from_tensor_slices(items).batch(3)
+
+
+FIT: dict[str, Any] = {
+    "epochs": 3,
+    "batch": 3,
+    "smoothing": 0.1,
+    "sampled": 0.5,
+    "averaged": 2,
+    "optimizer": "adam",
+    "rate": 0.01,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "clip": 1.0,
+    "patience": 3,
+}
+
+
+def taught(folder: Path, on_epoch: Any) -> tuple[keras.Model, list[training.Record]]:
+    """A small model, taught from its first weights or from where it was stopped."""
+    alone: dict[str, Any] = {"devices": 1, "intra_op": None, "inter_op": None}
+    with training.machine(5, precision="float32", **alone):
+        data = SimpleNamespace(vocabulary=(11, 11), joint=True)
+        model = seq2seq.build(data, cell="gru", units=4, layers=1, dropout=0.1, blank=0.1)
+        history = training.teach(model, Few(), folder, 1, partial(on_epoch, model), **FIT)
+    return model, history
+
+
+def test_a_taught_model_is_the_mean_of_its_best_epochs_also_after_a_stop(tmp_path: Path) -> None:
+    seen: list[tuple[float, Any]] = []
+
+    def look(model: keras.Model, record: training.Record) -> None:
+        cost = record["validation_token_crossentropy"]
+        seen.append((cost, [weight.numpy() for weight in model.trainable_weights]))
+        np.testing.assert_allclose(np.log(record["validation_perplexity"]), cost)
+
+    model, history = taught(tmp_path / "whole", look)
+    best = sorted(seen, key=lambda one: one[0])[:2]
+    for weight, *parts in zip(model.trainable_weights, *(w for _, w in best), strict=True):
+        np.testing.assert_allclose(weight, np.mean(parts, axis=0), rtol=1e-5, atol=1e-7)
+
+    def stop(model: keras.Model, record: training.Record) -> None:
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        taught(tmp_path / "parts", stop)
+    again, resumed = taught(tmp_path / "parts", lambda model, record: None)
+    for one, two in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert [r["validation_loss"] for r in resumed] == [r["validation_loss"] for r in history]
+
+
+def test_a_model_reads_its_guesses_by_chance() -> None:
+    data = SimpleNamespace(vocabulary=(11, 11), joint=True)
+    small = seq2seq.build(data, cell="gru", units=4, layers=1, dropout=0.1, blank=0.1)
+    x, _, _ = next(iter(Few().batches("train", batch=3, seed=None, epoch=1)))
+    guessing = training.Guessing(small)
+    said = small(x, training=False).numpy()
+    never = guessing({**x, "chance": tf.zeros((3, 1))}, training=False)
+    np.testing.assert_array_equal(never, said)
+    guesses = 1 + said[..., 1:].argmax(-1).astype(np.int32)
+    read = tf.concat([x["before"][:, :1], guesses[:, :-1]], axis=1)
+    always = guessing({**x, "chance": tf.ones((3, 1))}, training=False)
+    np.testing.assert_allclose(always, small({**x, "before": read}, training=False), atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_tokens_and_its_gradient_are_those_of_keras(smoothing: float) -> None:
+    rng = np.random.default_rng(3)
+    logits = tf.constant(5 * rng.normal(size=(2, 3, 7)), tf.float32)
+    truth, upstream = rng.integers(0, 7, (2, 3)), tf.constant(rng.normal(size=(2, 3)), tf.float32)
+    found = []
+    for function in (
+        lambda: losses.token_crossentropy(tf.constant(truth), logits, smoothing),
+        lambda: keras.losses.categorical_crossentropy(
+            tf.one_hot(truth, 7), logits, from_logits=True, label_smoothing=smoothing
+        ),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            values = function()
+        found.append((values, tape.gradient(values, logits, upstream)))
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)

@@ -1,0 +1,171 @@
+"""Memory of training on ten million pairs: flat, whatever their number.
+
+    python -m bench.pairs_memory [--pairs 10000000] [--steps 2000]
+
+A prepared data set is grown to a tenth, and to all of the pairs: shards of random tokens, 3 to 12 a
+text, as `examples.prepare` writes them (a gigabyte in all). A process of its own trains a tiny
+`attention` on each, ten times so many steps, and tells its resident memory after each of the ten.
+(A whole epoch would take hours and show the same: batches are read a window of pairs at a time.)
+"""
+
+import argparse
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sequences import store, training
+from sequences.translation import attention, examples, sources
+from sequences.translation.examples.batches import shard_name
+
+SHARD = 200_000  # pairs in a file
+
+
+def seed(folder: Path) -> Path:
+    """A small prepared data set, for the vocabulary and the splits that do not grow."""
+    raw, scratch, ready = (folder / name for name in ("raw", "scratch", "ready"))
+    for path in (raw, scratch, ready):
+        path.mkdir()
+    sources.gettext(
+        raw, scratch, 1, languages=["en", "fr"], original="en", packages=["django"], path=None
+    )
+    examples.prepare(
+        raw,
+        ready,
+        validation=0.05,
+        test=0.05,
+        ratio=0.0,
+        foreign=0.0,
+        longest=60,
+        pieces="unigram",
+        vocabulary=500,
+        coverage=0.999,
+        joint=True,
+        sample=10_000,
+        shard=SHARD,
+    )
+    return ready
+
+
+def grow(ready: Path, folder: Path, pairs: int) -> None:
+    """Write so many training pairs beside the splits of ``ready``."""
+    import tensorflow as tf
+
+    shutil.copytree(ready, folder)
+    manifest = store.read_json(folder / "manifest.json")
+    parts, tokens = -(-pairs // SHARD), 0
+    for split in ("validation", "test"):
+        (folder / shard_name(split, 0, 1)).rename(folder / shard_name(split, 0, parts))
+        for part in range(1, parts):
+            (folder / shard_name(split, part, parts)).touch()
+    (folder / shard_name("train", 0, 1)).unlink()
+    rng = np.random.default_rng(1)
+    for part in range(parts):
+        sizes = rng.integers(3, 13, (min(SHARD, pairs - part * SHARD), 2))
+        tokens += int(sizes.max(axis=1).sum())
+        content = rng.integers(4, 300, sizes.sum(), dtype="<i4").tobytes()
+        ends = 4 * sizes.cumsum().reshape(-1, 2)
+        with tf.io.TFRecordWriter(str(folder / shard_name("train", part, parts))) as writer:
+            begin = 0
+            for middle, end in ends.tolist():
+                writer.write(record(content[begin:middle], content[middle:end]))
+                begin = end
+    manifest["shards"] = parts
+    manifest["splits"]["train"] = {
+        "pairs": pairs,
+        "source_tokens": tokens,
+        "target_tokens": tokens,
+    }
+    store.write_json(folder / "manifest.json", manifest)
+
+
+def record(source: bytes, target: bytes) -> bytes:
+    """A pair as ``tf.train.Example``, written by hand: a hundred times faster than the class."""
+
+    def field(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content  # all here are below 128 bytes
+
+    def entry(name: bytes, content: bytes) -> bytes:
+        feature = field(1, field(1, content))  # a list of bytes with one value
+        return field(1, field(1, name) + field(2, feature))
+
+    features = entry(b"source_tokens", source) + entry(b"target_tokens", target)
+    return b"\x0a" + varint(len(features)) + features
+
+
+def varint(value: int) -> bytes:
+    """A length as protobuf writes it."""
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])
+
+
+class Part:
+    """The first batches of each epoch."""
+
+    def __init__(self, data: Any, steps: int) -> None:
+        self.data, self.steps, self.size = data, steps, data.size
+
+    def batches(self, split: str, **order: Any) -> Any:
+        """As many as there are steps."""
+        return self.data.batches(split, **order).take(self.steps)
+
+
+def measure(folder: Path, steps: int) -> None:
+    """Train, and print the resident memory after each epoch."""
+    data = examples.load(folder)
+    model = attention.build(data, units=16, layers=1, scores="general", dropout=0.1, blank=0.0)
+
+    def on_epoch(record: training.Record) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident = pages * resource.getpagesize() >> 20
+        print(f"step {steps * record['epoch']:,}: {resident:,} MiB", flush=True)
+
+    with tempfile.TemporaryDirectory() as checkpoints:
+        training.teach(
+            model,
+            Part(data, steps),
+            Path(checkpoints),
+            1,
+            on_epoch,
+            epochs=10,
+            batch=64,
+            smoothing=0.1,
+            sampled=0.0,
+            optimizer="adam",
+            rate=1e-3,
+            schedule="constant",
+            warmup=0.0,
+            clip=1.0,
+            averaged=1,
+            patience=10,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=10_000_000)
+    parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--prepared", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.prepared:
+        measure(arguments.prepared, arguments.steps)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        ready = seed(Path(place))
+        for pairs in (arguments.pairs // 10, arguments.pairs):
+            folder = Path(place, str(pairs))
+            grow(ready, folder, pairs)
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            print(f"{pairs:,} pairs, {size / 1e6:,.0f} MB:", flush=True)
+            command = [sys.executable, "-m", "bench.pairs_memory", "--prepared", str(folder)]
+            subprocess.run([*command, "--steps", str(arguments.steps)], check=True)
+
+
+if __name__ == "__main__":
+    main()
