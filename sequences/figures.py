@@ -610,11 +610,13 @@ def alignments(maps: Sequence[tuple[NDArray[Any], list[str], list[str]]], title:
         maps: attention (token, source token), the tokens, and those of the source.
         title: over all.
     """
-    # One below the other: a cell as high in each.
-    heights = [len(tokens) + 6.0 for _, tokens, _ in maps]
-    figure = Figure(figsize=(WIDTH, 0.17 * sum(heights) + 0.4))
-    panels = figure.subplots(len(maps), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (attention, tokens, source) in zip(panels, maps, strict=True):
+    rows = -(-len(maps) // 2)
+    most = max(len(tokens) for _, tokens, _ in maps)
+    figure = Figure(figsize=(WIDTH, rows * (0.14 * most + 1.2) + 0.4))
+    panels = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes in panels[len(maps) :]:
+        axes.set_axis_off()
+    for axes, (attention, tokens, source) in zip(panels, maps, strict=False):
         axes.imshow(attention, vmin=0, vmax=1, aspect="auto")
         spelled = ([piece.replace("\u2581", "_").replace("$", r"\$") for piece in pieces]
                    for pieces in (source, tokens))  # fmt: skip

@@ -174,6 +174,11 @@ def test_tables_hold_every_sentence_once_and_the_ends_of_the_order(tested: Any) 
     np.testing.assert_array_equal(groups["worst"], chrf[: SCORES["listed"]][::-1])
     assert groups["median"].median() == pytest.approx(np.median(chrf), abs=5)
     assert {"lengths", "alignments"} == set(scored.figures)
+    drawn = [axes for axes in scored.figures["alignments"].axes if axes.images]
+    assert len(drawn) == SCORES["shown"]
+    for axes in drawn:
+        shape = axes.images[0].get_array().shape
+        assert shape == (len(axes.get_yticklabels()), len(axes.get_xticklabels()))
     assert len(set(scored.arrays["keys"])) == data.size("test")
 
 

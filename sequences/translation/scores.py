@@ -124,8 +124,7 @@ def score(
     rows = data.encode(sources)
     search = Search(width, length, coverage, ngram, longer)
     translate = translator(model, data, search, 1, batch)
-    longest = np.argsort([-len(row) for row in rows], kind="stable")[:batch]
-    translate([rows[i] for i in longest])  # so that no time counts the making of the graph
+    translate(sorted(rows, key=len)[-batch:])  # so that no time counts the making of the graph
     begin = time.perf_counter()
     told = [first for first, *_ in translate(rows)]
     seconds = time.perf_counter() - begin
@@ -177,7 +176,10 @@ def score(
         "search": pd.DataFrame([search._asdict()]),
     }
     pictures = {"lengths": figures.by_length(lengths)}
-    chosen = [rows[i] for i in range(0, len(rows), -(-len(rows) // shown))]
+    # Sentences of some length: from the median to the longest tenth.
+    ordered = sorted(rows, key=len)
+    places = np.linspace(0.5, 0.9, shown) * (len(rows) - 1)
+    chosen = [ordered[i] for i in np.unique(places.astype(int))]
     again = translator(model, data, search, 1, batch, aligned=True)(chosen)
     maps = [
         (best.attention, data.pieces([*best.tokens, EOS]), data.pieces([*row, EOS], "source"))
