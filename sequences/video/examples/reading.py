@@ -102,7 +102,7 @@ def read(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> l
             return _from_images(video, sampling, rng)
         return _from_video(video, sampling, rng)
     except av.ArgumentError:  # what a decoder says to a size beyond max_pixels
-        found = f"a picture of more than {sampling.largest} pixels"
+        found = f"a picture of more than {sampling.largest} pixels, or of an impossible size"
         raise Rejected("too large", found) from None
     except av.FFmpegError as error:
         raise Rejected("corrupt", error.strerror or type(error).__name__) from None
