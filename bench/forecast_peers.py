@@ -12,6 +12,7 @@ whose window lies inside the test. NHITS-7 and NHITS-14 are trained for as many 
 its own; scores are means over seeds. `-calendar`: with day type, holidays and time of the year
 known in advance, as the networks have them. M4: the competition's sMAPE, MASE and OWA.
 
+`--ours` adds runs of params.forecasting.yaml, made by bench/forecast_ours.py, each for all seeds.
 Any forecasts in OUT/chicago/NAME.csv (origin: the last day known; day; forecast) or OUT/m4/NAME.csv
 (series; step; forecast) are scored beside the peers'. Tables go to standard output, all figures to
 OUT/scores.json. Fitting is in seconds of processor time; forecasts/s are by the wall.
@@ -20,6 +21,7 @@ OUT/scores.json. Fitting is in seconds of processor time; forecasts/s are by the
 import argparse
 import json
 import subprocess
+import sys
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -53,21 +55,28 @@ def main() -> None:
     parser.add_argument("--chicago", type=Path, help="the city's export")
     parser.add_argument("--m4", type=Path, help="folder of the competition's files")
     parser.add_argument("--python", help="the peers' interpreter; without it, only scores")
+    parser.add_argument("--ours", nargs="*", default=[], help="runs to train and forecast with")
     parser.add_argument("--step", type=int, default=1, help="days between origins")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    peer = [args.python, "bench/forecast_peer.py"]
     found = {}
+    for name, seed in product(args.ours, range(1, args.seeds + 1)):
+        data = args.m4 if name.startswith("m4") else args.chicago
+        out = args.out / ("m4" if name.startswith("m4") else "chicago") / f"{name}-seed{seed}.csv"
+        own = ["--seed", str(seed), "--threads", str(args.threads)]
+        run([sys.executable, "-m", "bench.forecast_ours"], data, out, name, own)
     if args.chicago:
         folder = args.out / "chicago"
         if args.python:
             common = ["--step", str(args.step), "--threads", str(args.threads)]
             for name in STATISTICAL:
-                run(args.python, args.chicago, folder / f"{name}.csv", name, common)
+                run(peer, args.chicago, folder / f"{name}.csv", name, common)
             for name, horizon, seed in product(NEURAL, HORIZONS, range(1, args.seeds + 1)):
                 out = folder / f"{name}-{horizon}-seed{seed}.csv"
                 own = [*common, "--horizon", str(horizon), "--seed", str(seed)]
-                run(args.python, args.chicago, out, name, own)
+                run(peer, args.chicago, out, name, own)
         found["chicago"] = chicago(args.chicago, folder)
         for horizon in HORIZONS:
             show(f"Chicago rail, {horizon} days", found["chicago"][str(horizon)])
@@ -75,18 +84,18 @@ def main() -> None:
         folder = args.out / "m4"
         for name in M4 if args.python else ():
             common = ["--threads", str(args.threads)]
-            run(args.python, args.m4, folder / f"{name}.csv", name, common)
+            run(peer, args.m4, folder / f"{name}.csv", name, common)
         found["m4"] = m4(args.m4, folder)
         show("M4 hourly, 48 hours", found["m4"])
     (args.out / "scores.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
-def run(python: str, data: Path, out: Path, name: str, options: list[str]) -> None:
-    """Have a peer write its forecasts, if they are not there."""
+def run(program: list[str], data: Path, out: Path, name: str, options: list[str]) -> None:
+    """Have a model's forecasts written, if they are not there."""
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        command = [python, "bench/forecast_peer.py", out.parent.name, str(data), name, str(out)]
-        subprocess.run(command + options, check=True, stdout=subprocess.DEVNULL)
+        command = [*program, out.parent.name, str(data), name, str(out), *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def chicago(file: Path, folder: Path) -> dict[str, dict[str, Scores]]:

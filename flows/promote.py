@@ -1,8 +1,9 @@
 """Who is champion: ``promote`` lets the best run of each domain challenge it, ``rollback`` undoes.
 
-A challenger has to reach the floor of its gate (`Gate`), and to be better than the champion on the
-very same test examples, by a margin that the paired bootstrap supports. The champion answers them
-anew, with the code that it was registered with. Before the alias moves, a fresh process loads the
+A challenger has to keep the bound of its gate (`Gate`), and to be better than the champion on the
+very same test examples, by a margin that the paired bootstrap supports; examples that are not
+independent (forecasts of the same days) are drawn together. The champion answers them anew, with
+the code that it was registered with. Before the alias moves, a fresh process loads the
 new version and has to answer as evaluation did. Each verdict is kept with its numbers: as a run of
 its own in MLflow (stage ``promote``), with the challenger's run, and as Prefect's artifact.
 By hand: ``python -m flows.promote [DOMAIN ...] [--version N | --rollback]``.
@@ -38,7 +39,8 @@ from sequences.units import Count, Weight
 from stages import tracking
 
 EXAMPLES = 16  # that a fresh process answers before an alias moves
-TOLERANCE = 0.005  # of an answer: predictions are kept in half precision, and machines round
+TOLERANCE = 0.005  # of the largest answer: some are kept in half precision, and machines round
+DIFFERING = 0.1  # share of answered texts: where two are as likely, machines choose otherwise
 
 Array = NDArray[Any]
 Verdict = dict[str, Any]
@@ -54,7 +56,9 @@ class Gate:
 
     Attributes:
         metric: a mean over the test examples that the domain's scores.py knows.
-        at_least: the floor, also for the first champion.
+        at_least: the least that will do, also of the first champion, where more is better.
+        at_most: the most that will do, where less is better.
+        data: the data set whose runs compete; needed where the domain has runs on several.
         margin: by which it has to beat the champion.
         confidence: of the interval of the difference, whose lower end has to reach the margin.
         resamples: bootstrap samples behind that interval.
@@ -63,12 +67,39 @@ class Gate:
     """
 
     metric: str
-    at_least: float
+    at_least: float | None = None
+    at_most: float | None = None
+    data: str | None = None
     margin: Weight
     confidence: Annotated[float, Field(gt=0, lt=1)]
     resamples: Count
     limit: Count
     approval: bool
+
+    def check(self, domain: str) -> None:
+        """Raise a ParamsError where the bound does not suit the metric."""
+        lower = self.metric in params.module(domain, "scores").LOSSES
+        right, wrong = ("at_most", "at_least") if lower else ("at_least", "at_most")
+        if getattr(self, right) is None or getattr(self, wrong) is not None:
+            raise params.ParamsError(
+                f"gates.{domain}: of {self.metric} {'less' if lower else 'more'} is better: it "
+                f"needs {right}, and no {wrong}"
+            )
+
+    def kept(self, score: float) -> tuple[bool, str]:
+        """Whether a score keeps the bound, and that in words."""
+        if self.at_most is not None:
+            kept, bound = score <= self.at_most, self.at_most
+            told = "keeps below the ceiling" if kept else "is above the ceiling"
+        else:
+            assert self.at_least is not None
+            kept, bound = score >= self.at_least, self.at_least
+            told = "reaches the floor" if kept else "is below the floor"
+        return kept, f"{self.metric} {score:.4f} {told} {bound:g}"
+
+    def score(self, outcomes: Array) -> float:
+        """The metric of an outcome for each example; of those that were measured."""
+        return float(np.nanmean(outcomes)) * (1 if self.at_most is None else -1)
 
 
 class Result(NamedTuple):
@@ -78,8 +109,7 @@ class Result(NamedTuple):
     model: str
     data: str  # name of the data set
     arrays: dict[str, Array]
-    outcomes: Array
-    score: float
+    outcomes: Array  # more is better
 
 
 @flow(name="promote", validate_parameters=True)
@@ -99,6 +129,8 @@ def promote(
     gates = params.entry(values, "gates")
     names = domains or list(gates)
     bound = {name: params.bind(Gate, params.entry(gates, name))() for name in names}
+    for name, gate in bound.items():
+        gate.check(name)
     if version is None:
         with steps.checkout():
             states = {
@@ -161,7 +193,7 @@ def challenge(domain: str, gate: Gate, seed: int) -> Verdict:
     """Judge the best run of a domain, and crown it if it wins."""
     say = get_run_logger().info
     with _alone(domain):
-        best, skipped = results(domain, gate.metric)
+        best, skipped = results(domain, gate)
         for reason in skipped:
             say(f"Left out: {reason}")
         if best is None:
@@ -175,8 +207,9 @@ def challenge(domain: str, gate: Gate, seed: int) -> Verdict:
             "promoted": False,
             "run": best.run,
             "metric": gate.metric,
-            "score": best.score,
+            "score": gate.score(best.outcomes),
             "at_least": gate.at_least,
+            "at_most": gate.at_most,
             "examples": len(best.outcomes),
             "champion": champion and int(champion.version),
             "left_out": skipped,
@@ -188,9 +221,7 @@ def challenge(domain: str, gate: Gate, seed: int) -> Verdict:
             told = f"{best.run} is version {banned[0].version}, which was rolled back"
             return _tell(domain, verdict | {"reason": f"{told}; approve it to have it again"})
         trained = _training(best.run)
-        passed = best.score >= gate.at_least
-        told = f"{gate.metric} {best.score:.4f} {'reaches' if passed else 'is below'} the floor"
-        verdict["reason"] = f"{told} {gate.at_least:g}"
+        passed, verdict["reason"] = gate.kept(verdict["score"])
         failure = None
         try:
             if passed:
@@ -242,37 +273,52 @@ def approve(domain: str, number: str) -> Verdict:
         return _tell(domain, verdict)
 
 
-def results(domain: str, metric: str) -> tuple[Result | None, list[str]]:
-    """The best of the domain's runs by the mean of ``metric``, and why others were left out."""
+def results(domain: str, gate: Gate) -> tuple[Result | None, list[str]]:
+    """The best of the domain's runs by the gate's metric, and why others were left out.
+
+    Raises:
+        ParamsError: the runs are on several data sets, or on none of the name that the gate has.
+    """
     scores = params.module(domain, "scores")
     found, skipped = [], []
-    for name, run in params.load()["runs"].items():
-        if run["domain"] != domain:
+    values = params.load()
+    entries = {**values["runs"], **values.get("ensembles", {})}
+    runs = {name: run for name, run in entries.items() if run["domain"] == domain}
+    known = sorted({run["data"] for run in runs.values()})
+    if gate.data not in known and (gate.data or len(known) > 1):
+        told = params.near(gate.data or "", known)
+        raise params.ParamsError(f"gates.{domain}.data: the runs of which data set? {told}")
+    for name, run in runs.items():
+        if gate.data not in (None, run["data"]):
             continue
         if problem := _stale(name, run["data"]):
             skipped.append(f"{name}: {problem}")
             continue
-        entry = tracking.locked()[f"train@{name}"]
-        arrays = store.read_arrays(Path("results", name, "predictions.npz"))
-        outcomes = scores.outcomes(metric, arrays)
-        model = str(entry["outs"][f"results/{name}/model.keras"])
-        found.append(Result(name, model, run["data"], arrays, outcomes, float(outcomes.mean())))
-    return max(found, key=lambda result: result.score, default=None), skipped
+        folder, (made, _) = tracking.result(name)
+        arrays = store.read_arrays(folder / "predictions.npz")
+        outcomes = scores.outcomes(gate.metric, arrays)
+        if np.isnan(outcomes).all():
+            skipped.append(f"{name}: its {gate.metric} is not a number")
+            continue
+        model = tracking.locked()[f"{made}@{name}"]["outs"][f"{folder}/model.keras"]
+        found.append(Result(name, str(model), run["data"], arrays, outcomes))
+    return max(found, key=lambda result: float(np.nanmean(result.outcomes)), default=None), skipped
 
 
 def _stale(name: str, data: str) -> str | None:
     """Why the results of a run on disk cannot be judged, if so."""
     folder, raw = f"data/{data}", f"data/raw/{data}"
-    entries = {}
-    for stage, key in (("prepare", data), ("train", name), ("evaluate", name)):
-        entries[stage] = tracking.recorded(stage, key)
-        if entries[stage] is None:
+    results, stages = tracking.result(name)
+    entries = []
+    for stage, key in (("prepare", data), *((stage, name) for stage in stages)):
+        if (entry := tracking.recorded(stage, key)) is None:
             return f"{stage}@{key} is not on disk as dvc.lock has it; run reproduce"
-    prepare, train, evaluate = (entries[stage] or {} for stage in ("prepare", "train", "evaluate"))
-    model = f"results/{name}/model.keras"
-    if evaluate["deps"][model] != train["outs"][model]:
+        entries.append(entry)
+    prepare, made, scored = entries
+    model = f"{results}/model.keras"
+    if {**scored["deps"], **scored["outs"]}[model] != made["outs"][model]:
         return "its scores are an earlier model's; run reproduce"
-    if evaluate["deps"][folder] != prepare["outs"][folder]:
+    if scored["deps"][folder] != prepare["outs"][folder]:
         return f"it was tested on other data than {folder} holds now; run reproduce"
     if prepare["deps"][raw] != tracking.md5_of(Path(raw)):
         return f"{raw} is not what {folder} was prepared from; run reproduce, or dvc checkout"
@@ -304,26 +350,38 @@ def _examples(result: Result, asked: Mapping[str, Any]) -> dict[str, Any]:
     """A few raw examples, and what evaluation answered: what a version has to repeat for ever."""
     keys = asked["keys"][:EXAMPLES]
     rows = _rows(result, keys)
-    names = _classes(result.data)
+    truth, classes = _truth(result, rows)
     return {
         "inputs": asked["inputs"][:EXAMPLES],
-        "truth": [names[i] for i in result.arrays["truth"][rows]],
-        "classes": names,
+        "truth": truth,
+        "classes": classes,
         "answers": {
-            key: array[rows].tolist()
+            key: _plain(array[rows])
             for key, array in result.arrays.items()
-            if array.dtype.kind == "f"
+            if key not in ("keys", "truth") and array.dtype.kind in "fU"
         },
     }
+
+
+def _plain(array: Array) -> list[Any]:
+    """An array as JSON holds it, NaN as null."""
+    cells = array.astype(object)
+    if array.dtype.kind == "f":
+        cells[np.isnan(array)] = None
+    plain: list[Any] = cells.tolist()
+    return plain
+
+
+def _truth(result: Result, rows: list[int]) -> tuple[list[Any], list[str]]:
+    """What is true of some examples, by name where it is a class, and the names of all classes."""
+    classes = store.read_json(Path("data", result.data, "manifest.json")).get("classes", [])
+    truth = _plain(result.arrays["truth"][rows])
+    return [classes[i] for i in truth] if classes else truth, classes
 
 
 def _rows(result: Result, keys: Sequence[str]) -> list[int]:
     place = {key: row for row, key in enumerate(result.arrays["keys"].tolist())}
     return [place[key] for key in keys]
-
-
-def _classes(data: str) -> list[str]:
-    return list(store.read_json(Path("data", data, "manifest.json"))["classes"])
 
 
 def _duel(
@@ -336,30 +394,39 @@ def _duel(
     verdict: Verdict,
 ) -> bool:
     """Whether the challenger beats the champion on the same examples; the verdict gets why."""
-    rows, names = _rows(best, asked["keys"]), _classes(best.data)
+    rows, scores = _rows(best, asked["keys"]), params.module(domain, "scores")
     with TemporaryDirectory() as temporary:
         with registry.connected() as client:
             folder = registry.download(client, champion, Path(temporary))
         told = _answers(folder, asked["inputs"], f"champion, version {champion.version},")
-    truth = [names[i] for i in best.arrays["truth"][rows]]
-    theirs = params.module(domain, "served").arrays(told, truth, names)
-    new, old = best.outcomes[rows], params.module(domain, "scores").outcomes(gate.metric, theirs)
-    means = metrics.paired_bootstrap(new, old, gate.resamples, seed)
+    theirs = params.module(domain, "served").arrays(told, *_truth(best, rows))
+    ours = {key: array[rows] for key, array in best.arrays.items()}
+    old = scores.outcomes(gate.metric, {**ours, **theirs})
+    new = best.outcomes[rows]
+    both = ~np.isnan(new) & ~np.isnan(old)
+    together = None
+    if find := getattr(scores, "clusters", None):
+        together = find(best.arrays)[rows][both]
+        verdict["clusters"] = len(np.unique(together))
+    try:
+        means = metrics.paired_bootstrap(new[both], old[both], gate.resamples, seed, together)
+    except ValueError as error:
+        raise PromoteError(f"{best.run} and version {champion.version}: {error}") from None
     low, high = metrics.interval(means, gate.confidence)
-    difference = float(np.mean(new - old))
+    difference = float(np.mean(new[both] - old[both]))
     passed = low >= gate.margin and low > 0
     verdict |= {
-        "compared": len(rows),
-        "champion_score": float(old.mean()),
+        "compared": int(both.sum()),
+        "champion_score": gate.score(old[both]),
         "difference": difference,
         "low": low,
         "high": high,
     }
     verdict["reason"] = (
         f"{'' if passed else 'not shown to be '}better than version {champion.version}: "
-        f"{gate.metric} {difference:+.4f}, {gate.confidence:.0%} interval {low:+.4f} to "
-        f"{high:+.4f} on {len(rows):,} examples; its lower end {'reaches' if passed else 'misses'} "
-        f"the margin {gate.margin:g}"
+        f"{'' if gate.at_most is None else 'less '}{gate.metric} {difference:+.4f}, "
+        f"{gate.confidence:.0%} interval {low:+.4f} to {high:+.4f} on {both.sum():,} examples; "
+        f"its lower end {'reaches' if passed else 'misses'} the margin {gate.margin:g}"
     )
     return passed
 
@@ -407,19 +474,40 @@ def _verify(domain: str, version: Any) -> None:
             told = _answers(folder, examples["inputs"], name)
         served = params.module(domain, "served")
         answers = served.arrays(told, examples["truth"], examples["classes"])
-        gap = max(
-            float(np.abs(answers[key] - np.array(expected)).max())
-            for key, expected in examples["answers"].items()
-        )
-        if not gap <= TOLERANCE:
-            raise PromoteError(f"{name} answers otherwise than in evaluation, by up to {gap:.3g}")
-        check = f"passed: {len(told)} examples as in evaluation, to {gap:.2g}"
+        check = f"passed: {len(told)} examples as in evaluation{_gap(name, answers, examples)}"
     except PromoteError as error:
         failure, check = error, f"failed: {error}"
     with registry.connected() as client:
         client.set_model_version_tag(domain, version.version, "check", check)
     if failure:
         raise failure
+
+
+def _gap(name: str, answers: Mapping[str, Array], examples: Mapping[str, Any]) -> str:
+    """How answers differ from those of evaluation, in words: numbers and texts of the same name.
+
+    Raises:
+        PromoteError: too much, or nothing can be compared.
+    """
+    expected = {k: v for k, v in examples["answers"].items() if k in answers}
+    numbers, texts = [], []
+    for key, told in expected.items():
+        if answers[key].dtype.kind == "f":
+            then = np.array(told, np.float64)
+            size = np.nanmax(np.abs(then), initial=0.0) or 1.0
+            numbers.append(float(np.max(np.abs(answers[key] - then)) / size))
+        else:
+            texts.append(float(np.mean(answers[key] != np.array(told))))
+    if not expected:
+        raise PromoteError(f"{name}: nothing that it answers is among what evaluation keeps")
+    if numbers and not max(numbers) <= TOLERANCE:
+        raise PromoteError(
+            f"{name} answers otherwise than in evaluation, by up to {max(numbers):.3g} of the "
+            "largest answer"
+        )
+    if texts and max(texts) > DIFFERING:
+        raise PromoteError(f"{name} answers otherwise than in evaluation: {max(texts):.0%} of them")
+    return f", to {max(numbers):.2g}" if numbers else ""
 
 
 def _crown(domain: str, number: str, verdict: Verdict) -> None:

@@ -11,8 +11,9 @@ winner that waits for a reviewer. A version's tags:
 - check: how a fresh process answered; verdict: why it became champion; rolled back: to what
 
 A version's folder holds artifacts/ with model.keras, manifest.json (of the prepared data),
-about.json, examples.json (raw examples, and what evaluation answered) and, where the data set has
-one, profile.json.
+about.json, examples.json (raw examples, and what evaluation answered), request.json (what the
+model card asks), card.md, the FILES of the domain's served.py and, where the data set has one,
+profile.json.
 """
 
 import ast
@@ -36,7 +37,9 @@ MOVE = "move"  # tag of a registered model: the aliases that are being moved
 PACKAGES = (*tracking.PACKAGES, "matplotlib", "numba", "orjson", "pandas")
 CODE = ("sequences/", "stages/")
 LONGEST = 5000  # characters of a description in MLflow's database
+ENSEMBLE = "ensemble"  # the module of what several runs make together
 SHOWN = 40  # classes in it
+SHORT = 2000  # characters of a request that is shown in it
 
 
 class RegistryError(RuntimeError):
@@ -115,21 +118,22 @@ def register(domain: str, name: str, run: Any, examples: Mapping[str, Any]) -> A
         run: MLflow's, of the training.
         examples: raw inputs, and what evaluation answered.
     """
-    trained, scores = (tracking.locked()[f"{stage}@{name}"] for stage in ("train", "evaluate"))
+    results, stages = tracking.result(name)
+    trained, scores = (tracking.locked()[f"{stage}@{name}"] for stage in stages)
     data = run.data.params["data"]
     prepared = tracking.locked()[f"prepare@{data}"]
-    results, folder = Path("results", name), Path("data", data)
+    folder = Path("data", data)
     deps, ended = {**trained["deps"], **scores["deps"]}, run.info.end_time or run.info.start_time
     tags = {
         "run": name,
-        "model": trained["outs"][f"results/{name}/model.keras"],
+        "model": trained["outs"][f"{results}/model.keras"],
         "data": trained["deps"][folder.as_posix()],
         "serving": tracking.md5_of(Path("sequences")),
     }
     about = {
         "domain": domain,
         "run": name,
-        "model": run.data.params["model"],
+        "model": run.data.params.get("model", ENSEMBLE),
         "prepare": prepared["params"][f"data.{data}.prepare"],
     }
     lineage = {
@@ -147,41 +151,31 @@ def register(domain: str, name: str, run: Any, examples: Mapping[str, Any]) -> A
     with TemporaryDirectory() as temporary:
         parts = Path(temporary, "parts")
         parts.mkdir()
-        for file in (results / "model.keras", folder / "manifest.json", folder / "profile.json"):
-            if file.exists():
-                shutil.copy(file, parts)
+        served = params.module(domain, "served")
+        for file in ("results/model.keras", "data/manifest.json", *getattr(served, "FILES", ())):
+            side, _, path = file.partition("/")
+            shutil.copy({"results": results, "data": folder}[side] / path, parts)
+        if (folder / "profile.json").exists():
+            shutil.copy(folder / "profile.json", parts)
         store.write_json(parts / "about.json", about)
         store.write_json(parts / "examples.json", examples)
-        text = card(domain, name, {**tags, **lineage})
+        asked = {"inputs": [getattr(served, "EXAMPLE", examples["inputs"][0])]}
+        store.write_text(parts / "request.json", json.dumps(asked))
+        text = card(domain, name, {**tags, **lineage}, asked)
         store.write_text(parts / "card.md", text)
         with connected() as client:
-            logged = _log(client, domain, run, parts, Path(temporary, "model"))
+            name = f"{run.info.run_name}-served"
+            with tracking.logged_model(client, run, name) as (made, described):
+                save(domain, parts, made, described)
             _describe(client, domain)
             return client.create_model_version(
                 domain,
-                logged.artifact_location,
+                described.artifact_path,
                 run.info.run_id,
                 {**tags, **lineage},
                 description=text[:LONGEST],
-                model_id=logged.model_id,
+                model_id=described.model_id,
             )
-
-
-def _log(client: Any, domain: str, run: Any, parts: Path, folder: Path) -> Any:
-    """Log a model of the files in ``parts``, beside the training's run, which stays as it is."""
-    from mlflow.models import Model
-
-    name = f"{run.info.run_name}-served"
-    logged = client.create_logged_model(run.info.experiment_id, name, run.info.run_id)
-    described = Model(
-        artifact_path=logged.artifact_location,
-        run_id=run.info.run_id,
-        model_uuid=logged.model_id,
-        model_id=logged.model_id,
-    )
-    save(domain, parts, folder, described)
-    client.log_model_artifacts(logged.model_id, str(folder))
-    return client.finalize_logged_model(logged.model_id, "READY")
 
 
 def save(domain: str, parts: Path, folder: Path, described: Any) -> None:
@@ -190,19 +184,20 @@ def save(domain: str, parts: Path, folder: Path, described: Any) -> None:
     Args:
         domain: whose served.py answers.
         parts: at least model.keras, manifest.json and about.json.
-        folder: a new one.
+        folder: an empty one.
         described: MLflow's description, to be completed.
     """
     import mlflow.pyfunc
     from mlflow.types import ParamSchema, ParamSpec
 
+    packages = (*PACKAGES, *getattr(params.module(domain, "served"), "PACKAGES", ()))
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(Path(__file__).with_name("served.py")),
-        artifacts={path.stem: str(path) for path in parts.iterdir()},
+        artifacts={path.name: str(path) for path in parts.iterdir()},
         code_paths=["sequences"],
         model_config={"domain": domain},
-        pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
+        pip_requirements=[f"{package}=={version(package)}" for package in packages],
         mlflow_model=described,
     )
     described.signature.params = ParamSchema([ParamSpec("best", "long", 0)])
@@ -222,11 +217,18 @@ def _describe(client: Any, domain: str) -> None:
     client.update_registered_model(domain, text)
 
 
-def card(domain: str, name: str, tags: Mapping[str, str]) -> str:
-    """The model card of a result on disk: what it is, what it saw, how good, how to call it."""
+def card(domain: str, name: str, tags: Mapping[str, str], asked: Mapping[str, Any]) -> str:
+    """The model card of a result on disk: what it is, what it saw, how good, how to call it.
+
+    Args:
+        domain: of the run.
+        name: of the run.
+        tags: of the version.
+        asked: an example of a request.
+    """
     served = params.module(domain, "served")
     values, scores = json.loads(tags["params"]), json.loads(tags["scores"])
-    source = Path("sequences", domain, f"{values['model']}.py")
+    source = Path("sequences", domain, f"{values.get('model', ENSEMBLE)}.py")
     raw = store.read_json(Path("data", "raw", values["data"], "manifest.json"))
     manifest = store.read_json(Path("data", values["data"], "manifest.json"))
     classes = manifest.get("classes", [])
@@ -237,9 +239,23 @@ def card(domain: str, name: str, tags: Mapping[str, str]) -> str:
             ends = [f"{scores[key + end]:.4g}" for end in ("_low", "_high") if key + end in scores]
             shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
             rows.append(f"| {key} | {shown} | {' to '.join(ends)} |")
-    splits = (f"{split} {number['drawings']:,}" for split, number in manifest["splits"].items())
+    kind = next(iter(manifest["splits"]["train"]))  # what the domain calls its examples
+    splits = (f"{split} {number[kind]:,}" for split, number in manifest["splits"].items())
+    seen = [f"{kind.capitalize()}: {', '.join(splits)}."]
+    if classes:
+        seen += [f"Classes ({len(classes)}): {', '.join(classes[:SHOWN])}{more}."]
+    origin = [raw["source"], *filter(None, [raw.get("form")])]
     fetched = {k.removeprefix("data.fetch."): v for k, v in values.items() if "data.fetch." in k}
-    example = json.dumps(served.EXAMPLE)
+    best = {"params": {"best": 3}} if classes else {}
+    request = json.dumps({**asked, **best}).replace("'", "\\u0027")  # the shell ends a text at one
+    if len(request) > SHORT:
+        body = "@artifacts/request.json"
+        how = (
+            "\nrequest.json, among the version's artifacts, holds an example: "
+            f"`mlflow artifacts download -u models:/{domain}@{CHAMPION} -d .`\n"
+        )
+    else:
+        body, how = f"'{request}'", ""
     return f"""\
 # {name}
 
@@ -255,32 +271,30 @@ def card(domain: str, name: str, tags: Mapping[str, str]) -> str:
 
 ## Data
 
-Source: {raw["source"]}, {raw.get("form", "")}; licence: {raw.get("licence") or "the source's own"}.
+Source: {", ".join(origin)}; licence: {raw.get("licence") or "the source's own"}.
 {", ".join(f"{key} {value}" for key, value in fetched.items())}.
-Examples: {", ".join(splits)}. Classes ({len(classes)}): {", ".join(classes[:SHOWN])}{more}.
+{" ".join(seen)}
 
 ## Limits
 
 {served.LIMITS}- The scores hold for data like the test split's, which came from the source above.
-
-## How to call it
-
-```python
-model = mlflow.pyfunc.load_model("models:/{domain}@{CHAMPION}")
-model.predict([{example}], params={{"best": 3}})
-```
-
-```sh
-mlflow models serve -m "models:/{domain}@{CHAMPION}" --env-manager local -p 5001
-curl -d '{{"inputs": [{example}], "params": {{"best": 3}}}}' \\
-  -H "Content-Type: application/json" http://127.0.0.1:5001/invocations
-```
 
 ## Lineage
 
 Commit {tags["commit"]}{" with uncommitted changes" if tags["dirty"] == "true" else ""};
 trained {tags["trained"][:19]} UTC. DVC's md5s: model {tags["model"]}, data {tags["data"]}.
 `git checkout {tags["commit"][:12]} && dvc checkout` brings all of it back, where the cache has it.
+
+## How to call it
+{how}
+```sh
+mlflow models serve -m models:/{domain}@{CHAMPION} --env-manager local -p 5001
+curl -H "Content-Type: application/json" http://127.0.0.1:5001/invocations \\
+  -d {body}
+```
+
+In Python: `mlflow.pyfunc.load_model("models:/{domain}@{CHAMPION}").predict([...])`, with a list of
+the same inputs.
 """
 
 

@@ -22,7 +22,7 @@ class Served(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the model once."""
-        self.answer = served.load(Path(context.artifacts["about"]).parent)
+        self.answer = served.load(Path(context.artifacts["about.json"]).parent)
 
     def predict(
         self,

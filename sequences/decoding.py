@@ -31,6 +31,7 @@ over the source tokens, or None. What all hypotheses of a sequence share stays o
 """
 
 LOWEST = np.float32(-np.inf)
+CHUNK = 50  # tokens of which first the largest logit alone is looked at
 FAINTEST = np.float32(1e-9)  # the least coverage of a source token: keeps its logarithm finite
 
 
@@ -102,10 +103,7 @@ def greedy(step: Step, state: Any, rules: Rules) -> Found:
     """
     import tensorflow as tf
 
-    def choose(logits: "tf.Tensor", t: "tf.Tensor") -> "tf.Tensor":
-        return tf.argmax(logits, axis=-1, output_type=tf.int32)
-
-    return _walk(step, state, rules, choose)
+    return _walk(step, state, rules, 1, lambda own, t: tf.zeros(tf.shape(own)[:2], tf.int32))
 
 
 def sample(
@@ -137,19 +135,16 @@ def sample(
     import tensorflow as tf
 
     def choose(logits: "tf.Tensor", t: "tf.Tensor") -> "tf.Tensor":
-        size = logits.shape[-1]
-        logits, tokens = tf.math.top_k(logits[:, 0], min(top_k or size, size))
-        weights = tf.nn.softmax(logits / temperature)
+        weights = tf.nn.softmax(logits[:, 0] / temperature)
         up_to = tf.cumsum(weights, axis=-1)
         # The first token with which the sum reaches the nucleus is the last one of it.
         inside = (up_to - weights < nucleus) & (weights > 0)
         mass = tf.reduce_max(tf.where(inside, up_to, 0), axis=-1)
         passed = inside & (up_to <= (tf.gather(draws, t, axis=1) * mass)[:, None])
         place, count = (tf.reduce_sum(tf.cast(x, tf.int32), axis=-1) for x in (passed, inside))
-        place = tf.maximum(tf.minimum(place, count - 1), 0)
-        return tf.gather(tokens, place[:, None], batch_dims=1)
+        return tf.maximum(tf.minimum(place, count - 1), 0)[:, None]
 
-    return _walk(step, state, rules, choose)
+    return _walk(step, state, rules, top_k, choose)
 
 
 def beam(
@@ -216,12 +211,11 @@ def beam(
     ) -> tuple[Any, ...]:
         logits, attention, state = step(last, state)
         logits = tf.cast(logits, tf.float32)
-        total = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
-        size = logits.shape[-1]
         # Of its own extensions a hypothesis needs no more: one ends, and the others fill the beam.
-        own, own_tokens = tf.math.top_k(_ruled(logits, tokens, t, rules), min(width + 1, size))
+        own, own_tokens = _candidates(logits, tokens, t, rules, width + 1)
         among = own.shape[-1] * width
-        values = tf.reshape(live[..., None] + (own - total), (-1, among))
+        own -= tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
+        values = tf.reshape(live[..., None] + own, (-1, among))
         values, places = tf.math.top_k(values, min(2 * width, among))
         parents = places // own.shape[-1]
         chosen = tf.gather(tf.reshape(own_tokens, (-1, among)), places, batch_dims=1)
@@ -275,10 +269,49 @@ def beam(
     return Found(tokens, tf.where(exists, lengths, 0), log_probabilities, scores)
 
 
+def align(step: Step, state: Any, tokens: "tf.Tensor", bos: int) -> "tf.Tensor | None":
+    """What given sequences attend to while they are said.
+
+    Args:
+        step: see ``Step``.
+        state: what it begins with, a nest of tensors (batch, ...).
+        tokens: int32 (batch, hypothesis, position), as in ``Found``.
+        bos: token that a sequence is begun with.
+
+    Returns:
+        float32 (batch, hypothesis, position, source): a row for the saying of each token. None
+        where the step function gives no attention.
+    """
+    import tensorflow as tf
+
+    shape = tf.shape(tokens)
+    before = tf.pad(tokens[..., :-1], ((0, 0), (0, 0), (1, 0)), constant_values=bos)
+    state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf[:, None], shape[1], axis=1), state)
+    if step(before[..., 0], state)[1] is None:
+        return None
+
+    def body(t: "tf.Tensor", told: "tf.TensorArray", state: Any) -> tuple[Any, ...]:
+        _, attention, state = step(before[..., t], state)
+        return t + 1, told.write(t, tf.cast(attention, tf.float32)), state
+
+    begin = (tf.constant(0), tf.TensorArray(tf.float32, shape[2]), state)
+    growing = (tf.TensorShape([]), None, tf.nest.map_structure(_growing, state))
+    _, told, _ = tf.while_loop(lambda t, *_: t < shape[2], body, begin, shape_invariants=growing)
+    return tf.transpose(told.stack(), (1, 2, 0, 3))
+
+
 def _walk(
-    step: Step, state: Any, rules: Rules, choose: Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
+    step: Step,
+    state: Any,
+    rules: Rules,
+    count: int | None,
+    choose: Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"],
 ) -> Found:
-    """One hypothesis for each sequence: ``choose`` gives its next token (batch, 1)."""
+    """One hypothesis for each sequence.
+
+    ``choose(logits, t)`` gives the place (batch, 1) of its next token among the ``count`` likeliest
+    ones, whose logits it gets.
+    """
     import tensorflow as tf
 
     maximum = tf.convert_to_tensor(rules.maximum, tf.int32)
@@ -298,9 +331,10 @@ def _walk(
         logits, _, state = step(last, state)
         logits = tf.cast(logits, tf.float32)
         total = tf.reduce_logsumexp(logits, axis=-1)
-        ruled = _ruled(logits, tokens, t, rules)
-        new = choose(ruled, t)
-        gained = tf.gather(ruled, new, batch_dims=2) - total
+        own, own_tokens = _candidates(logits, tokens, t, rules, count)
+        place = choose(own, t)[..., None]
+        new = tf.gather(own_tokens, place, batch_dims=2)[..., 0]
+        gained = tf.gather(own, place, batch_dims=2)[..., 0] - total
         value = tf.where(alive, value + gained, value)
         last = tf.where(alive, new, rules.pad)
         tokens = tf.where(tf.range(steps) == t, last[..., None], tokens)
@@ -319,30 +353,63 @@ def _walk(
     return Found(tokens, lengths, values, values)
 
 
-def _ruled(logits: "tf.Tensor", tokens: "tf.Tensor", t: "tf.Tensor", rules: Rules) -> "tf.Tensor":
-    """Logits (batch, hypothesis, vocabulary), minus infinity where the rules bar a token.
+def _candidates(
+    logits: "tf.Tensor", tokens: "tf.Tensor", t: "tf.Tensor", rules: Rules, count: int | None
+) -> tuple["tf.Tensor", "tf.Tensor"]:
+    """The likeliest tokens that may follow, the best first, and their logits before them.
 
+    Both are (batch, hypothesis, count); a logit is minus infinity where there is no further token.
     ``tokens`` (batch, hypothesis, position) were chosen in the ``t`` steps before.
     """
     import tensorflow as tf
 
     size = logits.shape[-1]
-    every = tf.range(size)
-    ends = every == rules.eos
-    barred = (every == rules.pad)[None, None]
+    count = min(count or size, size)
+    ruled = logits
     if rules.allowed is not None:
-        barred |= ~(tf.cast(rules.allowed, tf.bool) | ends)[:, None]
-    barred |= ends & (t < tf.cast(rules.minimum, tf.int32))[:, None, None]
+        ends = tf.range(size) == rules.eos
+        ruled = tf.where((tf.cast(rules.allowed, tf.bool) | ends)[:, None], ruled, LOWEST)
     if rules.ngram:
-        barred |= _repeating(tokens, t, rules.ngram, size)
+        ruled = tf.where(_repeating(tokens, t, rules.ngram, size), LOWEST, ruled)
+    # Pad and eos are barred here, and not among all logits, which are many: so two more are taken.
+    own, chosen = _top(ruled, min(count + 2, size))
+    early = (t < tf.cast(rules.minimum, tf.int32))[:, None, None]
+    own = tf.where((chosen == rules.pad) | ((chosen == rules.eos) & early), LOWEST, own)
+    own, places = tf.math.top_k(own, count)
+    chosen = tf.gather(chosen, places, batch_dims=2)
+
+    forced = tf.constant(rules.pad, tf.int32)
     if rules.prefix is not None:
         prefix = tf.cast(rules.prefix, tf.int32)
         padded = tf.pad(prefix, ((0, 0), (0, 1)), constant_values=rules.pad)
-        forced = padded[:, tf.minimum(t, tf.shape(prefix)[1])][:, None, None]
-        barred = tf.where(forced != rules.pad, every != forced, barred)
-    over = (t >= tf.cast(rules.maximum, tf.int32))[:, None, None]
-    barred = tf.where(over, ~ends, barred)
-    return tf.where(barred, LOWEST, logits)
+        forced = padded[:, tf.minimum(t, tf.shape(prefix)[1])]
+    forced = tf.where(t >= tf.cast(rules.maximum, tf.int32), rules.eos, forced)
+    forced = tf.repeat(forced[:, None, None], tf.shape(logits)[1], axis=1)
+    first = tf.where(tf.range(count) == 0, tf.gather(logits, forced, batch_dims=2), LOWEST)
+    only = forced != rules.pad
+    return tf.where(only, first, own), tf.where(only, forced, chosen)
+
+
+def _top(logits: "tf.Tensor", count: int) -> tuple["tf.Tensor", "tf.Tensor"]:
+    """``tf.math.top_k`` of (batch, hypothesis, vocabulary), faster where the vocabulary is large.
+
+    The ``count`` largest stand in the ``count`` chunks with the largest maxima.
+    """
+    import tensorflow as tf
+
+    size = logits.shape[-1]
+    if size <= 4 * count * CHUNK:
+        top: tuple[tf.Tensor, tf.Tensor] = tf.math.top_k(logits, count)
+        return top
+    if fill := -size % CHUNK:
+        logits = tf.pad(logits, ((0, 0), (0, 0), (0, fill)), constant_values=LOWEST)
+    shape = tf.shape(logits)
+    chunks = tf.reshape(logits, (shape[0], shape[1], (size + fill) // CHUNK, CHUNK))
+    # In their order, so that a tie goes to the lower token.
+    kept = tf.sort(tf.math.top_k(tf.reduce_max(chunks, axis=-1), count).indices)
+    few = tf.reshape(tf.gather(chunks, kept, batch_dims=2), (shape[0], shape[1], count * CHUNK))
+    values, places = tf.math.top_k(few, count)
+    return values, tf.gather(kept, places // CHUNK, batch_dims=2) * CHUNK + places % CHUNK
 
 
 def _repeating(tokens: "tf.Tensor", t: "tf.Tensor", n: int, size: int) -> "tf.Tensor":

@@ -1,4 +1,4 @@
-"""Keras layers for drawings, for series and for clips.
+"""Keras layers for drawings, for series, for texts and for clips.
 
 Drawings are right-padded sequences: (batch, point, feature) with a mask (batch, point). Their
 layers keep one law: appending padding to a sequence changes nothing. Keras itself drops the
@@ -8,6 +8,8 @@ convolutions by an amount that depends on the padded length; these layers do nei
 Series are windows without padding: the past (batch, time, feature), whose first feature is the
 scaled target, and what is known of the future (batch, horizon, feature).
 
+Texts are tokens, int (batch, token), right-padded with 0.
+
 Clips are right-padded frames: (batch, frame, height, width, channel) with a mask (batch, frame),
 which layers are given by name; appending padding changes nothing here, either. A layer that works
 on each frame for itself gets the real ones alone, (real frame, height, width, channel), and its
@@ -15,6 +17,7 @@ work on padding is saved: between `Unpad` and `Pad`, any layer for pictures may 
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -36,12 +39,15 @@ __all__ = [
     "Rasterise",
     "SeasonalNaive",
     "Unpad",
+    "blanked",
     "clips",
     "each_step",
     "forecaster",
     "pictures",
     "points",
     "pretrained",
+    "teller",
+    "texts",
     "window",
 ]
 
@@ -463,6 +469,48 @@ class Quantiles(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """That of the input."""
         return input_shape
+
+
+def texts(data: Any, units: int) -> tuple[dict[str, Any], Any, Any]:
+    """The inputs of a model that translates, and the layers that embed them.
+
+    Args:
+        data: vocabulary, of the source and of the target; joint, whether they are one.
+        units: width of the embeddings.
+
+    Returns:
+        ``source`` and ``before`` (what of the target has been said) by name, both int
+        (batch, token); the embedding of each, to (batch, token, unit). The latter, named
+        ``words``, gives logits (batch, token, piece) when called with ``reverse``; where the
+        vocabulary is joint it is both.
+    """
+    given = {name: keras.Input((None,), dtype="int32", name=name) for name in ("source", "before")}
+    first = keras.initializers.RandomNormal(stddev=units**-0.5)
+    read, tell = data.vocabulary
+    words = keras.layers.ReversibleEmbedding(
+        tell, units, embeddings_initializer=first, name="words"
+    )
+    foreign = words if data.joint else keras.layers.Embedding(read, units, first)
+    return given, foreign, words
+
+
+def teller(words: Any) -> Callable[[Any], Any]:
+    """``words`` in reverse, (..., unit) to logits (..., piece), for what is called in a loop.
+
+    The matrix is turned once, and not at each step: for few rows that was most of the time.
+    """
+    matrix = ops.transpose(ops.cast(words.embeddings, words.compute_dtype))
+
+    def tell(x: Any) -> Any:
+        flat = ops.matmul(ops.reshape(ops.cast(x, matrix.dtype), (-1, x.shape[-1])), matrix)
+        return ops.reshape(flat, (*ops.shape(x)[:-1], matrix.shape[-1]))
+
+    return tell
+
+
+def blanked(x: Any, share: float) -> Any:
+    """Embeddings (batch, token, unit), in training without a share of the tokens."""
+    return keras.layers.Dropout(share, noise_shape=(None, None, 1))(x)
 
 
 def clips(data: Any) -> tuple[dict[str, Any], Any]:

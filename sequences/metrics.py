@@ -1,4 +1,4 @@
-"""Scores of classifiers and of forecasts, and the intervals of both. numpy alone.
+"""Scores of classifiers, forecasts and translations, and their intervals. numpy, and sacreBLEU.
 
 Classifiers: ranks, likelihoods, calibration, confusion. A score is taken in two steps: a model's
 output is reduced to a few numbers an example (``ranks``, ``likelihoods``, confidence and
@@ -9,8 +9,13 @@ are reduced to one number. Probabilities are (example, class), truths and predic
 Forecasts: errors, also in proportion to those of simple forecasts; quantiles and the coverage of
 intervals; the test of Diebold and Mariano. Truths and forecasts are (window, horizon); a truth
 that is NaN was not measured and does not count.
+
+Translations: BLEU from counts (sentence, count), so that it is resampled without reading the texts
+again; a row is what sacreBLEU counts in a sentence: the n-grams that the reference has too, for n
+from 1 to 4, all n-grams, the length of the text and that of the reference.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -114,24 +119,43 @@ def per_class(counts: ArrayLike) -> dict[str, Array]:
     }
 
 
-def bootstrap(values: ArrayLike, resamples: int, seed: int) -> Array:
+def bootstrap(
+    values: ArrayLike, resamples: int, seed: int, clusters: ArrayLike | None = None
+) -> Array:
     """Means of ``resamples`` bootstrap samples of ``values`` (example,), float64 (resample,).
 
     Drawing n of n examples with replacement draws how often each distinct value occurs, from a
     multinomial: the same distribution, but accuracies (two values) cost a few draws a resample
     instead of n, and the order of the examples cannot matter (Efron & Tibshirani 1993).
 
+    Args:
+        values: of the examples.
+        resamples: how many samples.
+        seed: of the resampling.
+        clusters: a number for each example (example,): those with the same number are drawn
+            together, as they are not independent. Where a cluster is a stretch of time this is the
+            block bootstrap of Carlstein (1986). None: each example stands alone.
+
     Raises:
-        ValueError: there are no values.
+        ValueError: there are no values, or all are of one cluster.
     """
-    distinct, counts = np.unique(np.asarray(values, np.float64), return_counts=True)
-    if not len(distinct):
+    x, random = np.asarray(values, np.float64), np.random.default_rng(seed)
+    if not len(x):
         raise ValueError("bootstrap: no values to resample")
-    random, n = np.random.default_rng(seed), int(counts.sum())
-    rows = max(1, CHUNK // len(distinct))
-    sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
-    means = [random.multinomial(n, counts / n, size) @ distinct / n for size in sizes]
-    return np.concatenate(means)
+    if clusters is None:
+        sums, often = np.unique(x, return_counts=True)
+        sizes: Array = np.ones(len(sums))
+    else:
+        _, place = np.unique(np.asarray(clusters), return_inverse=True)
+        sums = np.bincount(place, x).astype(np.float64)
+        sizes = np.bincount(place).astype(np.float64)
+        often = np.ones(len(sums), np.int64)
+        if len(sums) < 2:
+            raise ValueError("bootstrap: all examples are of one cluster; nothing varies")
+    n, rows = int(often.sum()), max(1, CHUNK // len(sums))
+    parts = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+    drawn = (random.multinomial(n, often / n, part) for part in parts)
+    return np.concatenate([draw @ sums / (draw @ sizes) for draw in drawn])
 
 
 def interval(means: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -140,7 +164,13 @@ def interval(means: ArrayLike, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired_bootstrap(one: ArrayLike, other: ArrayLike, resamples: int, seed: int) -> Array:
+def paired_bootstrap(
+    one: ArrayLike,
+    other: ArrayLike,
+    resamples: int,
+    seed: int,
+    clusters: ArrayLike | None = None,
+) -> Array:
     """Bootstrap means of the difference ``one - other`` of two runs on the same examples.
 
     Pairing takes out how hard the examples are, which is most of the variance (Koehn 2004, ACL
@@ -151,6 +181,7 @@ def paired_bootstrap(one: ArrayLike, other: ArrayLike, resamples: int, seed: int
         other: the same examples' values, in the same order.
         resamples: how many bootstrap samples.
         seed: of the resampling.
+        clusters: examples that are drawn together, as `bootstrap` takes them.
 
     Raises:
         ValueError: the runs have different numbers of examples, or none.
@@ -158,7 +189,7 @@ def paired_bootstrap(one: ArrayLike, other: ArrayLike, resamples: int, seed: int
     a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"paired_bootstrap: {len(a)} examples against {len(b)}; pair them by key")
-    return bootstrap(a - b, resamples, seed)
+    return bootstrap(a - b, resamples, seed, clusters)
 
 
 def mae(truth: ArrayLike, forecast: ArrayLike, axis: int | None = None) -> Any:
@@ -322,3 +353,42 @@ def mean_in_time(losses: ArrayLike, keys: ArrayLike, horizon: int) -> tuple[floa
         means = np.bincount(place, values) / np.bincount(place)
         return diebold_mariano(means, np.zeros(len(means)), horizon - 1)
     return diebold_mariano(values, np.zeros(len(values)), 0)
+
+
+def bleu_counts(texts: Sequence[str], truth: Sequence[str]) -> Array:
+    """What BLEU counts in each sentence, int32 (sentence, 10), by sacreBLEU's defaults."""
+    from sacrebleu.metrics import BLEU
+
+    judge = BLEU(effective_order=True)  # says nothing of short sentences; counts are the same
+    scores = [judge.sentence_score(a, [b]) for a, b in zip(texts, truth, strict=True)]
+    rows = [(*s.counts, *s.totals, s.sys_len, s.ref_len) for s in scores]
+    return np.array(rows, np.int32).reshape(-1, 10)
+
+
+def bleu(counts: ArrayLike) -> float:
+    """BLEU, 0 to 100, of the counts of a whole corpus (10,), as sacreBLEU smooths it by default."""
+    from sacrebleu.metrics import BLEU
+
+    row = np.asarray(counts).tolist()
+    return float(BLEU.compute_bleu(row[:4], row[4:8], *row[8:], smooth_method="exp").score)
+
+
+def resampled_bleu(counts: ArrayLike, resamples: int, seed: int) -> Array:
+    """BLEU of bootstrap samples of the sentences, float64 (resample,), as sacreBLEU draws them.
+
+    Runs on the same sentences, in the same order and with the same seed, are drawn in pairs: an
+    ``interval`` of their difference that excludes 0 tells them apart (Koehn 2004, ACL W04-3250).
+
+    Args:
+        counts: of ``bleu_counts`` (sentence, count).
+        resamples: how many bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: there are no sentences.
+    """
+    rows, random = np.asarray(counts, np.int64), np.random.default_rng(seed)
+    if not len(rows):
+        raise ValueError("resampled_bleu: no sentences to resample")
+    drawn = (random.integers(len(rows), size=len(rows)) for _ in range(resamples))
+    return np.array([bleu(np.bincount(at, minlength=len(rows)) @ rows) for at in drawn])

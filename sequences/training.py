@@ -127,7 +127,7 @@ def fit(
     *,
     epochs: Epochs,
     batch: Batch,
-    loss: str,
+    loss: str | Callable[[Any, Any], Any],
     metrics: list[str],
     optimizer: str,
     rate: Rate,
@@ -157,8 +157,8 @@ def fit(
             the epochs that were finished before, so that no listener misses one.
         epochs: passes over the training split, at most.
         batch: sequences a step, over all devices.
-        loss: a function of keras.losses, or a registered one, that maps (y, prediction) to values
-            of shape (batch, ...).
+        loss: a function that maps (y, prediction) to values of shape (batch, ...), or the name of
+            one in keras.losses or sequences.losses, or of a registered one.
         metrics: functions of keras.metrics, likewise, and ``accuracy``: the one of the loss.
         optimizer: a class of keras.optimizers in lower case, with Keras' own settings.
         rate: highest learning rate.
@@ -251,6 +251,139 @@ def fit(
     return history
 
 
+def teach(
+    model: keras.Model,
+    data: Data,
+    checkpoints: Path,
+    seed: int,
+    on_epoch: Callable[[Record], None],
+    *,
+    epochs: Epochs,
+    batch: Batch,
+    smoothing: Fraction,
+    sampled: Fraction,
+    optimizer: str,
+    rate: Rate,
+    schedule: Literal["constant", "cosine", "inverse_sqrt"],
+    warmup: Fraction,
+    clip: Weight,
+    averaged: Count,
+    patience: Patience,
+) -> list[Record]:
+    """Train, as ``fit`` does, a model that tells a text's next token; its weights are then a mean.
+
+    Args:
+        model: maps ``source`` and ``before``, the truth before each token, to logits (batch,
+            token, piece).
+        data: see ``fit``, as for all that is not told here.
+        checkpoints: see there.
+        seed: see there.
+        on_epoch: see there.
+        epochs: see there.
+        batch: see there.
+        smoothing: of the labels; see ``losses.token_crossentropy``.
+        sampled: chance, in the last epoch, that the model reads a guess of its own instead of a
+            token of the truth; it rises from 0 in the first (Bengio et al. 2015, arXiv
+            1506.03099). The guesses are those of a pass over the truth (Duckworth et al. 2019,
+            arXiv 1906.04331).
+        optimizer: see there.
+        rate: see there.
+        schedule: see there.
+        warmup: see there.
+        clip: see there.
+        averaged: epochs whose weights are averaged (Vaswani et al. 2017, arXiv 1706.03762): those
+            of the lowest ``validation_token_crossentropy``.
+        patience: see there.
+
+    Returns:
+        A record for every epoch, with ``perplexity`` and ``validation_perplexity``.
+    """
+    monitor, records = "validation_token_crossentropy", list[Record]()
+
+    def kept(record: Record) -> Path:
+        return checkpoints / f"weights-{record['epoch']}.npz"
+
+    def best() -> list[Record]:
+        return sorted(records, key=lambda record: record[monitor])[:averaged]
+
+    def told(record: Record) -> None:
+        ends = {key: key.replace("token_crossentropy", "perplexity") for key in record}
+        perplexities = {end: np.exp(record[key]) for key, end in ends.items() if key != end}
+        records.append({**record, **perplexities})
+        if records[-1] in best() and not kept(record).exists():
+            weights = {str(i): w.numpy() for i, w in enumerate(model.trainable_weights)}
+            store.write_arrays(kept(record), weights)
+        for other in records:
+            if other not in best():
+                kept(other).unlink(missing_ok=True)
+        on_epoch(records[-1])
+
+    fit(
+        Guessing(model) if sampled else model,
+        Sampled(data, sampled, epochs) if sampled else data,
+        checkpoints,
+        seed,
+        told,
+        epochs=epochs,
+        batch=batch,
+        loss=partial(losses.token_crossentropy, smoothing=smoothing),
+        metrics=["token_crossentropy", "token_accuracy"],
+        optimizer=optimizer,
+        rate=rate,
+        schedule=schedule,
+        warmup=warmup,
+        clip=clip,
+        monitor=monitor,
+        patience=patience,
+    )
+    chosen = [store.read_arrays(kept(record)) for record in best()]
+    for i, weight in enumerate(model.trainable_weights):
+        weight.assign(np.mean([weights[str(i)] for weights in chosen], axis=0))
+    return records
+
+
+class Sampled:
+    """Data of texts, with the chance of a guess among the inputs."""
+
+    def __init__(self, data: Data, chance: float, epochs: int) -> None:
+        self.data, self.chance, self.epochs = data, chance, epochs
+        self.size = data.size
+
+    def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> tf.data.Dataset:
+        """Batches (x, y, weight); x has ``chance`` (batch, 1)."""
+        done = (epoch - 1) / max(self.epochs - 1, 1) if split == "train" else 0.0
+        chance = tf.constant(self.chance * done, tf.float32)
+
+        def chanced(x: Any, y: Any, weight: Any) -> Any:
+            return {**x, "chance": tf.fill((tf.shape(y)[0], 1), chance)}, y, weight
+
+        return self.data.batches(split, batch=batch, seed=seed, epoch=epoch).map(chanced)
+
+
+class Guessing(keras.Model):
+    """A model that reads, by ``chance``, its own guesses instead of the truth."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(dtype=model.dtype_policy)
+        self.model = model
+        self.draws = keras.random.SeedGenerator(0)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Source, before and chance (batch, 1) to logits (batch, token, piece)."""
+        x = {name: inputs[name] for name in ("source", "before")}
+        before, chance = x["before"], inputs["chance"]
+        drawn = keras.random.uniform(tf.shape(before), seed=self.draws) < chance
+
+        def mixed() -> Any:
+            logits = tf.stop_gradient(self.model(x, training=False))
+            guesses = 1 + tf.argmax(logits[..., 1:], axis=-1, output_type=before.dtype)  # not pad
+            guesses = tf.concat([before[:, :1], guesses[:, :-1]], axis=1)
+            return tf.where(drawn & (before != 0), guesses, before)
+
+        before = tf.cond(tf.reduce_any(drawn), mixed, lambda: before)
+        return self.model({**x, "before": before}, training=training)
+
+
 def best_epoch(history: Sequence[Mapping[Any, float]], monitor: str) -> int:
     """The number of the best epoch by ``monitor``, the first of equals; 0 before the first.
 
@@ -264,7 +397,7 @@ def best_epoch(history: Sequence[Mapping[Any, float]], monitor: str) -> int:
     return 1 + int(np.argmax([better * r[monitor] for r in history])) if history else 0
 
 
-def _functions(loss: str, metrics: list[str]) -> Functions:
+def _functions(loss: str | Callable[[Any, Any], Any], metrics: list[str]) -> Functions:
     """The loss and the metrics by the names that they have in the record."""
 
     def function(module: Any, key: str, name: str) -> Callable[..., tf.Tensor]:
@@ -277,13 +410,14 @@ def _functions(loss: str, metrics: list[str]) -> Functions:
             raise ParamsError(f"fit.{key}: unknown {name!r}; {near(name, known)}")
         return cast(Callable[..., tf.Tensor], found)
 
-    functions = {"loss": function(keras.losses, "loss", loss)}
+    given = function(keras.losses, "loss", loss) if isinstance(loss, str) else loss
+    functions = {"loss": given}
     for name in metrics:
         known = name
         if name == "accuracy":
-            if not loss.endswith("_crossentropy"):
+            if not str(loss).endswith("_crossentropy"):
                 raise ParamsError(f"fit.metrics: there is no accuracy that belongs to {loss!r}")
-            known = loss.replace("crossentropy", "accuracy")
+            known = str(loss).replace("crossentropy", "accuracy")
         functions[name] = function(keras.metrics, "metrics", known)
     return functions
 

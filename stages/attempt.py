@@ -100,10 +100,10 @@ def train(seed: int, machine: Any, run: Any, folder: Path) -> None:
 
 def _files(run: Any, model_file: ModuleType) -> dict[str, str | None]:
     """The code and the data that decide a training's result, with their md5s."""
-    from sequences import layers, training
+    from sequences import layers, losses, training
 
     examples = Path(str(params.module(run["domain"], "examples").__file__)).parent
-    code = [Path(str(module.__file__)) for module in (layers, training, model_file)]
+    code = [Path(str(module.__file__)) for module in (layers, losses, training, model_file)]
     root = Path(__file__).resolve().parent.parent
     named = {path.relative_to(root).as_posix(): path for path in (*code, examples)}
     named[f"data/{run['data']}/manifest.json"] = Path("data", run["data"], "manifest.json")

@@ -1,4 +1,4 @@
-"""Test drawings as questions to a registered model: ``python -m stages.contest RUN LIMIT FILE``."""
+"""Test examples as questions to a registered model: ``python -m stages.contest RUN LIMIT FILE``."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 
 from sequences import params, store
-from stages import command, start_tensorflow
+from stages import command, start_tensorflow, tracking
 
 
 def main(name: str, limit: str, file: str) -> None:
-    """Write the raw form of examples that run ``name`` was tested on, at most ``limit``.
+    """Write the raw form of examples that a run or ensemble was tested on, at most ``limit``.
 
     ``file`` gets {"keys": [...], "inputs": [...]}, in an order that the seed determines.
     """
     values = params.load()
-    run = params.entry(values, "runs", name)
+    run = params.entry({**values["runs"], **values.get("ensembles", {})}, name)
     served = params.module(params.entry(run, "domain"), "served")
-    tested = store.read_arrays(Path("results", name, "predictions.npz"))["keys"]
+    tested = store.read_arrays(tracking.result(name)[0] / "predictions.npz")["keys"]
     keys, counts = np.unique(tested, return_counts=True)
     keys = np.random.default_rng(values["seed"]).permutation(keys[counts == 1])
     start_tensorflow()

@@ -1,6 +1,7 @@
 """A model and its test split to scores, tables and figures: ``python -m stages.evaluate RUN``."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,19 +24,25 @@ def main(name: str) -> None:
     data = params.module(domain, "examples").load(Path("data", params.entry(run, "data")))
     scored = score(model, data, values["seed"])
     history = pd.read_csv(results / "history.csv")
-    if monitor := run["fit"].get("monitor"):  # else nothing was learned
-        best = training.best_epoch(history.to_dict("records"), monitor)
+    if "epochs" in run["fit"]:  # else nothing was learned
+        monitor = run["fit"].get("monitor")  # none where weights of many epochs were averaged
+        best = training.best_epoch(history.to_dict("records"), monitor) if monitor else None
         scored.figures["learning_curves"] = figures.learning_curves(history, best)
-    store.write_json(results / "metrics.json", scored.metrics)
-    store.write_json(results / "speed.json", scored.speed)
-    store.write_arrays(results / "predictions.npz", scored.arrays)
-    with store.atomic_folder(results / "tables") as folder:
-        for title, table in scored.tables.items():
-            store.write_table(folder / f"{title}.csv", table)
-    with store.atomic_folder(results / "figures") as folder:
-        for title, figure in scored.figures.items():
-            store.write_figure(folder / f"{title}.png", figure)
+    keep(scored, results)
     tracking.mirror("evaluate", name)
+
+
+def keep(scored: Any, folder: Path) -> None:
+    """Write what ``score`` returned: metrics, speed, predictions, tables and figures."""
+    store.write_json(folder / "metrics.json", scored.metrics)
+    store.write_json(folder / "speed.json", scored.speed)
+    store.write_arrays(folder / "predictions.npz", scored.arrays)
+    with store.atomic_folder(folder / "tables") as made:
+        for title, table in scored.tables.items():
+            store.write_table(made / f"{title}.csv", table)
+    with store.atomic_folder(folder / "figures") as made:
+        for title, figure in scored.figures.items():
+            store.write_figure(made / f"{title}.png", figure)
 
 
 if __name__ == "__main__":

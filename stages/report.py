@@ -23,7 +23,7 @@ Written by `python -m stages.report`, the last stage of `dvc repro`; an edit her
 
 
 class Result(NamedTuple):
-    """What is known of a run that was scored."""
+    """What is known of a run, or of an ensemble of runs, that was scored."""
 
     name: str
     run: Mapping[str, Any]  # its entry in params.yaml
@@ -45,19 +45,21 @@ class Result(NamedTuple):
 def main() -> None:
     """Write report.md and report/ from the results of the runs in params.yaml."""
     values = params.load()
-    domains: dict[str, dict[str, list[str]]] = {}
-    for name, run in values["runs"].items():
-        domains.setdefault(run["domain"], {}).setdefault(run["data"], []).append(name)
+    domains: dict[str, dict[str, dict[str, Path]]] = {}
+    for table, top in (("runs", "results"), ("ensembles", "ensembles")):
+        for name, entry in values[table].items():
+            sets = domains.setdefault(entry["domain"], {})
+            sets.setdefault(entry["data"], {})[name] = Path(top, name)
     parts = [HEAD]
     with store.atomic_folder(Path("report")) as folder:
         for domain, sets in domains.items():
-            for data, names in sets.items():
+            for data, places in sets.items():
                 title = domain if len(sets) == 1 else f"{domain}: {data}"
-                parts += _section(values, domain, title, names, folder)
+                parts += _section(values, domain, title, places, folder)
         results = {
             name: result
             for name, run in values["runs"].items()
-            if (result := _result(name, run, params.module(run["domain"], "summary")))
+            if (result := _result(run, Path("results", name)))
         }
         for domain in domains:
             if beside := getattr(params.module(domain, "summary"), "beside", None):
@@ -66,14 +68,18 @@ def main() -> None:
 
 
 def _section(
-    values: Mapping[str, Any], domain: str, title: str, names: list[str], folder: Path
+    values: Mapping[str, Any], domain: str, title: str, places: Mapping[str, Path], folder: Path
 ) -> Iterator[str]:
     """The paragraphs on a domain's runs on a data set; its figures are written into ``folder``."""
     about = params.module(domain, "summary")
-    results = [_result(name, values["runs"][name], about) for name in names]
+    entries = {
+        **values["runs"],
+        **{name: {**entry, "model": "ensemble"} for name, entry in values["ensembles"].items()},
+    }
+    results = [_result(entries[name], place) for name, place in places.items()]
     sign = 1 if about.LOWER_IS_BETTER else -1
     known = sorted((r for r in results if r), key=lambda r: (sign * r.scores[about.SCORE], r.name))
-    lost = [name for name, result in zip(names, results, strict=True) if result is None]
+    lost = [name for name, result in zip(places, results, strict=True) if result is None]
     yield f"## {title.capitalize()}\n"
     if known:
         yield from _table(known)
@@ -91,14 +97,14 @@ def _section(
         yield from _makings(values, known)
 
 
-def _result(name: str, run: Mapping[str, Any], about: ModuleType) -> Result | None:
-    folder = Path("results", name)
+def _result(run: Mapping[str, Any], folder: Path) -> Result | None:
+    about = params.module(run["domain"], "summary")
     needed = ("metrics.json", "speed.json", "history.csv", "predictions.npz")
     if not all((folder / file).exists() for file in needed):
         return None
     scores, speed = (store.read_json(folder / file) for file in needed[:2])
     with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-        return Result(name, run, scores, speed, list(csv.DictReader(file)), folder, about)
+        return Result(folder.name, run, scores, speed, list(csv.DictReader(file)), folder, about)
 
 
 def _table(results: list[Result]) -> Iterator[str]:
@@ -218,6 +224,11 @@ def _makings(values: Mapping[str, Any], results: list[Result]) -> Iterator[str]:
             counts = (f"{split} {next(iter(numbers.values())):,}" for split, numbers in splits)
             yield f"  - examples: {', '.join(counts)}"
     for name, run in ((result.name, result.run) for result in results):
+        if name in values["ensembles"]:
+            members = ", ".join(f"`{member}`" for member in run["members"])
+            yield f"- `{name}`: `python -m stages.ensemble {name}`"
+            yield f"  - {run['combine']} of {members}"
+            continue
         yield f"- `{name}`: `python -m stages.train {name}`, `python -m stages.evaluate {name}`"
         yield f"  - sequences/{run['domain']}/{run['model']}.py on `{run['data']}`"
         yield f"  - build: {_plain(run['build'])}"

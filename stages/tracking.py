@@ -96,8 +96,8 @@ def mirror(stage: str, name: str) -> None:
     """Make the MLflow run of a stage that has just written its outputs complete.
 
     Args:
-        stage: prepare or evaluate; the latter's scores go to the run of the training.
-        name: of the data set or run.
+        stage: prepare, ensemble or evaluate; the latter's scores go to the run of the training.
+        name: of the data set, ensemble or run.
     """
     _mirror(stage, name, None)
 
@@ -120,9 +120,9 @@ def main() -> None:
         sys.exit("No dvc.lock here: there are no results yet; `dvc repro` makes them.")
     for address in locked():
         stage, _, name = address.partition("@")
-        if stage in ("prepare", "train", "evaluate"):
+        if stage in ("prepare", "train", "evaluate", "ensemble"):
             if entry := recorded(stage, name):
-                kind = "prepare" if stage == "prepare" else "train"
+                kind = "train" if stage == "evaluate" else stage
                 results.setdefault((kind, name), {})[stage] = entry
             else:
                 print(f"{address}: not on disk as dvc.lock has it; `dvc checkout` or `dvc repro`")
@@ -132,6 +132,8 @@ def main() -> None:
                 with connected() as client:
                     new = _complete(client, name, entries, None)
                 print(f"{kind}@{name}: {'logged' if new else 'is complete'}")
+    except params.ParamsError:
+        raise
     except Exception as error:
         sys.exit(f"Cannot log to {masked(uri())}: {_told(error)}")
 
@@ -203,7 +205,9 @@ def _digest(content: Any) -> str:
 def _values(entry: Entry, name: str) -> dict[str, Any]:
     """The parameters of a stage, flat: build.units, fit.epochs, data.prepare.points, seed ..."""
     return {
-        key.removeprefix(f"runs.{name}.").replace(f"data.{name}.", "data.", 1): value
+        key.removeprefix(f"runs.{name}.")
+        .removeprefix(f"ensembles.{name}.")
+        .replace(f"data.{name}.", "data.", 1): value
         for key, value in _flat(entry["params"]).items()
     }
 
@@ -284,7 +288,13 @@ def experiment(client: Any, domain: str) -> str:
 
 def _domain(entry: Entry, name: str) -> str:
     values = _values(entry, name)
-    return str(values.get("domain") or values["data.domain"])
+    domain = values.get("domain") or values.get("data.domain")
+    if not domain:
+        raise params.ParamsError(
+            f"dvc.lock: the stage of {name} has no domain among its params; `python -m "
+            "stages.tracking` mirrors the stages of Ostinato's dvc.yaml, which have"
+        )
+    return str(domain)
 
 
 def _find_runs(client: Any, stage: str, name: str, entry: Entry) -> list[Any]:
@@ -293,11 +303,19 @@ def _find_runs(client: Any, stage: str, name: str, entry: Entry) -> list[Any]:
     return list(client.search_runs([experiment(client, _domain(entry, name))], wanted))
 
 
+def result(name: str) -> tuple[Path, tuple[str, str]]:
+    """Where a run's or an ensemble's result is, and which stages make its model and its scores."""
+    if name in params.load().get("ensembles", {}):
+        return Path("ensembles", name), ("ensemble", "ensemble")
+    return Path("results", name), ("train", "evaluate")
+
+
 def training(client: Any, name: str) -> Any | None:
     """The run that holds the training and the scores of ``name`` as dvc.lock has them, or None."""
-    train, scores = (locked()[f"{stage}@{name}"] for stage in ("train", "evaluate"))
+    _, stages = result(name)
+    train, scores = (locked()[f"{stage}@{name}"] for stage in stages)
     wanted = {OUTS: _json(train["outs"]), f"evaluate.{OUTS}": _json(scores["outs"])}
-    for run in _find_runs(client, "train", name, train):
+    for run in _find_runs(client, stages[0], name, train):
         if wanted.items() <= run.data.tags.items():
             return run
     return None
@@ -342,7 +360,7 @@ def _new_run(client: Any, stage: str, name: str, entry: Entry, seconds: float = 
     run = client.create_run(
         experiment(client, _domain(entry, name)),
         start_time=round(1000 * (time.time() - seconds)),
-        run_name=name if stage == "train" else f"{stage} {name}",
+        run_name=f"prepare {name}" if stage == "prepare" else name,
         tags=tags,
     )
     parameters = [Param(key, masked(str(value))) for key, value in values.items()]
@@ -359,15 +377,18 @@ def _complete(client: Any, name: str, entries: Mapping[str, Entry], run: Any) ->
 
     Args:
         client: of the store.
-        name: of the data set or run.
-        entries: of the stages that have their outputs: prepare, or train and perhaps evaluate.
+        name: of the data set, ensemble or run.
+        entries: of the stages that have their outputs: prepare, ensemble, or train and perhaps
+            evaluate.
         run: the one that was begun for them, if that is known.
 
     Returns:
         Whether anything was missing.
     """
-    stage = "prepare" if "prepare" in entries else "train"
-    entry, folder = entries[stage], Path("data" if stage == "prepare" else "results", name)
+    (stage,) = entries.keys() - {"evaluate"}
+    top = {"prepare": "data", "train": "results", "ensemble": "ensembles"}[stage]
+    entry, folder = entries[stage], Path(top, name)
+    model = f"{top}/{name}/model.keras"
     epochs = [] if stage == "prepare" else _epochs(folder / "history.csv")
     if run is None:
         known = _find_runs(client, stage, name, entry)
@@ -384,17 +405,17 @@ def _complete(client: Any, name: str, entries: Mapping[str, Entry], run: Any) ->
         _log_epochs(client, run, epochs, _seen(client, run))
         client.log_artifact(key, str(folder / "history.csv"))
         if not client.get_run(key).outputs.model_outputs:
-            _log_model(client, run, name, entry)
-        client.set_tag(key, "model", entry["outs"][f"results/{name}/model.keras"])
+            _log_model(client, run, name, entry, Path(model))
+        client.set_tag(key, "model", entry["outs"][model])
     if missing:
         client.set_tag(key, "inputs", _inputs(stage, name, entry))  # as dvc.lock gets them, should
         client.set_tag(key, "deps", _json(entry["deps"]))  # the code have changed on the way
         client.set_tag(key, OUTS, _json(entry["outs"]))
         client.set_terminated(key)
-    scores, model = entries.get("evaluate"), f"results/{name}/model.keras"
+    scores = entry if stage == "ensemble" else entries.get("evaluate")
     if (
         scores
-        and scores["deps"][model] == entry["outs"][model]  # not an earlier model's
+        and {**scores["deps"], **scores["outs"]}[model] == entry["outs"][model]  # no earlier one's
         and tags.get(f"evaluate.{OUTS}") != _json(scores["outs"])
     ):
         missing = True
@@ -456,7 +477,28 @@ def _log(client: Any, run: str, **items: list[Any]) -> None:
             client.log_batch(run, **{kind: all_of[start : start + 100]})
 
 
-def _log_model(client: Any, run: Any, name: str, entry: Entry) -> None:
+@contextmanager
+def logged_model(client: Any, run: Any, name: str) -> Iterator[tuple[Path, Any]]:
+    """Log a model beside a run, which stays as it is.
+
+    Yields an empty folder for its files, and MLflow's description, to be completed there.
+    """
+    from mlflow.models import Model
+
+    logged = client.create_logged_model(run.info.experiment_id, name, run.info.run_id)
+    described = Model(
+        artifact_path=logged.artifact_location,
+        run_id=run.info.run_id,
+        model_uuid=logged.model_id,
+        model_id=logged.model_id,
+    )
+    with TemporaryDirectory() as temporary:
+        yield Path(temporary), described
+        client.log_model_artifacts(logged.model_id, temporary)
+    client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _log_model(client: Any, run: Any, name: str, entry: Entry, path: Path) -> None:
     """Log the model as DVC holds it, with a signature, an example and the code of its layers.
 
     ``mlflow.pyfunc.load_model`` finds all of it. MLflow's own ``log_model`` fails on an input
@@ -466,31 +508,32 @@ def _log_model(client: Any, run: Any, name: str, entry: Entry) -> None:
     import mlflow.keras
     import numpy as np
     from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model, ModelSignature
+    from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    values, path = _values(entry, name), Path("results", name, "model.keras")
-    module = params.module(values["domain"], values["model"])  # registers the model's layers
+    values = _values(entry, name)
+    # Registers the model's layers.
+    module = params.module(values["domain"], values.get("model", "ensemble"))
     model = store.read_model(path)
-    specs = [
-        Schema([TensorSpec(np.dtype(tensor.dtype), [size or -1 for size in tensor.shape])])
-        for tensor in (model.inputs[0], model.outputs[0])
-    ]
-    example = np.ones([size or 4 for size in model.inputs[0].shape], model.inputs[0].dtype)
-    logged = client.create_logged_model(run.info.experiment_id, name, run.info.run_id)
-    described = Model(
-        artifact_path=logged.artifact_location,
-        run_id=run.info.run_id,
-        model_uuid=logged.model_id,
-        model_id=logged.model_id,
-    )
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+
+    def spec(tensor: Any, name: str | None = None) -> TensorSpec:
+        return TensorSpec(np.dtype(tensor.dtype), [size or -1 for size in tensor.shape], name)
+
+    def ones(tensor: Any) -> Any:
+        return np.ones([size or 4 for size in tensor.shape], tensor.dtype)
+
+    given, output = model.input, Schema([spec(model.outputs[0])])
+    if isinstance(given, dict):
+        inputs = Schema([spec(tensor, key) for key, tensor in given.items()])
+        example: Any = {key: ones(tensor) for key, tensor in given.items()}
+    else:
+        inputs, example = Schema([spec(given)]), ones(given)
+    with logged_model(client, run, name) as (folder, described):
         mlflow.keras.save_model(
             model,
-            temporary,
+            str(folder),
             mlflow_model=described,
-            signature=ModelSignature(*specs),
+            signature=ModelSignature(inputs, output),
             input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
         )
@@ -502,9 +545,7 @@ def _log_model(client: Any, run: Any, name: str, entry: Entry) -> None:
         (folder / "code" / f"{loader}.py").write_text(text, encoding="utf-8")
         described.flavors["python_function"] |= {"code": "code", "loader_module": loader}
         described.save(str(folder / "MLmodel"))
-        client.log_model_artifacts(logged.model_id, temporary)
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(described.model_id, step=0)])
 
 
 if __name__ == "__main__":

@@ -449,3 +449,14 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
 """
     root = Path(__file__).parent.parent
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seeds, st.integers(1, 5), st.sampled_from([2000, 2345, 7]))
+def test_the_likeliest_of_many_tokens_are_those_of_all(seed: int, count: int, size: int) -> None:
+    """Ties go to the lower token, also where it stands in another chunk."""
+    logits = np.random.default_rng(seed).integers(0, 40, (2, 3, size)).astype(np.float32)
+    values, places = decoding._top(tf.constant(logits), count)
+    expected = np.argsort(-logits, axis=-1, kind="stable")[..., :count]
+    np.testing.assert_array_equal(places, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(logits, expected, -1))

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -175,15 +176,22 @@ def test_compose_names_what_is_there() -> None:
     assert all((ROOT / source).exists() for source in stages)
 
 
+@cache
+def helped(program: str, *words: str) -> str:
+    """What a command says of its flags."""
+    command = [str(Path(sys.executable).parent / program), *words, "--help"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert told.returncode == 0, told.stderr
+    return told.stdout
+
+
 @pytest.mark.parametrize("name", [n for n, service in SERVICES.items() if "build" in service])
 def test_the_commands_of_compose_are_commands(name: str, deployed: Deployments) -> None:
     program, *rest = SERVICES[name]["command"].split()
     flags = {word for word in rest if word.startswith("--")}
     words = list(itertools.takewhile(lambda word: word not in flags, rest))
-    command = [str(Path(sys.executable).parent / program), *words, "--help"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert told.returncode == 0, told.stderr
-    assert flags <= set(re.findall(r"--[a-z-]+", told.stdout))
+    told = helped(program, *words)
+    assert flags <= set(re.findall(r"--[a-z-]+", told))
     if "--pool" in rest:
         with get_client(sync_client=True) as client:
             client.read_work_pool(rest[rest.index("--pool") + 1])

@@ -173,9 +173,11 @@ def test_a_feature_that_only_one_side_has_has_drifted() -> None:
     assert found["psi"].isna().all()
 
 
-@pytest.mark.parametrize("file", ["params.yaml", "params.paper.yaml"])
-def test_params_hold_the_limits(file: str) -> None:
-    values = params.load(Path(__file__).parents[1] / file)
+@pytest.mark.parametrize(
+    "file", sorted(Path(__file__).parents[1].glob("params*.yaml")), ids=lambda file: file.name
+)
+def test_params_hold_the_limits(file: Path) -> None:
+    values = params.load(file)
     found = params.bind(drift.compare, values["drift"])(known({"x": [1]}), known({"x": [1]}))
     assert len(found) == 1
 

@@ -92,22 +92,12 @@ print("RESULT", json.dumps(explore(**json.loads(sys.argv[1]))))
 """
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow store: making one takes seconds."""
-    from mlflow import MlflowClient
-
-    folder = tmp_path_factory.mktemp("tables")
-    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def toy(
-    tmp_path: Path, tables: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
+    tmp_path: Path, mlflow_tables: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
 ) -> Iterator[Path]:
     """A checkout whose training is a toy."""
-    shutil.copy(tables, tmp_path / "mlflow.db")
+    shutil.copy(mlflow_tables, tmp_path)
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "model.py").write_text("as it was")
     md5 = hashlib.md5(b"as it was", usedforsecurity=False).hexdigest()
@@ -443,7 +433,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Path:
     shutil.copy(tables, folder / "mlflow.db")
     shutil.copy(ROOT / "dvc.yaml", folder)
     for name in ("sequences", "stages"):
-        shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     values = params.load(ROOT / "params.yaml")
     tiny = shrunk_run(values["runs"]["sketches-gru"])
     tiny["fit"]["epochs"] = 2

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sequences import metrics, store
+from sequences.forecasting import scores
 
 GOLDEN = store.read_json(Path(__file__).parent / "golden" / "forecasting.json")  # how: beside it
 TRUTH, QUANTILES = np.array(GOLDEN["truth"]), np.array(GOLDEN["quantiles"])
@@ -78,6 +79,52 @@ def test_conformal_margins_hold_their_share_of_exchangeable_errors(
     assert (inside == min(size, np.ceil((size + 1) * level))).all()
     holes = np.concatenate([excess, np.full((9, 3), np.nan)])
     np.testing.assert_array_equal(metrics.conformal(holes, level), margin)
+
+
+def errors(size: int, seed: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).normal(size=(size, 4))
+
+
+@given(st.integers(8, 60), st.integers(1, 40), st.integers(0, 99), st.data())
+def test_margins_at_an_origin_depend_on_the_latest_truths_before_it_and_on_nothing_else(
+    size: int, recent: int, seed: int, data: st.DataObject
+) -> None:
+    excess, moments = errors(size, seed), np.arange(size)
+    origin = data.draw(st.integers(4, size))
+    (margin,) = scores.margins(excess, moments, np.array([origin]), 0.8, recent)
+    due = moments[:, None] + np.arange(4)  # the time of each truth
+    known = due < origin
+    latest = known & (due >= origin - recent)
+    other = np.where(latest, excess, errors(size, seed + 1))
+    order = np.random.default_rng(seed).permutation(size)
+    again = scores.margins(other[order], moments[order], np.array([origin]), 0.8, recent)
+    np.testing.assert_array_equal(again[0], margin)
+    for step in range(4):  # by definition
+        own = excess[latest[:, step], step]
+        np.testing.assert_array_equal(margin[step], metrics.conformal(own[:, None], 0.8)[0])
+    every = scores.margins(excess, moments, np.array([origin, 0]), 0.8, None)
+    np.testing.assert_array_equal(every, [metrics.conformal(excess, 0.8)] * 2)
+
+
+def test_margins_follow_a_series_that_calms_down_and_hold_their_share() -> None:
+    """A storm in the calibration part: margins of all of it hold far too much afterwards."""
+    random = np.random.default_rng(0)
+    noise = np.abs(random.normal(size=(1000, 1))) * np.where(np.arange(1000) < 100, 9, 1)[:, None]
+    moments, asked = np.arange(1000), np.arange(200, 1000)
+    held = {
+        recent: float((noise[asked] <= margin).mean())
+        for recent, margin in (
+            (50, scores.margins(noise, moments, asked, 0.8, 50)),
+            (None, scores.margins(noise[:100], moments[:100], asked, 0.8, None)),
+        )
+    }
+    assert 0.77 < held[50] < 0.84
+    assert held[None] > 0.99
+
+
+def test_margins_need_a_truth_that_is_known() -> None:
+    with pytest.raises(scores.ScoreError, match="recent: null"):
+        scores.margins(errors(9, 0), np.arange(9), np.array([2]), 0.8, 5)
 
 
 def test_naive2_is_exact_on_a_multiplicative_season() -> None:

@@ -61,6 +61,9 @@ def entry_points(stage: str, key: str, values: dict[str, Any]) -> set[str]:
         files |= {code(run["domain"], "examples"), code(run["domain"], run["model"])}
         if stage == "evaluate":
             files |= {code(run["domain"], "scores")}
+    elif stage == "ensemble":
+        domain = values["ensembles"][key]["domain"]
+        files |= {code(domain, face) for face in ("ensemble", "examples", "scores")}
     elif stage == "report":
         files |= {code(run["domain"], "summary") for run in values["runs"].values()}
     return files
@@ -135,3 +138,17 @@ def test_imports_go_one_way(file: Path) -> None:
     if file.name in ("scores.py", "metrics.py", "figures.py") or "examples" in file.parts:
         forbidden |= {"keras"}
     assert packages & forbidden == set()
+
+
+def test_no_two_layers_have_one_name_in_saved_models() -> None:
+    """Keras would read the one as the other where a process has imported both."""
+    named = [
+        (ast.unparse(decorator), node.name)
+        for file in sorted((ROOT / "sequences").rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        for decorator in node.decorator_list
+        if "register_keras_serializable" in ast.unparse(decorator)
+    ]
+    assert named
+    assert len(named) == len(set(named)), sorted(name for name in named if named.count(name) > 1)

@@ -180,6 +180,28 @@ def test_the_order_of_the_examples_and_the_size_of_a_chunk_change_no_bootstrap(
 def test_a_bootstrap_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="no values"):
         metrics.bootstrap([], 10, 0)
+    with pytest.raises(ValueError, match="of one cluster"):
+        metrics.bootstrap([1, 2, 3], 10, 0, [7, 7, 7])
+
+
+def test_examples_that_are_drawn_together_count_as_one() -> None:
+    values = np.sort(np.random.default_rng(0).normal(size=40))
+    expected = metrics.bootstrap(values, 100, 7)
+    each = np.arange(40)
+    np.testing.assert_allclose(metrics.bootstrap(values, 100, 7, each), expected, rtol=1e-12)
+    often = [metrics.bootstrap(np.repeat(values, k), 100, 7, np.repeat(each, k)) for k in (2, 5)]
+    np.testing.assert_allclose(often, [expected, expected], rtol=1e-9)
+
+
+def test_of_losses_that_overlap_in_time_clusters_alone_tell_how_sure_their_mean_is() -> None:
+    random, inside = np.random.default_rng(5), np.zeros(2)
+    for seed in range(200):  # each loss is the mean of seven days' errors
+        losses = np.convolve(random.normal(size=706), np.ones(7) / 7, "valid")
+        for number, clusters in enumerate((None, np.arange(700) // 14)):
+            low, high = metrics.interval(metrics.bootstrap(losses, 200, seed, clusters))
+            inside[number] += low <= 0 <= high
+    assert inside[0] / 200 < 0.7
+    assert inside[1] / 200 > 0.87
 
 
 def test_an_interval_grows_with_its_level_and_holds_its_quantiles() -> None:

@@ -146,10 +146,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     """A checkout with drawings, without runs, and an empty MLflow store."""
-    from mlflow import MlflowClient
-
     folder = tmp_path_factory.mktemp("made")
     for name in ("flows", "sequences", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -163,7 +161,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         World(folder).prepare(*CLASSES)
-    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    shutil.copy(mlflow_tables, folder)
     return folder
 
 
@@ -547,6 +545,9 @@ def test_a_server_that_is_down_is_told_without_its_password_and_moves_nothing(
         ({"margn": 1}, "margn: unknown"),
         ({"confidence": 1.5}, "confidence"),
         ({"metric": "top3"}, "'top3' is no mean over examples"),
+        ({"metric": "log_loss"}, "of log_loss less is better: it needs at_most, and no at_least"),
+        ({"at_most": 0.9}, "of top1 more is better: it needs at_least, and no at_most"),
+        ({"data": "sketch"}, "the runs of which data set.*'sketches'"),
     ],
 )
 def test_a_gate_that_cannot_be_is_named(world: World, change: dict[str, Any], told: str) -> None:
@@ -554,6 +555,18 @@ def test_a_gate_that_cannot_be_is_named(world: World, change: dict[str, Any], to
     world.gate(**change)
     with pytest.raises(ValueError, match=told):
         decide()
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
+def test_every_gate_of_a_params_file_can_be(file: Path) -> None:
+    from flows.promote import Gate
+
+    values = params.load(file)
+    for domain, block in values["gates"].items():
+        gate = params.bind(Gate, block)()
+        gate.check(domain)
+        known = {run["data"] for run in values["runs"].values() if run["domain"] == domain}
+        assert len(known) <= 1 if gate.data is None else gate.data in values["data"]
 
 
 def test_a_domain_without_a_gate_is_named_with_near_misses(world: World) -> None:
@@ -567,6 +580,118 @@ def test_two_at_once_register_one_version(world: World) -> None:
         verdicts = [future.result() for future in [threads.submit(decide) for _ in range(2)]]
     assert sorted(verdict["promoted"] for verdict in verdicts) == [False, True]
     assert (len(versions()), aliases()) == (1, {"champion": "1"})
+
+
+class Series(World):
+    """A checkout whose runs forecast the weather, too high by what a test says."""
+
+    def gate(self, **changes: Any) -> None:
+        self.edit(lambda values: values["gates"]["forecasting"].update(changes))
+
+    def prepare(self) -> None:  # type: ignore[override]
+        from sequences.forecasting import examples
+        from stages import fetch
+
+        values = params.load(ROOT / "params.yaml")
+        block = {**values["gates"]["forecasting"], "resamples": 500}
+        self.edit(lambda mine: mine.update(data={"weather": values["data"]["weather"]}, runs={}))
+        self.edit(lambda mine: mine.update(gates={"forecasting": block}))
+        fetch.main("weather")
+        with store.atomic_folder(Path("data/weather")) as folder:
+            prepare = params.bind(examples.prepare, values["data"]["weather"]["prepare"])
+            prepare(Path("data/raw/weather"), folder)
+        self.lock(("fetch", "weather"), ("prepare", "weather"))
+
+    def forecast(self, name: str, error: Callable[[Any], Any], members: Any = None) -> str:
+        """A run, or ensemble, whose forecast from each origin is too high by an error."""
+        import keras
+
+        from sequences.forecasting import examples, served
+
+        entry = {"data": "weather", "domain": "forecasting"}
+        if members:
+            whole = {**entry, "members": members, "combine": "mean"}
+            self.edit(lambda v: v.update(ensembles={name: whole}))
+        else:
+            run = {**entry, "model": "linear", "build": {}, "fit": {}}
+            self.edit(lambda v: v.update(runs={name: run}, ensembles={}))
+        data = examples.load(Path("data/weather"))
+        windows = data.windows("test", np.arange(data.size("test")))
+        high = error(np.arange(len(windows.keys)))[:, None] * np.ones(data.horizon)
+        results, stages = tracking.result(name)
+        given = {"past": keras.Input((data.window, data.past), name="past")}
+        flat = keras.layers.Dense(data.horizon)(keras.layers.Flatten()(given["past"]))
+        store.write_model(results / "model.keras", keras.Model(given, flat))
+        arrays = {
+            "keys": windows.keys,
+            "truth": windows.truth,
+            "forecast": windows.truth + high,
+            "scale": np.ones(len(high)),
+        }
+        store.write_arrays(results / "predictions.npz", arrays)
+        scores = {"samples": len(high), "mae": 1.0, "mae_low": 1.0, "mae_high": 1.0}
+        store.write_json(results / "metrics.json", scores)
+        store.write_json(results / "speed.json", {"inference_ms_single": 1.0})
+        (results / "history.csv").write_text("epoch,loss,seconds\n1,0.5,1.0\n")
+        for part, file in (("tables", "intervals.csv"), ("figures", "some.txt")):
+            (results / part).mkdir(exist_ok=True)
+            (results / part / file).write_text("level,step,margin\n0.8,1,0.5\n")
+        self.lock(*((stage, name) for stage in stages))
+        asked = served.questions(Path("data/raw/weather"), Path("data/weather"), windows.keys)
+        told = dict(zip(windows.keys.tolist(), arrays["forecast"].tolist(), strict=True))
+        md5 = str(tracking.md5_of(results / "model.keras"))
+        self.told[md5] = {json.dumps(q): json.dumps(told[key]) for key, q in asked.items()}
+        return md5
+
+    def predict(self, model: Path, asked: Path, told: Path) -> None:
+        known = self.told[str(tracking.md5_of(model / "artifacts" / "model.keras"))]
+        forecasts = [json.loads(known[json.dumps(q)]) for q in store.read_json(asked)["inputs"]]
+        answers = [{"dates": [], "forecast": f, "intervals": {}} for f in forecasts]
+        store.write_json(told, {"predictions": answers})
+
+
+def test_of_forecasts_less_error_wins_and_luck_that_lasts_for_weeks_does_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import promote
+
+    series = Series(world.folder)
+    monkeypatch.setattr(promote, "_command", series.command)
+    series.prepare()
+
+    def judged() -> dict[str, Any]:
+        return dict(promote.promote()["forecasting"])
+
+    series.forecast("poor", lambda n: 9.0 + 0 * n)
+    assert "mae 9.0000 is above the ceiling 3.3" in judged()["reason"]
+    series.forecast("first", lambda n: 2.0 + 0 * n)
+    verdict = judged()
+    assert (verdict["promoted"], verdict["score"]) == (True, pytest.approx(2.0))
+    # Better for two months, worse for the next two: taken one by one, 359 days seem to tell.
+    series.forecast("lucky", lambda n: np.where(n // 60 % 2, 2.8, 1.0))
+    verdict = judged()
+    gain = np.where(np.arange(359) // 60 % 2, -0.8, 1.0)
+    assert verdict["difference"] == pytest.approx(gain.mean())
+    assert np.quantile(np.random.default_rng(0).choice(gain, (500, 359)).mean(axis=1), 0.05) > 0
+    assert verdict["low"] < 0
+    assert not verdict["promoted"]
+    assert verdict["clusters"] == 26
+    md5 = series.forecast("second", lambda n: 1.0 + 0 * n, members=["lucky", "first"])
+    verdict = judged()
+    assert verdict["run"] == "second"
+    assert "better than version 1: less mae +1.0000" in verdict["reason"]
+    assert (verdict["champion_score"], verdict["score"]) == pytest.approx((2.0, 1.0))
+    version = client().get_model_version_by_alias("forecasting", "champion")
+    assert version.tags["model"] == md5
+    assert "Windows: train 697" in version.description
+    assert "Classes" not in version.description
+    artifacts = Path(version.source.removeprefix("file://"), "artifacts")
+    packed = artifacts / "intervals.csv"
+    assert packed.read_bytes() == Path("ensembles/second/tables/intervals.csv").read_bytes()
+    assert store.read_json(artifacts / "about.json")["model"] == "ensemble"
+    request = store.read_json(artifacts / "request.json")
+    assert request["inputs"] == store.read_json(artifacts / "examples.json")["inputs"][:1]
+    assert json.dumps(request) in version.description
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ def params(**models: str) -> None:
         "data": {"toy": {"domain": "sketches", "fetch": fetch, "prepare": {"points": 64}}},
         "scores": {"sketches": {"resamples": 300}},
         "runs": runs,
+        "ensembles": {},
     }
     with Path("params.yaml").open("w") as file:
         YAML().dump(values, file)

@@ -157,7 +157,7 @@ def artifact(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     """A checkout whose toys were made once, with a store of MLflow's."""
     folder = tmp_path_factory.mktemp("toys")
     for name, text in {"params.yaml": PARAMS, "dvc.yaml": STAGES, "stage.py": STAGE}.items():
@@ -166,11 +166,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "world").mkdir()
     for name in ("toy", "other"):
         (folder / "world" / f"{name}.json").write_text(json.dumps(CALM))
-    dvc = [sys.executable, "-m", "dvc"]
-    subprocess.run([*dvc, "init", "--no-scm", "-q"], cwd=folder, check=True)
-    subprocess.run([*dvc, "config", "core.analytics", "false"], cwd=folder, check=True)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
+    shutil.copy(mlflow_tables, folder)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    subprocess.run([*dvc, "repro", "-q"], cwd=folder, check=True, env=environment)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "-q"], cwd=folder, check=True, env=environment
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         with tracking.connected() as client:

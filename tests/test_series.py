@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sequences import params, store
 from sequences.forecasting import examples, sources
+from sequences.forecasting.examples import features
 from sequences.forecasting.examples.cleaning import DataError
 from sequences.forecasting.examples.windows import SPLITS, scale
 from tests.series import COLUMNS, RULES, counts, prepared, table
@@ -47,6 +48,10 @@ def test_an_error_of_each_kind_names_the_file_and_the_row(tmp_path: Path) -> Non
         (no_date, r"series\.csv:9: date '2020-02-31': not a date"),
         (zoned, r"series\.csv:2: '2020-01-01T00:00:00-06:00' has a time zone; set .*timezone"),
         (rows.rename(columns={"value": "values"}), r"no column 'value'; did you mean 'values'"),
+        (rows.assign(more=0).set_axis([*rows, "value"], axis=1), r"csv:1: 2 columns .* 'value'"),
+        (rows.to_csv(index=False, sep=";"), r"no column 'day'.* separated by commas\?"),
+        (rows.to_csv(index=False).replace("rest", "rest,1", 1), r"4 fields in line 5, saw 5"),
+        (rows.to_csv(index=False).replace("\n", ",1\n").replace(",1", "", 1), "more cells than"),
     ):
         with pytest.raises(DataError, match=says):
             prepared(tmp_path, dirty)
@@ -109,6 +114,40 @@ def test_times_with_an_offset_count_as_wall_time_of_the_zone(tmp_path: Path) -> 
     assert counts(tmp_path / "zoned")["zoned"] == 66 + 40
 
 
+def test_a_date_in_utc_may_say_so(tmp_path: Path) -> None:
+    rows = table()
+    plain = prepared(tmp_path / "plain", rows)
+    for number, (end, date_format) in enumerate(
+        [(" 00:00:00 UTC", None), ("T00:00:00+00", None), (" +0000", "%Y-%m-%d %z")]
+    ):
+        folder = tmp_path / str(number)
+        columns = {"date_format": date_format}
+        zoned = prepared(folder, rows.assign(day=rows["day"] + end), columns, timezone="UTC")
+        np.testing.assert_array_equal(zoned.target, plain.target)
+        assert counts(folder)["zoned"] == 120
+
+
+def test_blank_lines_are_nothing_but_count_as_rows(tmp_path: Path) -> None:
+    text = table().to_csv(index=False)
+    np.testing.assert_array_equal(
+        prepared(tmp_path / "blank", text.replace("\n2020-02", "\n\n ,,,\n2020-02")).target,
+        prepared(tmp_path / "plain", text).target,
+    )
+    broken = text.replace("\n2020-01-03", "\n\n\n2020-01-03").replace("2020-01-05", "never")
+    with pytest.raises(DataError, match=r"series\.csv:8: date 'never'"):
+        prepared(tmp_path, broken)
+
+
+def test_until_holds_all_of_its_day_or_month(tmp_path: Path) -> None:
+    rows = table()
+    rows["day"] = pd.date_range("2020-01-01", periods=120, freq="h").strftime("%Y-%m-%d %H:%M")
+    split = {"validation": 12, "calibration": 8, "test": 4}
+    for until, size in (("2020-01-03", 72), ("2020-01-03 11:00", 60), ("2020-01", 120)):
+        data = prepared(tmp_path, rows, {"frequency": "h"}, until=until, **split)
+        assert len(data.target) == size
+        assert counts(tmp_path)["outside"] == 120 - size
+
+
 def test_zeros_are_counted_and_missing_where_the_rule_says_so(tmp_path: Path) -> None:
     rows = table()
     rows.loc[[20, 21], "value"] = "0"
@@ -121,14 +160,28 @@ def test_zeros_are_counted_and_missing_where_the_rule_says_so(tmp_path: Path) ->
 def test_a_time_off_the_grid_is_refused(tmp_path: Path) -> None:
     rows = table()
     rows.loc[60, "day"] = "2020-03-01T12:00:00"
-    with pytest.raises(DataError, match=r"series\.csv:61: 1 steps .* missing from here on"):
+    with pytest.raises(DataError, match=r"series\.csv:62: day '2020-03-01 12.*not on the grid"):
         prepared(tmp_path, rows)
     prepared(tmp_path, rows, gaps="forward", tolerated_rejects=0.01)
     listed = pd.read_csv(tmp_path / "data" / "rejects.csv")
     assert listed["row"].tolist() == [62]
 
 
-@pytest.mark.parametrize("frequency", ["D", "h", "W-SUN", "MS", "15min"])
+def test_times_of_another_frequency_are_refused_with_a_guess(tmp_path: Path) -> None:
+    rows = table()
+    rows["day"] = pd.date_range("2020-01-01", periods=120, freq="W-WED").strftime("%Y-%m-%d")
+    with pytest.raises(DataError, match=r"csv:2: day .* W-SUN, .* look like frequency: W-WED"):
+        prepared(tmp_path, rows, {"frequency": "W-SUN"})
+
+
+def test_a_holiday_is_a_gap_among_days_of_work(tmp_path: Path) -> None:
+    rows = table()
+    rows["day"] = pd.date_range("2020-01-01", periods=120, freq="B").strftime("%Y-%m-%d")
+    data = prepared(tmp_path, rows.drop(index=[30, 50]), {"frequency": "B"}, gaps="forward")
+    assert np.flatnonzero(~data.observed).tolist() == [30, 50]
+
+
+@pytest.mark.parametrize("frequency", ["D", "h", "W-SUN", "MS", "ME", "B", "15min"])
 def test_any_frequency_has_its_grid(tmp_path: Path, frequency: str) -> None:
     rows = table()
     at = pd.date_range("2019-12-01", periods=120, freq=frequency)
@@ -265,6 +318,52 @@ def test_many_series_are_one_set_with_static_features(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.history(late, 110), both[2]["value"].astype(float))
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"town": "t9"}, r"csv:361: static 'town' of 's2' is 't9', but 't0' in an earlier row"),
+        ({"shop": ""}, r"csv:361: shop '': a row of no series"),
+        ({"shop": "new", "value": ""}, r"csv:361: series 'new': holds no value"),
+        ({"shop": "new"}, r"csv:361: series 'new': has no step of training"),
+    ],
+)
+def test_what_is_wrong_with_one_of_many_series_is_said(
+    tmp_path: Path, change: dict[str, str], says: str
+) -> None:
+    many = [table(120, seed).assign(shop=f"s{seed}", town=f"t{seed % 2}") for seed in range(3)]
+    rows = pd.concat(many, ignore_index=True)
+    rows.loc[rows.index[-1], list(change)] = list(change.values())
+    columns = {"series": "shop", "static": ["town"]}
+    with pytest.raises(DataError, match=says):
+        prepared(tmp_path, rows, columns)
+    if "town" not in change:
+        data = prepared(tmp_path, rows, columns, tolerated_rejects=0.01)
+        assert data.names == ["s0", "s1", "s2"]
+        assert counts(tmp_path)["series"] == 3
+        assert pd.read_csv(tmp_path / "data" / "rejects.csv")["row"].tolist() == [361]
+
+
+def test_columns_may_be_called_anything(tmp_path: Path) -> None:
+    names = {"other": "series", "kind": "place"}
+    data = prepared(
+        tmp_path / "odd", table().rename(columns=names), {"past": ["series"], "known": ["place"]}
+    )
+    plain = prepared(tmp_path / "plain", table())
+    np.testing.assert_array_equal(data._past, plain._past)
+    np.testing.assert_array_equal(data._known, plain._known)
+
+
+def test_every_day_is_of_one_type_and_holidays_are_sundays() -> None:
+    at = pd.date_range("2020-01-01", "2020-12-31")
+    names, columns = features.calendar(at, ["day_type", "holiday"], "US", None)
+    day = dict(zip(names, columns.T, strict=True))
+    kinds = day["working day"], day["saturday"], day["sunday or holiday"]
+    assert (sum(kinds) == 1).all()
+    assert (kinds[2] == ((at.day_of_week == 6) | (day["holiday"] == 1))).all()
+    assert [kind[at == "2020-07-04"].item() for kind in kinds] == [0, 0, 1]  # a Saturday
+    assert kinds[1].sum() > 45
+
+
 def test_the_profile_is_small_sorted_and_of_the_training_part(tmp_path: Path) -> None:
     prepared(tmp_path, table())
     profile = json.loads((tmp_path / "data" / "profile.json").read_text())
@@ -291,6 +390,12 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"validation": 10}, "must begin in this order"),
         ({"test": "never"}, "'never' is no date"),
         ({"country": "XX"}, "`holidays` knows none as 'XX'"),
+        (
+            {"timezone": "America/Chicgo"},
+            "unknown 'America/Chicgo'; did you mean 'America/Chicago'",
+        ),
+        ({"since": "yesterday"}, "since: 'yesterday' is no date"),
+        ({"since": "2030"}, "no row lies between since 2030 and until None"),
     ],
 )
 def test_what_cannot_be_prepared_is_said(tmp_path: Path, rules: dict[str, Any], says: str) -> None:
@@ -350,6 +455,70 @@ def test_a_column_cannot_play_two_parts(tmp_path: Path) -> None:
     block = {**COLUMNS, "where": "nowhere.csv", "past": ["value"]}
     with pytest.raises(sources.SourceError, match="two parts: value"):
         params.bind(sources.csv, block)(tmp_path, tmp_path, 1)
+
+
+@pytest.mark.parametrize("frequency", ["M", "weekly", "-1D", "100ms", ""])
+def test_a_frequency_that_pandas_does_not_know_is_refused(tmp_path: Path, frequency: str) -> None:
+    block = {**COLUMNS, "where": "nowhere.csv", "frequency": frequency}
+    with pytest.raises(sources.SourceError, match=f"pandas knows none as '{frequency}'"):
+        params.bind(sources.csv, block)(tmp_path, tmp_path, 1)
+
+
+def test_rows_of_a_tfds_data_set_are_those_of_a_csv_file(tmp_path: Path) -> None:
+    import tensorflow_datasets
+
+    kinds = tensorflow_datasets.features
+    features = {"place": kinds.Text(), "day": kinds.Text(), "value": np.float64, "cases": np.int64}
+    days = pd.date_range("2020-01-01", periods=120).strftime("%Y-%m-%d")
+    rows = [
+        {"place": place, "day": day, "value": at / 4, "cases": at}
+        for place in ("FR", "DE", "IT")
+        for at, day in enumerate(days)
+    ]
+    rows[3]["value"] = np.nan
+    tensorflow_datasets.dataset_builders.store_as_tfds_dataset(
+        name="little",
+        version="1.0.0",
+        features=kinds.FeaturesDict(
+            {**features, "picture": kinds.Tensor(shape=(2,), dtype=np.int64)}
+        ),
+        split_datasets={
+            "train": ((i, {**r, "picture": np.zeros(2, np.int64)}) for i, r in enumerate(rows))
+        },
+        data_dir=tmp_path,
+    )
+    block = {
+        **{key: COLUMNS[key] for key in ("date", "date_format", "static", "frequency")},
+        **{"dataset": "little", "data_dir": str(tmp_path), "split": "train"},
+        **{"series": "place", "only": ["IT", "FR"], "target": "value", "past": ["cases"]},
+        "known": [],
+    }
+
+    def fetch(**change: Any) -> Any:
+        for name in ("raw", "scratch", "data"):
+            store.remove(tmp_path / name)
+            (tmp_path / name).mkdir()
+        params.bind(sources.tfds, {**block, **change})(tmp_path / "raw", tmp_path / "scratch", 1)
+        rules = {**RULES, "gaps": "forward"}
+        params.bind(examples.prepare, rules)(tmp_path / "raw", tmp_path / "data")
+        return examples.load(tmp_path / "data")
+
+    data = fetch()
+    assert sorted(data.names) == ["FR", "IT"]
+    whole, gap = (data.history(data.names.index(name), 120) for name in ("IT", "FR"))
+    np.testing.assert_array_equal(whole, np.arange(120) / 4)
+    assert np.flatnonzero(gap != whole).tolist() == [3]
+    assert (~data.observed).sum() == 1
+    for change, says in (
+        ({"only": ["FR", "UK"]}, "only: little has no place UK"),
+        ({"target": "values"}, "has no feature 'values'; did you mean 'value'"),
+        ({"past": ["picture"]}, r"'picture' is of shape \(2,\)"),
+        ({"split": "trains"}, "no split 'trains'; did you mean 'train'"),
+        ({"dataset": "no_such_thing"}, "no_such_thing"),
+        ({"series": None}, "only: names series"),
+    ):
+        with pytest.raises(sources.SourceError, match=says):
+            fetch(**change)
 
 
 @pytest.mark.skipif(not MEASURED.exists(), reason="the published file is not here")

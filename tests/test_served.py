@@ -278,12 +278,18 @@ def test_the_signature_is_that_of_raw_drawings(saved: Path) -> None:
     assert json.loads(signature["params"])[0]["name"] == "best"
 
 
-def test_the_requirements_name_every_package_that_the_code_imports(saved: Path) -> None:
+@pytest.mark.parametrize(
+    "domain", sorted(p.parent.name for p in ROOT.glob("sequences/*/served.py"))
+)
+def test_the_requirements_name_every_package_that_the_code_imports(
+    saved: Path, domain: str
+) -> None:
     """Of what is imported on loading, not within functions that serving never calls."""
     named = re.findall(r"^[\w.-]+", (saved / "requirements.txt").read_text(), re.MULTILINE)
+    named += getattr(params.module(domain, "served"), "PACKAGES", ())
     wanted, seen = [saved / "served.py"], set()
     code = saved / "code"
-    wanted += [code / "sequences/sketches/served.py", *code.glob("sequences/sketches/[!_]*.py")]
+    wanted += [code / f"sequences/{domain}/served.py", *code.glob(f"sequences/{domain}/[!_]*.py")]
     packages: set[str] = {"tensorflow"}
     while wanted:
         file = wanted.pop()
@@ -301,7 +307,8 @@ def test_the_requirements_name_every_package_that_the_code_imports(saved: Path) 
                 else:
                     packages.add(module.split(".")[0])
     packages -= set(sys.stdlib_module_names)
-    spelt = {"ruamel": "ruamel.yaml", "cycler": "matplotlib"}  # the latter brings it
+    spelt = {"ruamel": "ruamel.yaml"}
+    spelt |= {"cycler": "matplotlib", "typing_extensions": "pydantic"}  # which bring them
     assert {spelt.get(package, package) for package in packages} <= set(named)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sequences import params, store
@@ -12,7 +13,7 @@ from sequences.forecasting import linear, scores, served
 from tests.series import prepared, table
 
 SCORES: dict[str, Any] = {
-    "step": 1, "intervals": [0.8, 0.95], "shown": 1, "batch": 64, "timings": 1,
+    "step": 1, "intervals": [0.8, 0.95], "recent": 5, "shown": 1, "batch": 64, "timings": 1,
 }  # fmt: skip
 
 
@@ -42,15 +43,48 @@ def question(folder: Path, key: str) -> dict[str, Any]:
 
 def test_raw_histories_are_answered_as_evaluation_did(served_model: Any) -> None:
     folder, scored, answer = served_model
-    keys = scored.arrays["keys"][[0, 5, 11]]
+    keys = scored.arrays["keys"][[0, 5, -1]]
     asked = served.questions(folder / "raw", folder / "data", keys)
     told = answer([served.Input.model_validate(asked[key]) for key in keys], 0)
     places = [scored.arrays["keys"].tolist().index(key) for key in keys]
     arrays = served.arrays([a.model_dump() for a in told], scored.arrays["truth"][places], [])
-    for name in ("truth", "forecast", "low_80", "high_80", "low_95", "high_95"):
+    for name in ("truth", "forecast"):
         np.testing.assert_allclose(arrays[name], scored.arrays[name][places], rtol=1e-5)
+    for level in (0.8, 0.95):  # the last origin's margins count in what is served
+        last = told[-1].intervals[f"{level:g}"].model_dump()
+        for end in ("low", "high"):
+            expected = scored.arrays[f"{end}_{100 * level:g}"][-1]
+            np.testing.assert_allclose(last[end], expected, rtol=1e-5)
     assert [a.dates[0] for a in told] == [key.partition("@")[2] for key in keys]
     assert all(len(a.dates) == 3 for a in told)
+
+
+def test_outcomes_average_to_the_scores_with_their_sign_turned(served_model: Any) -> None:
+    _, scored, _ = served_model
+    for metric in scores.LOSSES:
+        outcomes = scores.outcomes(metric, scored.arrays)
+        assert outcomes.mean() == pytest.approx(-scored.metrics[metric])
+    with pytest.raises(scores.ScoreError, match="did you mean 'mase'"):
+        scores.outcomes("mas", scored.arrays)
+
+
+def test_what_was_not_measured_has_no_outcome_and_what_was_keeps_its_own(served_model: Any) -> None:
+    _, scored, _ = served_model
+    truth = scored.arrays["truth"].copy()
+    truth[2], truth[3, 0] = np.nan, np.nan
+    outcomes = scores.outcomes("mae", {**scored.arrays, "truth": truth})
+    assert np.flatnonzero(np.isnan(outcomes)).tolist() == [2]
+    rest = np.abs(truth - scored.arrays["forecast"])[3, 1:]
+    assert outcomes[3] == pytest.approx(-rest.mean())
+
+
+def test_forecasts_of_the_same_days_hang_together_in_all_series_or_those_of_a_series() -> None:
+    days = [f"{at:%Y-%m-%d}" for at in pd.date_range("2020-01-01", periods=30)]
+    keys = np.array([f"{name}@{day}" for name in ("a@b", "c") for day in days])
+    found = scores.clusters({"keys": keys, "truth": np.zeros((60, 3))})
+    np.testing.assert_array_equal(found, np.tile(np.arange(30) // 6, 2))
+    found = scores.clusters({"keys": keys, "truth": np.zeros((60, 30))})
+    np.testing.assert_array_equal(found, np.repeat([0, 1], 30))
 
 
 @pytest.mark.parametrize(

@@ -104,19 +104,22 @@ EPOCHS = [
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     """A workspace as `dvc repro` leaves it, and an empty MLflow store."""
     import keras
-    from mlflow import MlflowClient
 
     from sequences.layers import MaskedPooling
 
     folder = tmp_path_factory.mktemp("made")
     for name, text in (("params.yaml", PARAMS), ("dvc.yaml", GRAPH), ("work.py", WORK)):
         (folder / name).write_text(text)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\nanalytics = false\n")
+    (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
     (folder / ".dvcignore").write_text("__pycache__/\n*.pyc\nmlflow.db*\nmlartifacts/\n")
     (folder / ".gitignore").write_text("mlflow.db*\nmlartifacts/\nmade.keras\n")
-    shutil.copytree(ROOT / "sequences", folder / "sequences")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "sequences", folder / "sequences", ignore=ignored)
     (folder / "code" / "__pycache__").mkdir(parents=True)
     (folder / "code" / "a.py").write_text("a = 1\n")
     (folder / "code" / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"cache")
@@ -130,15 +133,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["git", "init", "-q", "-b", "main"],
         ["git", "config", "user.email", "test@example.org"],
         ["git", "config", "user.name", "Test"],
-        [sys.executable, "-m", "dvc", "init", "-q"],
-        [sys.executable, "-m", "dvc", "config", "core.analytics", "false"],
         [sys.executable, "-m", "dvc", "repro", "-q"],
         ["git", "add", "-A"],
         ["git", "commit", "-q", "-m", "made"],
     ):
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         subprocess.run(command, cwd=folder, check=True, env={**os.environ, "PATH": path})
-    MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    shutil.copy(mlflow_tables, folder)
     return folder
 
 

@@ -11,21 +11,29 @@ import tensorflow as tf
 
 from sequences import decoding, store
 from sequences.decoding import Rules
-from sequences.translation import attention
+from sequences.translation import attention, seq2seq, transformer
 from sequences.translation.examples.batches import BOS, EOS, PAD
 
-BUILDS = [
+BUILDS: list[tuple[Any, dict[str, Any]]] = [
+    (seq2seq, {"cell": "gru", "layers": 1}),
+    (seq2seq, {"cell": "lstm", "layers": 2}),
     (attention, {"scores": "general", "layers": 1}),
     (attention, {"scores": "additive", "layers": 2}),
+    (transformer, {"heads": 2, "wide": 16, "layers": 2}),
 ]
 
 
-@pytest.fixture(params=BUILDS, ids=lambda build: f"{build[0].__name__}-{build[1]}", scope="module")
+@pytest.fixture(
+    params=BUILDS,
+    ids=lambda build: f"{build[0].__name__.split('.')[-1]}-{build[1]}",
+    scope="module",
+)
 def built(request: pytest.FixtureRequest) -> tuple[Any, keras.Model]:
     module, block = request.param
     keras.utils.set_random_seed(5)
-    data = SimpleNamespace(vocabulary=(11, 13))
-    model = module.build(data, units=8, dropout=0.5, **block)
+    joint = block["layers"] == 2
+    data = SimpleNamespace(vocabulary=(13 if joint else 11, 13), joint=joint)
+    model = module.build(data, units=8, dropout=0.5, blank=0.1, **block)
     for weight in model.trainable_weights:  # first weights are small: their differences drown
         weight.assign(2 * weight)
     return module, model
@@ -49,15 +57,15 @@ def test_the_steps_of_decoding_are_those_of_training(
     module, model = built
     source, before = sentences
     expected = told(model, source, before)
-    np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-5)
     step, state = module.start(model, tf.constant(source))
     state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf[:, None], 2, axis=1), state)
     for t in range(before.shape[1]):
         last = tf.repeat(before[:, t : t + 1], 2, axis=1)
         logits, seen, state = step(last, state)
         for hypothesis in range(2):
-            p = tf.nn.softmax(logits[:, hypothesis])
-            np.testing.assert_allclose(p, expected[:, t], atol=1e-5)
+            np.testing.assert_allclose(logits[:, hypothesis], expected[:, t], atol=1e-4)
+        if seen is None:
+            continue
         np.testing.assert_allclose(tf.reduce_sum(seen, axis=-1), 1, atol=1e-5)
         assert (seen.numpy()[np.broadcast_to(source[:, None] == PAD, seen.shape)] == 0).all()
 
@@ -69,12 +77,12 @@ def test_padding_and_the_other_sentences_change_nothing(
     source, before = sentences
     expected = told(model, source, before)
     padded = told(model, np.pad(source, ((0, 0), (0, 3))), np.pad(before, ((0, 0), (0, 2))))
-    np.testing.assert_allclose(padded[:, : before.shape[1]], expected, atol=1e-5)
+    np.testing.assert_allclose(padded[:, : before.shape[1]], expected, atol=1e-4)
     for row in range(3):
         one = told(
             model, source[row : row + 1, : (source[row] != PAD).sum()], before[row : row + 1]
         )
-        np.testing.assert_allclose(one[0], expected[row], atol=1e-5)
+        np.testing.assert_allclose(one[0], expected[row], atol=1e-4)
 
 
 def test_a_prediction_depends_on_the_past_alone_and_on_all_of_the_source(
@@ -108,7 +116,8 @@ def test_the_graph_of_a_search_finds_what_numpy_finds(
 ) -> None:
     module, model = built
     source, _ = sentences
-    options: dict[str, Any] = {"width": 4, "best": 3, "length": 0.6, "coverage": 0.2}
+    coverage = 0.0 if module is seq2seq else 0.2  # it attends to nothing
+    options: dict[str, Any] = {"width": 4, "best": 3, "length": 0.6, "coverage": coverage}
 
     @tf.function
     def search(source: Any, maximum: Any) -> Any:
@@ -123,7 +132,9 @@ def test_the_graph_of_a_search_finds_what_numpy_finds(
     rules = Rules(BOS, EOS, PAD, np.zeros(3, int), maximum)
 
     def arrays(tokens: Any, state: Any) -> Any:
-        return tf.nest.map_structure(lambda leaf: leaf.numpy(), step(tokens, tensors(state)))
+        logits, seen, state = step(tokens, tensors(state))
+        state = tf.nest.map_structure(lambda leaf: leaf.numpy(), state)
+        return logits.numpy(), None if seen is None else seen.numpy(), state
 
     def tensors(state: Any) -> Any:
         return tf.nest.map_structure(tf.constant, state)
@@ -138,8 +149,8 @@ def test_every_weight_learns(built: tuple[Any, keras.Model], sentences: Any) -> 
     _, model = built
     source, before = sentences
     with tf.GradientTape() as tape:
-        p = model({"source": source, "before": before}, training=False)
-        loss = -tf.reduce_mean(tf.math.log(p[..., 5] + 1e-9))
+        logits = model({"source": source, "before": before}, training=False)
+        loss = -tf.reduce_mean(tf.nn.log_softmax(logits)[..., 5])
     gradients = tape.gradient(loss, model.trainable_weights)
     for weight, gradient in zip(model.trainable_weights, gradients, strict=True):
         assert gradient is not None, weight.path

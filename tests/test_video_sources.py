@@ -195,7 +195,11 @@ def drawings_in(folder: Path, *lines: dict[str, Any] | str) -> dict[str, Any]:
 
 def test_lines_that_are_no_drawings_are_counted(out: Path, tmp_path: Path) -> None:
     sound = {"word": "cat", "key_id": "1", "drawing": [[[0, 9], [3, 4], [0, 5]]]}
-    broken = [{**sound, "drawing": []}, {**sound, "drawing": [[[0, 9], [3]]]}, {"word": "cat"}]
+    broken: list[dict[str, Any]] = [
+        {**sound, "drawing": []},
+        {**sound, "drawing": [[[0, 9], [3]]]},
+        {"word": "cat"},
+    ]
     told = fetched(
         "animated_sketches", out, **drawings_in(tmp_path / "own", sound, "{", "", *broken, "7")
     )
@@ -291,9 +295,8 @@ def test_videos_of_tensorflow_datasets_come_without_loss(
 
     shape = (5, 16, 24, channels)
     rng = np.random.default_rng(0)
-    stored = {
-        name: rng.integers(256, size=(3, *shape), dtype=np.uint8) for name in ("train", "extra")
-    }
+    names = ("train",) if channels == 1 else ("train", "extra")  # one alone is no split
+    stored = {name: rng.integers(256, size=(3, *shape), dtype=np.uint8) for name in names}
     features = {"clip": tfds.features.Video(shape=(None, *shape[1:]))}
     if channels == 3:
         features["label"] = tfds.features.ClassLabel(names=["Run", "Swim"])
@@ -315,7 +318,7 @@ def test_videos_of_tensorflow_datasets_come_without_loss(
     ending = "gif" if channels == 1 else "mkv"
     counts = Counter((entry["class"], entry["split"]) for entry in told["videos"])
     both = {("Run", None): 2, ("Run", "train"): 2, ("Swim", None): 1, ("Swim", "train"): 1}
-    assert counts == ({("little", "train"): 2, ("little", None): 2} if channels == 1 else both)
+    assert counts == ({("little", None): 2} if channels == 1 else both)
     whole = WHOLE._replace(height=16, colour="grey" if channels == 1 else "rgb")
     clip = read(out / label / f"train_000000.{ending}", whole, np.random.default_rng(0))[0]
     assert any(np.array_equal(clip.pixels, known) for known in stored["train"])

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,16 @@ def write(
     *,
     rate: int = 10,
     times: Sequence[int] | None = None,
-    **options: str,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Write grey frames (frame, height, width); ``times`` in 1/1000 s make the rate variable."""
     codec, pixels = CODECS[path.suffix]
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate, options=options)
+        stream: Any = container.add_stream(codec, rate, options=options or {})
         stream.height, stream.width = film.shape[1:]
         stream.pix_fmt = pixels
         if times is not None:
-            from fractions import Fraction
-
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         for number, picture in enumerate(film):
             frame = av.VideoFrame.from_ndarray(picture, "gray").reformat(format=pixels)
@@ -63,9 +62,9 @@ def png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
 
     packer = zlib.compressobj(9)
-    lines = [packer.compress(bytes(1 + width)) for _ in range(height)]
+    rows = [packer.compress(bytes(1 + width)) for _ in range(height)]
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    body = b"".join([*lines, packer.flush()])
+    body = b"".join([*rows, packer.flush()])
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
     )

@@ -35,8 +35,11 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in TRACKED:
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, folder / name)
+            if (ROOT / name).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+            else:
+                shutil.copy(ROOT / name, folder / name)
         (folder / ".dvc").mkdir()
         shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
         values = params.load(ROOT / "params.yaml")
@@ -46,7 +49,9 @@ class Workspace:
         sketches["prepare"] |= {"validation": 0.2, "test": 0.2}
         runs = {name: shrunk_run(values["runs"][name]) for name in ("sketches-gru",)}
         values["data"] = {"sketches": sketches}  # what the runs below need
-        self.write({**values, "runs": {**runs, "sketches-nearest": nearest(values)}})
+        runs["sketches-nearest"] = nearest(values)
+        self.write({**values, "runs": runs, "ensembles": {}})
+        (folder / "ensembles").mkdir()  # report reads it
         self("git", "init", "-q", "-b", "main")
         self("git", "config", "user.email", "test@example.org")
         self("git", "config", "user.name", "Test")

@@ -1,6 +1,7 @@
 """Scores of a forecaster on the test range, from every origin in it: a rolling-origin backtest."""
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sequences import figures, metrics
+from sequences.params import near
 from sequences.units import Batch, Count, Fraction
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+LOSSES = ("mae", "mase", "smape")  # of the metrics of `outcomes`: less is better
 PROMISES = np.arange(0.1, 1.0, 0.1)  # levels of the figure that compares promised and held
 
 
@@ -41,15 +44,17 @@ def score(
     *,
     step: Count,
     intervals: list[Fraction],
+    recent: Count | None,
     shown: Count,
     batch: Batch,
     timings: Count,
 ) -> Scores:
     """Score ``model`` on the test split of ``data``.
 
-    Intervals are those of the model's quantiles, moved by what the calibration split asks for
-    (``metrics.conformal``), for each step of the horizon. MASE divides by the seasonal naive
-    error before the origin; OWA compares with M4's Naive2, made at the same origins.
+    Intervals are those of the model's quantiles, moved for each step of the horizon by what
+    earlier forecasts ask for (``margins``), first of all those of the calibration split. MASE
+    divides by the seasonal naive error before the origin; OWA compares with M4's Naive2, made at
+    the same origins.
 
     Args:
         model: maps a window to scaled quantiles (batch, horizon, quantile).
@@ -57,13 +62,16 @@ def score(
         seed: not used: nothing is drawn.
         step: steps from one origin to the next.
         intervals: the shares of truths that intervals promise: 0.8 and 0.95, say.
+        recent: how many of the latest origins move the intervals; null: those of the calibration
+            split do, at all origins alike.
         shown: origins in the figure of forecasts.
         batch: windows forecast at once.
         timings: how many are forecast one by one to see how long that takes.
 
     Returns:
-        metrics; tables of horizon, periods, intervals (the margins, scaled, by level and step);
-        figures; arrays by window (keys, truth, forecast, low and high of each interval); speed.
+        metrics; tables of horizon, periods, intervals (the margins of the last origin, scaled, by
+        level and step); figures; arrays by window (keys, truth, forecast, naive, scale, which is
+        what MASE divides by, low and high of each interval); speed.
 
     Raises:
         ScoreError: the model gives something else than finite quantiles in increasing order.
@@ -77,13 +85,19 @@ def score(
     past = np.arange(data.size("calibration"))
     calibration = data.windows("calibration", past)
     ready = predict(model, data, "calibration", past, batch)[0]
-    scaled = np.where(calibration.observed, data.scaled_as(calibration), np.nan)
+    seen = [(calibration, ready)] if recent is None else [(calibration, ready), (windows, z)]
+    moments = np.concatenate([part.moment for part, _ in seen])
 
-    bounds, margins = {}, {}
+    def moved(level: float) -> Array:
+        parts = [excess(data, part, quantiles, level) for part, quantiles in seen]
+        return margins(np.concatenate(parts), moments, windows.moment, level, recent)
+
+    bounds, last = {}, {}
     for level in intervals:
-        margins[level] = margin(scaled, ready, level)
-        low, high = interval(z, margins[level], level)
+        margin = moved(level)
+        low, high = interval(z, margin, level)
         bounds[level] = data.unscaled(low, windows), data.unscaled(high, windows)
+        last[level] = margin[np.argmax(windows.moment)]
 
     errors = metrics.mae(truth, forecast, axis=1)
     histories = [data.history(s, h) for s, h in zip(windows.series, windows.history, strict=True)]
@@ -123,16 +137,15 @@ def score(
         "intervals": pd.DataFrame(
             [
                 {"level": level, "step": number, "margin": float(value)}
-                for level, values in margins.items()
+                for level, values in last.items()
                 for number, value in enumerate(values, 1)
             ]
         ),
     }
     promised = []
     for level in PROMISES:
-        none = np.zeros(data.horizon)
-        for name, moved in (("raw", none), ("conformal", margin(scaled, ready, level))):
-            low, high = (data.unscaled(q, windows) for q in interval(z, moved, level))
+        for name, margin in (("raw", np.zeros(data.horizon)), ("conformal", moved(level))):
+            low, high = (data.unscaled(q, windows) for q in interval(z, margin, level))
             promised.append((level, name, float(metrics.coverage(truth, low, high))))
     tables["coverage"] = (
         pd.DataFrame(promised, columns=["level", "kind", "held"])
@@ -165,9 +178,48 @@ def score(
         "inference_ms_batched": 1e3 * seconds / len(every),
     }
     arrays = {"keys": windows.keys, "truth": truth, "forecast": forecast, "naive": naive}
+    arrays["scale"] = scales
     for level, (low, high) in bounds.items():
         arrays |= {f"low_{100 * level:g}": low, f"high_{100 * level:g}": high}
     return Scores(numbers, tables, pictures, arrays, speed)
+
+
+def outcomes(metric: str, arrays: Mapping[str, Array]) -> Array:
+    """What each window adds to a metric, its sign turned, so that more is better.
+
+    Args:
+        metric: mae, mase or smape.
+        arrays: of `score`.
+
+    Returns:
+        float64 (window,), NaN where nothing was measured, or a scale is none.
+
+    Raises:
+        ScoreError: the metric is no mean over windows, or there is none of this name.
+    """
+    truth, forecast = arrays["truth"], arrays["forecast"]
+    known = ~np.isnan(truth).all(axis=1)
+    losses = np.full(len(truth), np.nan)
+    if metric not in LOSSES:
+        raise ScoreError(f"{metric!r} is no mean over windows; {near(metric, LOSSES)}")
+    loss = metrics.smape if metric == "smape" else metrics.mae
+    losses[known] = loss(truth[known], forecast[known], axis=1)
+    return -losses / (arrays["scale"] if metric == "mase" else 1.0)
+
+
+def clusters(arrays: Mapping[str, Array]) -> Array:
+    """Windows that share their luck, a number each, int64 (window,).
+
+    They are those whose origins lie in the same stretch of two horizons: forecasts of the same
+    days, in all series. Where there are hardly more origins than steps, as in a competition, they
+    are those of a series.
+    """
+    names, _, times = zip(*(str(key).rpartition("@") for key in arrays["keys"]), strict=True)
+    moments, place = np.unique(times, return_inverse=True)
+    stretch = 2 * arrays["truth"].shape[1]
+    if len(moments) > 2 * stretch:
+        return np.asarray(place // stretch)
+    return np.unique(names, return_inverse=True)[1]
 
 
 def predict(
@@ -206,14 +258,60 @@ def elapsed(call: Any, x: Any) -> float:
     return time.perf_counter() - begin
 
 
-def margin(truth: Array, quantiles: Array, level: float) -> Array:
-    """How far an interval moves out for each step of the horizon, from scaled calibration data."""
+def excess(data: "Data", windows: "Windows", quantiles: Array, level: float) -> Array:
+    """How far scaled truths lie outside the interval that quantiles give, negative inside.
+
+    Float64 (window, horizon), NaN where the truth was not measured.
+    """
+    truth = np.where(windows.observed, data.scaled_as(windows), np.nan)
     low, high = interval(quantiles, np.zeros(quantiles.shape[1]), level)
-    return metrics.conformal(np.maximum(low - truth, truth - high), level)
+    return np.asarray(np.maximum(low - truth, truth - high))
+
+
+def margins(
+    excess: Array, moments: Array, origins: Array, level: float, recent: int | None
+) -> Array:
+    """How far intervals of forecasts move out for each step: float64 (origin, horizon).
+
+    A sliding window of past errors, as in Xu and Xie 2021, arXiv 2010.09107: at each origin and
+    step only forecasts whose truth of that step is known by then count.
+
+    Args:
+        excess: of earlier forecasts, see ``excess``; of any order (window, horizon).
+        moments: the first step that each of them forecasts (window,).
+        origins: the same of the forecasts whose intervals are asked for (origin,).
+        level: the share of truths that intervals promise.
+        recent: how many of the latest moments count; None: all forecasts do, at all origins.
+
+    Raises:
+        ScoreError: nothing is known yet at an origin.
+    """
+    if recent is None:
+        return np.tile(metrics.conformal(excess, level), (len(origins), 1))
+    order = np.argsort(moments, kind="stable")
+    begins, sizes = np.unique(moments, return_counts=True)
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    asked, place = np.unique(origins, return_inverse=True)
+    moved = np.empty((len(asked), excess.shape[1]))
+    for step, errors in enumerate(excess[order].T):
+        known = np.searchsorted(begins, asked - step)  # their truths are of earlier times
+        if not known.all():
+            raise ScoreError(
+                "no forecast of the calibration split is over when the test of another series "
+                "begins; set recent: null"
+            )
+        first, last = ends[np.maximum(0, known - recent)], ends[known]
+        rows = first + np.arange((last - first).max())[:, None]  # (error, origin)
+        latest = np.where(rows < last, errors[np.minimum(rows, len(errors) - 1)], np.nan)
+        moved[:, step] = metrics.conformal(latest, level)
+    return np.asarray(moved[place])
 
 
 def interval(quantiles: Array, margin: Array, level: float) -> tuple[Array, Array]:
-    """The scaled interval that promises ``level``: low and high (window, horizon)."""
+    """The scaled interval that promises ``level``: low and high (window, horizon).
+
+    ``margin`` is (horizon,) or (window, horizon).
+    """
     middle = metrics.quantile(quantiles, 0.5)
     low = metrics.quantile(quantiles, (1 - level) / 2) - margin
     high = metrics.quantile(quantiles, (1 + level) / 2) + margin

@@ -2,7 +2,8 @@
 
 A history is its dates and values, in order, without gaps, at the frequency of the training data
 and at least as long as the model's window, with the covariates that the model was trained on. The
-intervals were calibrated on data that the model had not learned.
+intervals are as wide as the model's errors asked for at the last origin of its evaluation, on data
+that it had not learned.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,10 +25,13 @@ from sequences.params import near
 Array = NDArray[Any]
 Cell = str | float
 
+FILES = ("results/tables/intervals.csv",)  # what `load` reads beside the model
+PACKAGES = ("holidays",)
+
 LIMITS = """\
 - It knows the rhythm of the series that it was trained on, and no event that no feature tells.
-- Intervals hold their share of the truths as long as the series behaves as it did when they were
-  calibrated.
+- Intervals hold their share of the truths as long as the series behaves as it did before the last
+  origin of the evaluation; they do not move with what has come true since.
 """
 
 
@@ -237,16 +241,16 @@ def questions(raw: Path, prepared: Path, keys: Collection[str]) -> dict[str, dic
 def arrays(
     answers: Sequence[Mapping[str, Any]], truth: Sequence[Sequence[float]], classes: Sequence[str]
 ) -> dict[str, Array]:
-    """Answers as evaluation keeps them: truth, forecast, and the bounds of each interval.
+    """Answers as evaluation keeps them: truth and forecast.
+
+    Bounds have no counterpart there: evaluation moves them from origin to origin.
 
     Args:
         answers: of ``load``'s function.
         truth: what came true of each.
         classes: nothing here: forecasts have none.
     """
-    told = {"truth": np.array(truth), "forecast": np.array([a["forecast"] for a in answers])}
-    for level in answers[0]["intervals"]:
-        for end in ("low", "high"):
-            bounds = [answer["intervals"][level][end] for answer in answers]
-            told[f"{end}_{100 * float(level):g}"] = np.array(bounds)
-    return told
+    return {
+        "truth": np.array(truth, np.float64),
+        "forecast": np.array([answer["forecast"] for answer in answers]),
+    }

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+LOSSES = ("log_loss",)  # of the metrics of `outcomes`: less is better
+
 
 class ScoreError(ValueError):
     """A model that cannot be scored; the message says why."""

@@ -3,9 +3,10 @@
 Attention: Luong et al. 2015, arXiv 1508.04025: "general" scores (Bahdanau et al. 2015, arXiv
 1409.0473: "additive" ones), and input feeding: what was attended to goes into the next step.
 Residual connections between deep layers: Wu et al. 2016, arXiv 1609.08144. The target's embedding
-is also the output's weights: Press and Wolf 2017, arXiv 1608.05859.
-Input: source and before, int (batch, token), padded with 0; output (batch, token, vocabulary),
-probabilities of the next token of the target.
+is also the output's weights: Press and Wolf 2017, arXiv 1608.05859. Dropout within the decoder
+keeps its mask over all steps: Gal and Ghahramani 2016, arXiv 1512.05287.
+Input: source and before, int (batch, token), padded with 0; output (batch, token, piece), logits
+of the next token of the target.
 """
 
 from typing import Any, Literal
@@ -15,14 +16,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from sequences.decoding import Step
-from sequences.layers import LSTM
-from sequences.training import fit
+from sequences.layers import LSTM, blanked, teller, texts
+from sequences.training import teach as fit
 from sequences.units import Fraction, Layers, Units
 
 __all__ = ["build", "fit", "start"]
-
-BOUND = 0.1  # of the uniform distribution of first embeddings
 
 
 def build(
@@ -32,84 +30,77 @@ def build(
     layers: Layers,
     scores: Literal["general", "additive"],
     dropout: Fraction,
+    blank: Fraction,
 ) -> keras.Model:
     """The model.
 
     Args:
-        data: what the model reads: vocabulary (of the source and of the target).
+        data: what the model reads: vocabulary (of the source and of the target), joint.
         units: width of the embeddings, of an LSTM in each direction and of the decoder.
         layers: bidirectional LSTMs of the encoder; and LSTMs of the decoder.
         scores: how a state and what is attended to are compared.
         dropout: share dropped of the embeddings, after each LSTM and of the attentional states.
+        blank: share of the tokens whose embedding is dropped as a whole.
     """
-    source = keras.Input((None,), dtype="int32", name="source")
-    before = keras.Input((None,), dtype="int32", name="before")
-    first = keras.initializers.RandomUniform(-BOUND, BOUND)
-    x = keras.layers.Embedding(data.vocabulary[0], units, first, mask_zero=True)(source)
+    given, foreign, words = texts(data, units)
+    real = ops.not_equal(given["source"], 0)
+    x = blanked(foreign(given["source"]), blank)
     x = keras.layers.Dropout(dropout)(x)
     for depth in range(layers):
-        lstm = LSTM(units, return_sequences=True)
-        y = keras.layers.Dropout(dropout)(keras.layers.Bidirectional(lstm)(x))
-        x = keras.layers.add([x, y]) if depth else y
+        lstm = keras.layers.Bidirectional(LSTM(units, return_sequences=True))
+        read = keras.layers.Dropout(dropout)(lstm(x, mask=real))
+        x = keras.layers.add([x, read]) if depth else read
     memory = keras.layers.Identity(name="memory")(x)
-    x = Decoder(data.vocabulary[1], units, layers, scores, dropout, name="decoder")(
-        before, memory, ops.not_equal(source, 0)
-    )
-    x = keras.layers.Activation("softmax", dtype="float32", name="next")(x)
-    return keras.Model({"source": source, "before": before}, x)
+    decoder = Decoder(units, layers, scores, dropout, name="decoder")
+    y = blanked(words(given["before"]), blank)
+    y = decoder(keras.layers.Dropout(dropout)(y), memory, real)
+    logits = words(keras.layers.Dropout(dropout)(y), reverse=True)
+    return keras.Model(given, logits, name="attention")
 
 
-def start(model: keras.Model, source: Any) -> tuple[Step, Any]:
+def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
     """The step function of `sequences.decoding` for a batch of sources, and its first state."""
-    given = {x.name: x for x in model.inputs}
-    encoder = keras.Model(given["source"], model.get_layer("memory").output)
-    decoder = model.get_layer("decoder")
-    memory, real = encoder(source, training=False), source != 0
+    words, decoder = model.get_layer("words"), model.get_layer("decoder")
+    tell = teller(words)
+    (given,) = (x for x in model.inputs if x.name == "source")
+    encoder = keras.Model(given, model.get_layer("memory").output)
+    memory, real = tf.cast(encoder(source, training=False), tf.float32), source != 0
     keys = decoder.keys(memory)
 
     def step(tokens: Any, state: Any) -> Any:
-        x = decoder.project(ops.take(decoder.embedding, tokens, axis=0))
+        x = decoder.project(tf.cast(words(tokens), tf.float32))
         state, attention = decoder.turn(x, state, keys, memory, real)
-        return decoder.tell(state["fed"]), attention, state
+        return tell(state["fed"]), attention, state
 
     return step, tf.nest.map_structure(lambda leaf: leaf[:, 0], decoder.begin(memory, real))
 
 
-@keras.saving.register_keras_serializable(package="ostinato")
+@keras.saving.register_keras_serializable(package="ostinato.translation")
 class Decoder(keras.layers.Layer):
     """LSTMs that attend to a memory, with input feeding: as a loop over a target, or turn by turn.
 
     A turn takes (batch, hypothesis, feature), since decoding has many hypotheses for one memory.
     """
 
-    def __init__(
-        self, vocabulary: int, units: int, layers: int, scores: str, dropout: float, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.vocabulary, self.units, self.layers = vocabulary, units, layers
-        self.scores, self.dropout = scores, dropout
+    def __init__(self, units: int, layers: int, scores: str, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.units, self.layers, self.scores, self.dropout = units, layers, scores, dropout
         self.drop = keras.layers.Dropout(dropout)
 
-    def build(self, before_shape: Any, memory_shape: Any, real_shape: Any) -> None:
+    def build(self, x_shape: Any, memory_shape: Any, real_shape: Any) -> None:
         """Make the weights."""
         wide, units = memory_shape[-1], self.units
-        bias = np.repeat([0.0, 1.0, 0.0, 0.0], units)  # an open forget gate, as Keras'
+        forget = np.repeat([0.0, 1.0, 0.0, 0.0], units)  # an open forget gate, as Keras'
 
         def weight(name: str, *shape: int, initializer: Any = "glorot_uniform") -> Any:
             return self.add_weight(name=name, shape=shape, initializer=initializer)
 
-        first = keras.initializers.RandomUniform(-BOUND, BOUND)
-        self.embedding = weight("embedding", self.vocabulary, units, initializer=first)
-        self.offset = weight("offset", self.vocabulary, initializer="zeros")
         self.bridge = weight("bridge", wide, 2 * self.layers * units)
         self.said = weight("said", units, 4 * units)  # the embedding's part of the first input
-        self.kernels = [weight(f"kernel_{d}", units, 4 * units) for d in range(self.layers)]
-        self.recurrent = [
-            weight(f"recurrent_{d}", units, 4 * units, initializer="orthogonal")
-            for d in range(self.layers)
-        ]
+        # Of a layer's input (what was attended to, in the first one) and of its state before.
+        self.gates = [weight(f"gates_{d}", 2 * units, 4 * units) for d in range(self.layers)]
         self.biases = [
-            weight(f"bias_{d}", 4 * units, initializer=keras.initializers.Constant(bias))
+            weight(f"bias_{d}", 4 * units, initializer=keras.initializers.Constant(forget))
             for d in range(self.layers)
         ]
         self.score = weight("score", wide, units)
@@ -117,23 +108,27 @@ class Decoder(keras.layers.Layer):
             self.query, self.sum = weight("query", units, units), weight("sum", units, 1)
         self.combine = weight("combine", units + wide, units)
 
-    def call(self, before: Any, memory: Any, real: Any, training: bool = False) -> Any:
-        """(batch, token) to logits (batch, token, vocabulary), by teacher forcing."""
-        x = self.drop(ops.take(self.embedding, before, axis=0), training=training)
-        steps, keys = tf.shape(before)[1], self.keys(memory)
-        projected = tf.transpose(self.project(x), (1, 0, 2))[:, :, None]
+    def call(self, x: Any, memory: Any, real: Any, training: bool = False) -> Any:
+        """(batch, token, unit) to the attentional states (batch, token, unit)."""
+        x = tf.transpose(self.project(x), (1, 0, 2))[:, :, None]
+        keys, begin = self.keys(memory), self.begin(memory, real)
+        ones = tf.ones_like(begin["fed"])
+        drops = [self.drop(ones, training=training) for _ in range(self.layers)]
+        steps = tf.shape(x)[0]
         told = tf.TensorArray(x.dtype, steps, element_shape=(None, 1, self.units))
 
         def body(t: Any, state: Any, told: Any) -> Any:
-            state, _ = self.turn(projected[t], state, keys, memory, real)
+            state, _ = self.turn(x[t], state, keys, memory, real, drops)
             return t + 1, state, told.write(t, state["fed"])
 
-        begin = (tf.constant(0), self.begin(memory, real), told)
         *_, told = tf.while_loop(
-            lambda t, *_: t < steps, body, begin, maximum_iterations=steps, parallel_iterations=1
+            lambda t, *_: t < steps,
+            body,
+            (tf.constant(0), begin, told),
+            maximum_iterations=steps,
+            parallel_iterations=1,
         )
-        fed = tf.transpose(told.stack()[:, :, 0], (1, 0, 2))
-        return self.tell(self.drop(fed, training=training))
+        return tf.transpose(told.stack()[:, :, 0], (1, 0, 2))
 
     def begin(self, memory: Any, real: Any) -> Any:
         """The state before the first turn, from the mean of the memory."""
@@ -154,14 +149,19 @@ class Decoder(keras.layers.Layer):
         """The embeddings' part of the first LSTM's gates, which needs no state."""
         return _product(x, self.said) + self.biases[0]
 
-    def turn(self, x: Any, state: Any, keys: Any, memory: Any, real: Any) -> tuple[Any, Any]:
-        """One step: the next state, and the attention (batch, hypothesis, source)."""
+    def turn(
+        self, x: Any, state: Any, keys: Any, memory: Any, real: Any, drops: Any = None
+    ) -> tuple[Any, Any]:
+        """One step: the next state, and the attention (batch, hypothesis, source).
+
+        ``drops`` are the masks of dropout, one for the input of each LSTM.
+        """
         hs: list[Any] = []
         cs: list[Any] = []
         below = state["fed"]
         for depth in range(self.layers):
-            z = _product(below, self.kernels[depth])
-            z += _product(state["h"][depth], self.recurrent[depth])
+            read = below if drops is None else below * drops[depth]
+            z = _product(tf.concat([read, state["h"][depth]], -1), self.gates[depth])
             z += self.biases[depth] if depth else x
             i, f, g, o = tf.split(z, 4, axis=-1)
             c = tf.sigmoid(f) * state["c"][depth] + tf.sigmoid(i) * tf.tanh(g)
@@ -173,35 +173,29 @@ class Decoder(keras.layers.Layer):
         else:
             both = tf.tanh(_product(below, self.query)[:, :, None] + keys[:, None])
             scores = _product(both, self.sum)[..., 0]
-        scores = tf.where(real[:, None], tf.cast(scores, tf.float32), -1e9)
-        attention = tf.nn.softmax(scores)
-        context = tf.matmul(tf.cast(attention, memory.dtype), memory)
+        attention = tf.nn.softmax(tf.where(real[:, None], scores, -1e9))
+        context = tf.matmul(attention, memory)
         fed = tf.tanh(_product(tf.concat([below, context], -1), self.combine))
         return {"h": hs, "c": cs, "fed": fed}, attention
 
-    def tell(self, fed: Any) -> Any:
-        """Logits of the next token."""
-        return _product(fed, self.embedding, turned=True) + self.offset
-
     def compute_output_shape(
-        self, before_shape: Any, memory_shape: Any, real_shape: Any
+        self, x_shape: Any, memory_shape: Any, real_shape: Any
     ) -> tuple[Any, ...]:
-        """(batch, token, vocabulary)."""
-        return (*before_shape, self.vocabulary)
+        """(batch, token, unit)."""
+        return tuple(x_shape)
 
     def compute_mask(self, *_: Any, **__: Any) -> None:
         """Which tokens count is told by the data's weights."""
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of ``__init__``."""
-        own = ("vocabulary", "units", "layers", "scores", "dropout")
+        own = ("units", "layers", "scores", "dropout")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
-def _product(x: Any, weight: Any, turned: bool = False) -> Any:
-    """(..., feature) times (feature, unit), or (unit, feature) turned, as one of matrices."""
-    weight = tf.cast(weight, x.dtype)
-    flat = tf.matmul(tf.reshape(x, (-1, x.shape[-1])), weight, transpose_b=turned)
+def _product(x: Any, weight: Any) -> Any:
+    """(..., feature) times (feature, unit), as one product of matrices."""
+    flat = tf.matmul(tf.reshape(x, (-1, x.shape[-1])), weight)
     units = flat.shape[-1]
     shape = tf.concat([tf.shape(x)[:-1], [units]], 0)
     return tf.ensure_shape(tf.reshape(flat, shape), (*x.shape[:-1], units))

@@ -28,6 +28,8 @@ BATCH = 64  # clips recognised at once
 LARGEST = 1 << 26  # bytes of a file
 FOLDER = "OSTINATO_VIDEOS"  # environment: the folder that paths lead into; unset, none is read
 
+PACKAGES = ("av",)
+
 # One white pixel, as a GIF.
 EXAMPLE = {"video": "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICTAEAOw=="}
 

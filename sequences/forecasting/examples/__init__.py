@@ -63,11 +63,12 @@ def prepare(
         season: steps after which the series resembles itself: 7 for days, 24 for hours.
         stride: steps between the origins of two training windows.
         since: the first time that counts; null for all.
-        until: the last one; null for all.
+        until: the last one, or the day, month or year with it; null for all.
         validation: where validation begins and training ends: a date, or steps before the end.
         calibration: where the part for the intervals' widths begins; null: it is validation's.
         test: where the test begins; it goes to the end.
         timezone: whose wall time counts where times carry an offset from UTC; null refuses them.
+            UTC for steps shorter than a day: elsewhere an hour comes twice in autumn.
         duplicates: rows that contradict each other about a time: an error, or which one counts.
             Rows that agree are one.
         gaps: missing steps: an error, or filled with the last value or that of a season ago.
@@ -78,8 +79,9 @@ def prepare(
         country: whose holidays count, as an ISO code; null where none do.
         subdivision: of the country, such as a state; null for the whole.
         scaling: how the target is scaled for the network.
-        per: what a scale is fitted on: a series' training part, that of all, or, where levels
-            differ or drift, each window's own past.
+        per: what a scale is fitted on: a series' training part (a series that has none is left
+            out, as a reject), that of all, or, where levels differ or drift, each window's own
+            past.
         log: take log(1 + value) before scaling.
 
     Raises:
@@ -93,6 +95,15 @@ def prepare(
     lengths = np.array([len(each.target) for each in series])
     marks = (validation, validation if calibration is None else calibration, test)
     bounds = _bounds(marks, grid, first, lengths)
+    if per == "series" and not (scalable := bounds[:, 1] > 0).all():
+        for place in np.flatnonzero(~scalable):
+            file, late = about["files"][0]["path"], series[place]
+            reason = "has no step of training to scale it by; see `per`"
+            told.reject(file, late.row, "series", late.name, reason)
+        told.tolerate(tolerated_rejects if scalable.any() else 0.0)
+        series = [each for each, has in zip(series, scalable, strict=True) if has]
+        first, lengths, bounds = first[scalable], lengths[scalable], bounds[scalable]
+    told.counts["series"] = len(series)
     columns = about.get("columns", {"past": [], "known": [], "static": []})
     training = [bound[1] for bound in bounds]
     codes = {part: _codes(series, columns[part], training) for part in ("past", "known", "static")}
@@ -106,8 +117,10 @@ def prepare(
         raise DataError(f"log: needs values above -1, and the least is {low}; set log: false")
     parts = [each.target[:stop] for each, stop in zip(series, training, strict=True)]
     scaled = [np.log1p(part) if log else part for part in parts]
-    pooled = [np.concatenate(scaled)] * len(series) if per == "all" else scaled
-    scales = [scale(part[None], scaling if per != "window" else "none") for part in pooled]
+    if per == "all":
+        scales = [scale(np.concatenate(scaled)[None], scaling)] * len(series)
+    else:
+        scales = [scale(part[None], scaling if per != "window" else "none") for part in scaled]
     centres, spreads = (
         [float(value.item()) for value in part] for part in zip(*scales, strict=True)
     )
@@ -182,8 +195,6 @@ def _grid(
     span = pd.date_range(min(longest), last, freq=frequency, unit="s")
     grid = pd.date_range(min(longest), periods=len(span) + horizon, freq=frequency, unit="s")
     first = grid.get_indexer(pd.DatetimeIndex([each.first for each in series]))
-    if (first < 0).any():
-        raise DataError(f"series on different grids of frequency {frequency}; shift their times")
     return grid, first
 
 
@@ -233,6 +244,7 @@ def _coded(series: list[Series], codes: list[features.Coding], told: Told) -> Ar
         coded = [features.encode(code, each.covariates[code.column]) for each in series]
         tables.append(np.concatenate([table for table, _ in coded]))
         told.counts["strange"] += sum(strange for _, strange in coded)
+        told.counts["blank"] += sum(int((s.covariates[code.column] == "").sum()) for s in series)
     return np.concatenate(tables, axis=1)
 
 
@@ -242,10 +254,10 @@ def _profile(
     """What the training part is like, for a later check of drift: samples and counts."""
     parts = [each.target[:stop] for each, stop in zip(series, training, strict=True)]
     steps = [np.diff(part) for part in parts]
-    days = [
-        grid[begin : begin + stop].day_name() for begin, stop in zip(first, training, strict=True)
-    ]
-    names, counts = np.unique(np.concatenate(days), return_counts=True)
+    names, codes = np.unique(grid.day_name(), return_inverse=True)
+    before = np.zeros((len(grid) + 1, len(names)), int)  # days of each name before a step
+    before[1:] = np.cumsum(codes[:, None] == np.arange(len(names)), axis=0)
+    counts = (before[first + training] - before[first]).sum(axis=0)
     return {
         "numbers": {
             "value": _sample(np.concatenate(parts)),

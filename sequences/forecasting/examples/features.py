@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Calendar = Literal["weekday", "year", "hour", "holiday"]
+Calendar = Literal["weekday", "year", "hour", "holiday", "day_type"]
 
 HARMONICS = 2  # of the year and of the day
 SECONDS_OF_YEAR, SECONDS_OF_DAY = 365.2425 * 86_400, 86_400
@@ -25,9 +25,10 @@ def calendar(
 
     weekday: one column for each day of the week. year, hour: two harmonics of the time of the
     year, of the day. holiday: whether the day is one, the day before and the day after is.
+    day_type: whether it is a working day, a Saturday, or a Sunday or holiday.
 
     Raises:
-        ValueError: ``holiday`` without a country that the library ``holidays`` knows.
+        ValueError: ``holiday`` or ``day_type`` without a country that ``holidays`` knows.
     """
     columns: dict[str, Array] = {}
     seconds = at.to_numpy().astype("datetime64[s]").astype(np.int64)
@@ -38,18 +39,23 @@ def calendar(
             turn = 2 * np.pi * harmonic * seconds / length
             columns |= {f"{kind} sin {harmonic}": np.sin(turn)}
             columns |= {f"{kind} cos {harmonic}": np.cos(turn)}
-    if "holiday" in kinds:
+    if "holiday" in kinds or "day_type" in kinds:
         if country not in holidays.list_supported_countries():
             raise ValueError(f"country: `holidays` knows none as {country!r}; give an ISO code")
         years = range(at[0].year - 1, at[-1].year + 2)
         listed = holidays.country_holidays(country, subdivision, years=years)
         free = pd.DatetimeIndex(sorted(listed))
         days, one = at.normalize(), pd.Timedelta(days=1)
-        columns |= {
-            "holiday": days.isin(free),
-            "before a holiday": (days + one).isin(free),
-            "after a holiday": (days - one).isin(free),
-        }
+        on = days.isin(free)
+        if "holiday" in kinds:
+            columns["holiday"] = on
+            columns["before a holiday"] = (days + one).isin(free)
+            columns["after a holiday"] = (days - one).isin(free)
+        if "day_type" in kinds:
+            rest = on | (at.day_of_week == 6)
+            columns["working day"] = ~rest & (at.day_of_week < 5)
+            columns["saturday"] = ~rest & (at.day_of_week == 5)
+            columns["sunday or holiday"] = rest
     table = np.zeros((len(at), len(columns)), np.float32)
     for number, column in enumerate(columns.values()):
         table[:, number] = column

@@ -30,6 +30,7 @@ class Windows(NamedTuple):
         keys: ``series@time of the first step that is forecast``, str (window,).
         series: index of the series, int (window,).
         history: how many steps of the series lie before, int (window,).
+        moment: the first step that is forecast, on the grid of all series, int (window,).
         truth: float64 (window, horizon).
         observed: whether the truth was measured and not filled in, bool (window, horizon).
         centre: of the scaling, float64 (window, 1).
@@ -39,6 +40,7 @@ class Windows(NamedTuple):
     keys: Array
     series: Array
     history: Array
+    moment: Array
     truth: Array
     observed: Array
     centre: Array
@@ -87,10 +89,11 @@ class Data:
         self.past = 1 + self._past.shape[1] + self.future
         self.static = self._static.shape[1]
         self.stride: int = about["stride"]
+        self._cuts: dict[str, tuple[Array, Array, int]] = {}
 
     def size(self, split: str) -> int:
         """How many windows a split holds; every step of it that can be an origin is one."""
-        return int(self._origins(split)[1].sum())
+        return int(self._origins(split)[1][-1])
 
     def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> "tf.data.Dataset":
         """Batches (x, y, weight); every window of the split once, the last batch may be smaller.
@@ -155,13 +158,12 @@ class Data:
         """What is true of the windows of a split with these numbers."""
         series, origin = self._places(split, numbers)
         after = self._begins[series][:, None] + origin[:, None] + np.arange(self.horizon)
-        times = self._times[self._first[series] + origin]
-        names = np.asarray(self.names)[series]
-        keys = np.array([f"{n}@{t}" for n, t in zip(names, times, strict=True)], dtype=str)
+        moment = self._first[series] + origin
+        named = zip(np.asarray(self.names)[series], self._times[moment], strict=True)
+        keys = np.array([f"{name}@{time}" for name, time in named], dtype=str)
         centre, spread = self._scales(series, origin)
-        return Windows(
-            keys, series, origin, self.target[after], self.observed[after], centre, spread
-        )
+        told = self.target[after], self.observed[after]
+        return Windows(keys, series, origin, moment, *told, centre, spread)
 
     def history(self, series: int, steps: int) -> Array:
         """The first ``steps`` values of a series, float64, in the units of the data."""
@@ -184,14 +186,20 @@ class Data:
         return np.asarray((values - windows.centre) / windows.spread)
 
     def _origins(self, split: str) -> tuple[Array, Array, int]:
-        return origins(self._bounds, split, self.window, self.horizon, self.stride)
+        """The first origin of each series, the windows up to its end, and the origins' step."""
+        if split not in self._cuts:  # kept, as it takes longer than a batch of many series
+            first, counts, step = origins(
+                self._bounds, split, self.window, self.horizon, self.stride
+            )
+            self._cuts[split] = first, np.cumsum(counts), step
+        return self._cuts[split]
 
     def _places(self, split: str, numbers: Array) -> tuple[Array, Array]:
         """The series of windows and the origins in them, int64 (window,) each."""
-        first, counts, step = self._origins(split)
-        ends = np.cumsum(counts)
+        first, ends, step = self._origins(split)
         series = np.searchsorted(ends, numbers, side="right")
-        return series, first[series] + step * (numbers - (ends - counts)[series])
+        before = np.where(series > 0, ends[series - 1], 0)
+        return series, first[series] + step * (numbers - before)
 
     def _scales(self, series: Array, origin: Array) -> tuple[Array, Array]:
         """Centre and spread, float64 (window, 1) each; of the window's own past where asked."""

@@ -9,16 +9,24 @@ A column is the ``target`` (what is forecast), ``past`` (known up to now, such a
 ``known`` (known for the future too, such as a timetable) or ``static`` (one value for a series).
 """
 
+import csv as text
 import importlib.util
 import shutil
+import sys
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+import pandas as pd
+
 from sequences import store
 from sequences.download import UnreachableError, Whole, fetch_all, inside, is_url
+from sequences.params import near
 from sequences.units import Count, Seconds
+
+ROWS = 4096  # that are read from tfds at once
 
 
 class SourceError(ValueError):
@@ -85,27 +93,102 @@ def csv(
         retries: further tries of a broken transfer.
 
     Raises:
-        SourceError: a column that plays two parts.
+        SourceError: a column that plays two parts, or a frequency that pandas does not know.
         DownloadError: the file could not be had.
     """
-    named = [date, *([series] if series else []), target, *past, *known, *static]
-    if twice := sorted({name for name in named if named.count(name) > 1}):
-        raise SourceError(f"columns that play two parts: {', '.join(twice)}")
-    columns = {
-        "date": date,
-        "series": series,
-        "target": target,
-        "past": past,
-        "known": known,
-        "static": static,
-    }
-    about = {
-        "layout": "long",
-        "frequency": frequency,
-        "date_format": date_format,
-        "columns": columns,
-    }
+    about = _long(date, date_format, series, target, past, known, static, frequency)
     _fetch(folder, scratch, "csv", about, [where], timeout, retries)
+
+
+def tfds(
+    folder: Path,
+    scratch: Path,
+    seed: int,
+    *,
+    dataset: str,
+    data_dir: str | None,
+    split: str,
+    only: list[str] | None,
+    date: str,
+    date_format: str | None,
+    series: str | None,
+    target: str,
+    past: list[str],
+    known: list[str],
+    static: list[str],
+    frequency: str,
+) -> None:
+    """A data set of tensorflow-datasets whose examples are times of series, such as ``covid19``.
+
+    Features take the place of `csv`'s columns, each of one value; they are written as such a file.
+
+    Args:
+        folder: gets the file and the manifest.
+        scratch: where TFDS prepares the data set, unless ``data_dir`` is given.
+        seed: not used.
+        dataset: name and config of the builder.
+        data_dir: TFDS's data folder, or null.
+        split: of the data set, as TFDS names it: train.
+        only: the names of the series that count; null for all.
+        date: the feature with the dates or times; the rest is as for `csv`.
+        date_format: see there.
+        series: see there.
+        target: see there.
+        past: see there.
+        known: see there.
+        static: see there.
+        frequency: see there.
+
+    Raises:
+        SourceError: no such builder, split, feature or series, or its download fails; or as `csv`.
+    """
+    import tensorflow_datasets
+
+    about = _long(date, date_format, series, target, past, known, static, frequency)
+    if only is not None and series is None:
+        raise SourceError("only: names series, so series must name the feature that tells them")
+    if not sys.stderr.isatty():
+        tensorflow_datasets.disable_progress_bar()
+    try:
+        builder = tensorflow_datasets.builder(
+            dataset, data_dir=data_dir or scratch / "tfds", try_gcs=False
+        )
+    except (tensorflow_datasets.core.registered.DatasetNotFoundError, ValueError) as error:
+        raise SourceError(f"dataset: {dataset}: {str(error).splitlines()[0]}") from None
+    names = [date, *([] if series is None else [series]), target, *past, *known, *static]
+    features = builder.info.features
+    for name in names:
+        if name not in features:
+            raise SourceError(f"{dataset} has no feature {name!r}; {near(name, features)}")
+        if features[name].shape:
+            raise SourceError(f"{dataset}: {name!r} is of shape {features[name].shape}, not ()")
+    try:
+        builder.download_and_prepare(
+            download_config=tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)
+        )
+    except Exception as error:  # requests', urllib's, the builder's own: whatever it uses
+        hint = "Without a network there is the embedded source: set fetch's `source: seattle`."
+        raise SourceError(f"{dataset}: cannot be prepared: {error}. {hint}") from error
+    if split not in builder.info.splits:
+        raise SourceError(f"{dataset} has no split {split!r}; {near(split, builder.info.splits)}")
+    stored = builder.as_dataset(
+        split,
+        decoders=tensorflow_datasets.decode.PartialDecoding(dict.fromkeys(names, True)),
+        read_config=tensorflow_datasets.ReadConfig(interleave_cycle_length=1),  # as stored
+    )
+    path, missing = folder / f"{builder.name}.csv", set(only or [])
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = text.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        for batch in tensorflow_datasets.as_numpy(stored.batch(ROWS)):
+            columns = [[_cell(value) for value in batch[name]] for name in names]
+            for row in zip(*columns, strict=True):
+                if only is None or row[1] in only:
+                    missing.discard(row[1])
+                    writer.writerow(row)
+    if missing:
+        raise SourceError(f"only: {dataset} has no {series} {', '.join(sorted(missing))}")
+    _finish(folder, "tfds", about, {path: None})
 
 
 def cta(
@@ -163,11 +246,64 @@ def m4(
         retries: further tries of a broken transfer.
 
     Raises:
+        SourceError: a frequency that pandas does not know.
         DownloadError: a file could not be had.
     """
-    about = {"layout": "wide", "frequency": frequency}
+    about = {"layout": "wide", "frequency": _frequency(frequency)}
     files = [train] if test is None else [train, test]
     _fetch(folder, scratch, "m4", about, files, timeout, retries)
+
+
+def _cell(value: Any) -> str:
+    """A value as `csv` reads it: nothing where it is missing."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return "" if np.isnan(value) else str(value)
+
+
+def _long(
+    date: str,
+    date_format: str | None,
+    series: str | None,
+    target: str,
+    past: list[str],
+    known: list[str],
+    static: list[str],
+    frequency: str,
+) -> dict[str, Any]:
+    """The manifest's part about a file with a row for each time."""
+    named = [date, *([series] if series else []), target, *past, *known, *static]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise SourceError(f"columns that play two parts: {', '.join(twice)}")
+    columns = {
+        "date": date,
+        "series": series,
+        "target": target,
+        "past": past,
+        "known": known,
+        "static": static,
+    }
+    return {
+        "layout": "long",
+        "frequency": _frequency(frequency),
+        "date_format": date_format,
+        "columns": columns,
+    }
+
+
+def _frequency(name: str) -> str:
+    """The name, if pandas knows it."""
+    try:
+        if pd.tseries.frequencies.to_offset(name).n > 0:
+            pd.date_range(pd.Timestamp(0), periods=2, freq=name, unit="s")
+            return name
+    except ValueError:
+        pass
+    raise SourceError(
+        f"frequency: pandas knows none as {name!r}, of a second or more; days are D, hours h, "
+        "weeks that end on Sunday W-SUN, months by their first day MS, days of work B, quarters of "
+        "an hour 15min"
+    )
 
 
 def _fetch(

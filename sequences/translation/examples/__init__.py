@@ -122,6 +122,7 @@ def prepare(
         "changed": counts["changed"],
         "left_out": {rule: counts[rule] for rule in RULES},
         "joint": joint,
+        "longest": longest,
         "shards": len(written["train"]["shards"]),
         "splits": {
             split: {key: told[key] for key in ("pairs", "source_tokens", "target_tokens")}

@@ -32,6 +32,7 @@ class Data:
         languages: from and to.
         joint: whether both have one vocabulary.
         vocabulary: how many tokens the source's and the target's have.
+        longest: tokens of a text in training, eos not counted, at most.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,6 +47,7 @@ class Data:
         self.folder = folder
         self.languages = tuple(manifest["languages"])
         self.joint: bool = manifest["joint"]
+        self.longest: int = manifest["longest"]
         self._models = {
             side: sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{side}.model"))
             for side in SIDES
@@ -69,6 +71,11 @@ class Data:
         """The text of each row of tokens; pad, bos and eos are nothing."""
         texts: list[str] = self._models[side].decode(rows)
         return texts
+
+    def pieces(self, row: list[int], side: str = "target") -> list[str]:
+        """The piece of each token; U+2581 in it is a space."""
+        pieces: list[str] = self._models[side].id_to_piece(row)
+        return pieces
 
     def texts(self, split: str, limit: int | None = None) -> list[tuple[str, str]]:
         """The pairs of a split as texts, in the stored order, or the first ``limit``."""

@@ -26,6 +26,8 @@ FORMATS = (
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 IMAGE_RATE = 25  # numbered images a second, as they do not tell
 CUT = 0.75  # a video that is over before this share of the time that its header tells is cut off
+LONGEST = 1e6  # s; a video that claims more has false times
+PADDING = 1 << 16  # pixels that a decoder may add to the smallest picture
 WITHIN = 1e-6  # s; times are the same within this
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -110,21 +112,20 @@ def wanted(
     times: NDArray[np.float64], sampling: Sampling, rng: np.random.Generator
 ) -> list[NDArray[np.float64]]:
     """When the frames of each clip are shown, in seconds, out of a video's ``times`` (frame,)."""
-    grid = times
-    if sampling.rate is not None:
-        count = int((times[-1] - times[0] + WITHIN) * sampling.rate) + 1
-        grid = times[0] + np.arange(count) / sampling.rate
+    rate = sampling.rate
+    count = len(times) if rate is None else int((times[-1] - times[0] + WITHIN) * rate) + 1
     chosen = []
-    for part in np.array_split(grid, sampling.clips):
-        spare = len(part) - sampling.frames
+    for part in range(sampling.clips):
+        first, end = count * part // sampling.clips, count * (part + 1) // sampling.clips
+        spare = end - first - sampling.frames
+        index = first + np.arange(min(end - first, sampling.frames))
         if spare > 0 and sampling.sample == "uniform":
             middles = (np.arange(sampling.frames) + 0.5) / sampling.frames
-            part = part[(middles * len(part)).astype(np.int64)]
+            index = first + (middles * (end - first)).astype(np.int64)
         elif spare > 0:
-            start = spare // 2 if sampling.sample == "centred" else int(rng.integers(spare + 1))
-            part = part[start : start + sampling.frames]
-        if len(part):
-            chosen.append(part)
+            index += spare // 2 if sampling.sample == "centred" else rng.integers(spare + 1)
+        if len(index):
+            chosen.append(times[index] if rate is None else times[0] + index / rate)
     return chosen
 
 
@@ -134,9 +135,8 @@ def _from_video(video: Path | bytes, sampling: Sampling, rng: np.random.Generato
         times = _times(container, stream)
         container.seek(0)
         parts = wanted(times, sampling, rng)
-        pictures = _shown(container.decode(stream), times, np.concatenate(parts), _Shape(sampling))
-        found = np.stack(list(pictures))
-    return _cut(found, parts)
+        pictures = list(_shown(container, stream, times, np.concatenate(parts), _Shape(sampling)))
+    return _cut(np.stack(pictures), parts)
 
 
 def _from_images(folder: Path, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
@@ -165,7 +165,8 @@ def _opened(video: Path | bytes, largest: int) -> "av.container.InputContainer":
     import av
 
     source: Any = io.BytesIO(video) if isinstance(video, bytes) else str(video.resolve())
-    limit = {"max_pixels": str(largest)}
+    # Twice, as decoders pad pictures; what they then give is checked once more.
+    limit = {"max_pixels": str(2 * largest + PADDING)}
     try:
         container = av.open(
             source,
@@ -205,29 +206,37 @@ def _times(container: Any, stream: Any) -> NDArray[np.float64]:
     times = np.sort(packets[:, 0]) * float(stream.time_base)
     over = packets.sum(axis=1).max() * float(stream.time_base) - times[0]
     told = (container.duration or 0) / 1e6
+    if over > LONGEST:
+        raise Rejected("corrupt", f"it claims to last {over:.0f} seconds")
     if over < CUT * told:
         raise Rejected("truncated", f"{over:.1f} of {told:.1f} seconds are there")
     return np.asarray(times)
 
 
 def _shown(
-    frames: Iterator[Any],
+    container: Any,
+    stream: Any,
     times: NDArray[np.float64],
     instants: NDArray[np.float64],
     shape: "_Shape",
 ) -> Iterator[NDArray[np.uint8]]:
     """The picture that is shown at each of the instants, which ascend; decodes no further."""
+    needed = set(times[np.searchsorted(times, instants + WITHIN, side="right") - 1].tolist())
     before: Any = None
-    at = 0
-    for number, frame in enumerate(frames):
-        shape.check(frame)
-        time = times[min(number, len(times) - 1)] if frame.pts is None else frame.time
-        while before is not None and at < len(instants) and instants[at] < time - WITHIN:
-            yield shape(before)
-            at += 1
-        if at == len(instants):
-            return
-        before = frame
+    at = number = 0
+    for packet in container.demux(stream):
+        if packet.pts is not None:  # what is not shown, and not referred to, is not decoded
+            here = packet.pts * float(stream.time_base) in needed
+            stream.codec_context.skip_frame = "DEFAULT" if here else "NONREF"
+        for frame in packet.decode():
+            shape.check(frame)
+            time = times[min(number, len(times) - 1)] if frame.pts is None else frame.time
+            while before is not None and at < len(instants) and instants[at] < time - WITHIN:
+                yield shape(before)
+                at += 1
+            if at == len(instants):
+                return
+            before, number = frame, number + 1
     if before is None:
         raise Rejected("no frames", "no frame can be decoded")
     for _ in range(at, len(instants)):
@@ -240,7 +249,7 @@ class _Shape:
     def __init__(self, sampling: Sampling) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.height, self.width = sampling.height, sampling.width
+        self.height, self.width, self.largest = sampling.height, sampling.width, sampling.largest
         self.format = {"grey": "gray", "rgb": "rgb24"}[sampling.colour]
         self.size: tuple[int, int] | None = None
         self.scaler = VideoReformatter()
@@ -249,6 +258,8 @@ class _Shape:
         if frame.is_corrupt:
             raise Rejected("corrupt", "a frame is damaged")
         size = frame.width, frame.height
+        if frame.width * frame.height > self.largest:
+            raise Rejected("too large", f"{size}, more than {self.largest} pixels")
         if self.size not in (None, size):
             raise Rejected("changes size", f"from {self.size} to {size}")
         self.size = size
@@ -258,7 +269,9 @@ class _Shape:
         self.check(frame)
         scale = max(Exact(self.height, frame.height), Exact(self.width, frame.width))
         height, width = round(frame.height * scale), round(frame.width * scale)
-        scaled = self.scaler.reformat(frame, width, height, self.format, interpolation="AREA")
+        scaled = self.scaler.reformat(
+            frame, width, height, self.format, interpolation="AREA", threads=1
+        )
         pixels = scaled.to_ndarray()
         top, left = (height - self.height) // 2, (width - self.width) // 2
         cut = pixels[top : top + self.height, left : left + self.width]

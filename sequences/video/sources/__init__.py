@@ -30,6 +30,7 @@ from sequences.units import Count
 from sequences.video.sources import playing
 from sequences.video.sources.playing import ORDERS, Pace
 
+SPLITS = ("train", "validation", "test")
 VIDEOS = {".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 FILM = 10  # frames a second of generated videos; a GIF counts in hundredths of a second
@@ -110,9 +111,9 @@ def tfds(
 ) -> None:
     """Any video data set of tensorflow-datasets, e.g. ``ucf101`` or ``moving_mnist``.
 
-    Its splits are kept. It tells no groups: its test split is apart as far as its makers saw to
-    it, but validation may share recordings with training. As tensorflow-datasets, it takes the
-    room of all pictures; UCF101 as its files (``folder``) takes less and tells the recordings.
+    Its splits are kept, if it has more than one. It tells no recordings: the test split is apart
+    as far as its makers saw to it, but validation may share some with training. It takes the room
+    of all pictures; UCF101 as its files (``folder``) takes less, and tells the recordings.
 
     Args:
         folder: gets the videos without loss, and the manifest.
@@ -154,6 +155,7 @@ def tfds(
     order = tensorflow_datasets.ReadConfig(interleave_cycle_length=1)  # as stored, every time
     entries = []
     for split in builder.info.splits:
+        own = split if split in SPLITS and len(builder.info.splits) > 1 else None
         counts: Counter[str] = Counter()
         stream = tensorflow_datasets.as_numpy(builder.as_dataset(split, read_config=order))
         for example in stream:
@@ -164,7 +166,6 @@ def tfds(
             name = f"{split}_{counts[label]:06d}"
             counts[label] += 1
             relative = _write(folder, label, name, example[videos[0]], TFDS_RATE)
-            own = split if split in ("train", "validation", "test") else None
             entries.append(_entry(folder, relative, label, split=own))
     _finish(folder, "tfds", None, entries, dataset=dataset)
 

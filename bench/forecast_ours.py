@@ -1,0 +1,97 @@
+"""Our side of bench/forecast_peers.py: a run of params.forecasting.yaml, on the peers' terms.
+
+    python -m bench.forecast_ours chicago SERIES.csv rail-week-gru OUT.csv --seed 1
+    python -m bench.forecast_ours m4 FOLDER m4-hourly-n-beats OUT.csv
+
+OUT.csv gets the forecasts, OUT.json what they cost. On Chicago the last `HELD_OUT` days before the
+test are not trained on, as the peers' networks have it, and the test is theirs; the rest is the
+run's. A training counts from the building of the model to its best weights; forecasts from the
+prepared series to values in its units, all origins at once, when the graph is there.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.forecast_peer import HELD_OUT, Clock, costs
+from sequences import params, training
+from sequences.forecasting import examples, scores, sources
+from sequences.metrics import quantile
+
+TIMES = 20  # that all forecasts are made, to time them
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", choices=["chicago", "m4"])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("run")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--first", default="2019-01-01", help="first day of Chicago's test")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    values = params.load("params.forecasting.yaml")
+    run = values["runs"][args.run]
+    block = values["data"][run["data"]]
+    if args.task == "chicago":
+        first = pd.Timestamp(args.first)
+        held = f"{first - pd.Timedelta(days=HELD_OUT):%Y-%m-%d}"
+        block["prepare"] |= {"validation": held, "calibration": None, "test": args.first}
+        files = {"where": str(args.data)}
+    else:
+        files = {part: str(args.data / f"Hourly-{part}.csv") for part in ("train", "test")}
+    machine = {**values["machine"], "intra_op": 1, "inter_op": args.threads}
+    with tempfile.TemporaryDirectory() as folder, params.bind(training.machine, machine)(args.seed):
+        data = prepared(Path(folder), block, files)
+        module = params.module("forecasting", run["model"])
+        fit, forecast = Clock(), Clock()
+        with fit:
+            model = params.bind(module.build, run["build"])(data)
+            train = params.bind(module.fit, run["fit"])
+            train(model, data, Path(folder, "checkpoints"), args.seed, lambda record: None)
+        call, every = scores.compiled(model), np.arange(data.size("test"))
+        call(data.examples("test", every)[0])
+        with forecast:
+            for _ in range(TIMES):
+                windows = data.windows("test", every)
+                z = call(data.examples("test", every)[0]).astype(np.float64)
+                paths = data.unscaled(quantile(z, 0.5), windows)
+    cost = costs(fit, forecast, TIMES * len(every))
+    args.out.with_suffix(".json").write_text(json.dumps(cost, indent=2) + "\n")
+    table(args.task, windows.keys, paths).to_csv(args.out, index=False)
+
+
+def prepared(folder: Path, block: dict[str, Any], files: dict[str, str]) -> Any:
+    """The data set of a block of params, from local files."""
+    for name in ("raw", "scratch", "data"):
+        (folder / name).mkdir()
+    source = block["fetch"]["source"]
+    fetch = params.bind(getattr(sources, source), {**block["fetch"][source], **files})
+    fetch(folder / "raw", folder / "scratch", 1)
+    params.bind(examples.prepare, block["prepare"])(folder / "raw", folder / "data")
+    return examples.load(folder / "data")
+
+
+def table(task: str, keys: Any, paths: Any) -> pd.DataFrame:
+    """Forecasts (window, step) in the layout of the peers'."""
+    named = [str(key).rpartition("@") for key in keys]
+    steps = np.tile(np.arange(paths.shape[1]), len(named))
+    if task == "m4":
+        series = np.repeat([name for name, _, _ in named], paths.shape[1])
+        return pd.DataFrame({"series": series, "step": steps + 1, "forecast": paths.ravel()})
+    first = pd.DatetimeIndex([at for _, _, at in named]).repeat(paths.shape[1])
+    days = first + pd.to_timedelta(steps, "D")
+    origin = first - pd.Timedelta(days=1)
+    return pd.DataFrame({"origin": origin, "day": days, "forecast": paths.ravel()})
+
+
+if __name__ == "__main__":
+    main()

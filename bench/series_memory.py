@@ -1,0 +1,155 @@
+"""Peak memory of preparing many series and of reading windows of them: that of the series.
+
+    python -m bench.series_memory [--series 100000] [--steps 100] [--batches 500]
+
+A long CSV file of a tenth of the series, and of all of them with a tenth and with all of the
+windows, is prepared and read, each by a process of its own. Beside the peaks stands what the
+training windows would take if they were held. Reading counts from where TensorFlow is imported.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sequences.forecasting import examples, sources
+
+SETTINGS: dict[str, Any] = {
+    "horizon": 7,
+    "window": 28,
+    "season": 7,
+    "since": None,
+    "until": None,
+    "validation": 21,
+    "calibration": None,
+    "test": 7,
+    "timezone": None,
+    "duplicates": "refuse",
+    "gaps": "refuse",
+    "longest_gap": 1,
+    "zeros": "keep",
+    "tolerated_rejects": 0.0,
+    "calendar": ["weekday"],
+    "country": None,
+    "subdivision": None,
+    "scaling": "standard",
+    "per": "series",
+    "log": False,
+}
+BATCH = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--series", type=int, default=100_000)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batches", type=int, default=500, help="of an epoch that are read")
+    parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--stride", type=int, default=1, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.prepare:
+        print(json.dumps(prepare(args.prepare, args.stride)))
+    elif args.read:
+        print(json.dumps(read(args.read, args.batches)))
+    else:
+        for share, stride in ((0.1, 1), (1.0, 10), (1.0, 1)):
+            with tempfile.TemporaryDirectory() as place:
+                folder = Path(place)
+                generate(folder / "series.csv", int(args.series * share), args.steps)
+                common = ["--stride", str(stride), "--batches", str(args.batches)]
+                prepared = itself(["--prepare", place, *common])
+                found = itself(["--read", place, *common])
+            print(
+                f"{int(args.series * share):,} series of {args.steps} steps, "
+                f"{found['windows']:,} training windows ({found['held_mib']:,.0f} MiB if held): "
+                f"prepare {prepared['mib']:,} MiB at most, {prepared['seconds']:.0f} s; reading "
+                f"{found['mib']:,} MiB at most, {found['mib'] - found['base_mib']:,} MiB of them "
+                f"above what the imports take, {found['windows_per_second']:,.0f} windows/s",
+                flush=True,
+            )
+
+
+def itself(options: list[str]) -> dict[str, float]:
+    """What a process of its own measured."""
+    command = [sys.executable, "-m", "bench.series_memory", *options]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def peak() -> int:
+    """MiB that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def generate(file: Path, series: int, steps: int) -> None:
+    """Series with a weekly rhythm, a row for each day of each."""
+    random = np.random.default_rng(1)
+    day = np.arange(steps)
+    dates = (np.datetime64("2020-01-01") + day).astype(str)
+    with file.open("w") as out:
+        out.write("series,date,value\n")
+        for number in range(series):
+            values = 50 + 10 * np.sin(2 * np.pi * day / 7 + number) + random.normal(size=steps)
+            lines = [
+                f"s{number},{date},{value:.2f}\n" for date, value in zip(dates, values, strict=True)
+            ]
+            out.writelines(lines)
+
+
+def prepare(folder: Path, stride: int) -> dict[str, float]:
+    """Peak and time of the stages fetch and prepare."""
+    start = time.perf_counter()
+    for name in ("raw", "scratch", "data"):
+        (folder / name).mkdir()
+    sources.csv(
+        folder / "raw",
+        folder / "scratch",
+        1,
+        where=str(folder / "series.csv"),
+        date="date",
+        date_format=None,
+        series="series",
+        target="value",
+        past=[],
+        known=[],
+        static=[],
+        frequency="D",
+        timeout=10.0,
+        retries=1,
+    )
+    examples.prepare(folder / "raw", folder / "data", **SETTINGS, stride=stride)
+    return {"mib": peak(), "seconds": time.perf_counter() - start}
+
+
+def read(folder: Path, batches: int) -> dict[str, float]:
+    """Peak and speed of the first batches of an epoch of training."""
+    import tensorflow as tf
+
+    tf.data.Dataset.range(8).batch(2).reduce(np.int64(0), lambda total, x: total + x[0])
+    base = peak()
+    data = examples.load(folder / "data")
+    start, seen, size = time.perf_counter(), 0, 0
+    for x, y, weight in data.batches("train", batch=BATCH, seed=1, epoch=1).take(batches):
+        seen += len(y)
+        size += sum(part.numpy().nbytes for part in (*x.values(), y, weight))
+    return {
+        "base_mib": base,
+        "mib": peak(),
+        "windows": data.size("train"),
+        "held_mib": size / seen * data.size("train") / 2**20,
+        "windows_per_second": seen / (time.perf_counter() - start),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Training speed of `attention` at Multi30k's size, in sentences/s, against PyTorch.
+
+    python -m bench.translation data/multi30k-en-de --torch-python TORCH/bin/python
+
+The folder is a prepared data set (`dvc repro prepare@multi30k-en-de` after `cp
+params.translation.yaml params.yaml`; any other will do). Ours is `sequences.training.teach` on the
+batches of `examples.load`, everything included; the other side is the same model in PyTorch
+(`bench/translation_peer.py`) on the very same batches, with its default allocator and with glibc
+told to keep its memory. All use as many threads and take turns, round by round; the first round
+warms up. Medians over the rounds, and the medians of ours over each other side in the same round.
+An environment for PyTorch: see bench/training.py.
+"""
+
+import argparse
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.training import KEPT, peer, report
+from sequences import params, store, training
+from sequences.translation import attention, examples
+
+
+class Few:
+    """The first batches of an epoch, every epoch the same."""
+
+    def __init__(self, data: Any, batch: int, count: int) -> None:
+        self.kept = list(data.batches("train", batch=batch, seed=1, epoch=1).take(count))
+
+    def size(self, split: str) -> int:
+        """How many pairs."""
+        return sum(len(y) for _, y, _ in self.kept)
+
+    def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> Any:
+        """The batches; one to validate."""
+        import tensorflow as tf
+
+        kept = self.kept if split == "train" else self.kept[:1]
+        spec = tf.nest.map_structure(
+            lambda x: tf.TensorSpec((None,) * x.shape.rank, x.dtype), kept[0]
+        )
+        return tf.data.Dataset.from_generator(lambda: iter(kept), output_signature=spec)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="folder of a prepared data set")
+    parser.add_argument("--torch-python", required=True, help="interpreter that has torch")
+    parser.add_argument("--batches", type=int, default=40, help="in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    run = params.load("params.translation.yaml")["runs"]["multi30k-en-de-attention"]
+    threads = len(os.sched_getaffinity(0))
+    speeds: dict[str, list[float]] = defaultdict(list)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        training.machine(1, precision="float32", devices=1, intra_op=1, inter_op=threads),
+    ):
+        data = examples.load(args.data)
+        few = Few(data, run["fit"]["batch"], args.batches)
+        file = Path(folder, "batches.npz")
+        arrays: dict[str, Any] = {}
+        for i, (x, y, weight) in enumerate(few.kept):
+            arrays |= {f"{name}{i}": x[name].numpy() for name in x}
+            arrays |= {f"y{i}": y.numpy(), f"weight{i}": weight.numpy()}
+        store.write_arrays(file, arrays)
+        shape = [*data.vocabulary, data.joint, run["build"]["units"], run["build"]["dropout"]]
+        print(f"{few.size('train')} pairs in {len(few.kept)} batches, {shape}")
+        command = [args.torch_python, "bench/translation_peer.py", str(file), str(threads)]
+        command += [str(value) for value in shape]
+        sides: dict[str, Callable[[], float]] = {
+            f"PyTorch, {name}": peer(command, variables, few)
+            for name, variables in {"default allocator": {}, "keeps its memory": KEPT}.items()
+        }
+
+        def on_epoch(record: training.Record) -> None:
+            speeds["ours"].append(float(record["sequences_per_second"]))
+            for name, side in sides.items():
+                speeds[name].append(side())
+
+        fit = {**run["fit"], "epochs": args.rounds + 1, "patience": args.rounds + 1}
+        build = {**run["build"], "layers": 1, "scores": "general", "blank": 0.0}
+        model = attention.build(data, **build)
+        training.teach(model, few, Path(folder, "checkpoints"), 1, on_epoch, **fit)
+    report({name: found[1:] for name, found in speeds.items()})
+
+
+if __name__ == "__main__":
+    main()

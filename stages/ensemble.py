@@ -1,0 +1,52 @@
+"""Models of several runs to one, and its scores: ``python -m stages.ensemble ENSEMBLE``."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from sequences import params, store
+from stages import command, start_tensorflow, tracking
+from stages.evaluate import keep
+
+
+def main(name: str) -> None:
+    """Combine the members of the ensemble ``name`` into ensembles/<name>, scored as a run is.
+
+    The history has one row: its seconds are those of the members' trainings and of the weights.
+
+    Raises:
+        ParamsError: a member is no run, or learned from other data.
+    """
+    values = params.load()
+    block = params.entry(values, "ensembles", name)
+    domain, data = params.entry(block, "domain"), params.entry(block, "data")
+    # Not among the stage's parameters: whatever changes a run changes its results, too.
+    for member in params.entry(block, "members"):
+        if (other := params.entry(values, "runs", member, "data")) != data:
+            raise params.ParamsError(
+                f"ensembles.{name}: {member} learned from {other}, not from {data}; leave it out, "
+                "or make an ensemble for each data set"
+            )
+    scores = params.module(domain, "scores")
+    score = params.bind(scores.score, params.entry(values, "scores", domain))
+    start_tensorflow()
+    ensemble = params.module(domain, "ensemble")
+    build = params.bind(ensemble.build, {"combine": params.entry(block, "combine")})
+    folders = {member: Path("results", member) for member in block["members"]}
+    members = {run: store.read_model(folder / "model.keras") for run, folder in folders.items()}
+    trained = pd.concat([pd.read_csv(folder / "history.csv") for folder in folders.values()])
+    loaded = params.module(domain, "examples").load(Path("data", data))
+    began, results = time.perf_counter(), Path("ensembles", name)
+    model, shares = build(loaded, members)
+    seconds = trained["seconds"].sum() + time.perf_counter() - began
+    store.write_model(results / "model.keras", model)
+    store.write_table(results / "history.csv", pd.DataFrame({"epoch": [1], "seconds": [seconds]}))
+    scored = score(model, loaded, values["seed"])
+    scored.tables["members"] = pd.DataFrame({"run": shares.keys(), "weight": shares.values()})
+    keep(scored, results)
+    tracking.mirror("ensemble", name)
+
+
+if __name__ == "__main__":
+    command(main)

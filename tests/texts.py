@@ -1,0 +1,36 @@
+"""Small parallel texts and a small untrained model, for the tests of translation's ends."""
+
+from typing import Any
+
+import keras
+
+from tests.test_translation_examples import prepared, sentences
+
+__all__ = ["SCORES", "model_of", "prepared", "sentences"]
+
+SCORES: dict[str, Any] = {
+    "width": 3,
+    "length": 0.6,
+    "coverage": 0.0,
+    "ngram": 2,
+    "longer": 1.0,
+    "batch": 16,
+    "resamples": 20,
+    "bands": 3,
+    "rare": 30,
+    "known": 1000,
+    "listed": 3,
+    "shown": 2,
+    "timings": 1,
+}
+
+
+def model_of(data: Any) -> Any:
+    """An untrained translator, whose weights are large enough to make it decided."""
+    from sequences.translation import attention
+
+    keras.utils.set_random_seed(3)
+    model = attention.build(data, units=8, layers=1, scores="general", dropout=0.0, blank=0.0)
+    for weight in model.trainable_weights:
+        weight.assign(3 * weight)
+    return model
