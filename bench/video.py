@@ -196,10 +196,12 @@ def peer(command: list[str], variables: dict[str, str]) -> Callable[[], float]:
 def race(sides: dict[str, Sides], rounds: int) -> dict[str, dict[str, list[float]]]:
     """Clips/s of every side in every round but the first two."""
     speeds: dict[str, Any] = {mode: defaultdict(list) for mode in sides}
+    turns = [(mode, title) for mode, found in sides.items() for title in found]
+    random = np.random.default_rng(1)
     for _ in range(rounds + 2):
-        for mode, found in sides.items():
-            for title, step in found.items():
-                speeds[mode][title].append(SIZES["batch"] / step())
+        # In another order each time: PyTorch's threads spin for a while after their step.
+        for mode, title in random.permutation(turns).tolist():
+            speeds[mode][title].append(SIZES["batch"] / sides[mode][title]())
     return {mode: {t: v[2:] for t, v in found.items()} for mode, found in speeds.items()}
 
 

@@ -683,9 +683,11 @@ class FrameNormalisation(keras.layers.BatchNormalization):
 
         if mask is None:
             outputs, *moments = fused(inputs)
-        else:  # most often no frame is padding, and the copies of real ones are saved
+        elif learns:  # most often no frame is padding, and the copies of real ones are saved
             rows = tf.where(mask)
             outputs, *moments = tf.cond(tf.reduce_all(mask), whole, real)
+        else:
+            outputs = whole()[0] * tf.cast(mask, inputs.dtype)[:, :, None, None, None]
         if learns:
             for kept, new in zip((self.moving_mean, self.moving_variance), moments, strict=True):
                 kept.assign(kept * self.momentum + new * (1 - self.momentum))
