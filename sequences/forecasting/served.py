@@ -209,16 +209,13 @@ def _coded(
 def questions(raw: Path, prepared: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]:
     """Windows of the test split as somebody would ask them, by key, from the raw files.
 
-    Contradicting rows and gaps, where prepare tolerates any, count as the first row and as the
-    last value.
+    Dirt is repaired by the rules that prepare went by.
     """
     source, about = (store.read_json(folder / "manifest.json") for folder in (raw, prepared))
     columns = source.get("columns", {"past": [], "known": [], "static": []})
-    longest = about["steps"]
-    rules = Rules(None, None, "UTC", "first", "forward", longest, "keep", about["season"])
     found: dict[str, dict[str, Any]] = {}
     asked = [str(key).rpartition("@") for key in keys]
-    for series in read(raw, source, rules, Told(), 1.0):
+    for series in read(raw, source, Rules(**about["rules"]), Told(), 1.0):
         size = len(series.target) + about["horizon"]
         grid = pd.date_range(series.first, periods=size, freq=source["frequency"], unit="s")
         for name, _, moment in asked:

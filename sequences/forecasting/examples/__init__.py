@@ -161,6 +161,7 @@ def prepare(
         "scaling": scaling,
         "per": per,
         "log": log,
+        "rules": rules._asdict(),
         "from": str(grid[0]),
         "to": str(grid[-horizon - 1]),
         "steps": int(lengths.sum()),
