@@ -4,8 +4,9 @@
     python -m bench.video inference --torch-python TORCH/bin/python
 
 Threads are those of the pipeline: one within an operation in training (params.yaml), TensorFlow's
-own choice at inference, as in the stage evaluate and in the served model. A side is a step of training (forward, backward, clipping, Adam) or of inference on one batch of
-clips, the same for all, from memory; sides take turns, round by round, and the first two warm up.
+own choice at inference, as in the stage evaluate and in the served model. A side is a step of
+training (forward, backward, clipping, Adam) or of inference on one batch of clips, the same for
+all, from memory; sides take turns, in another order each round, and the first two rounds warm up.
 Medians over the rounds, and the medians of ours over each other side in the same round. Against
 ours:
 - the same network in plain Keras: `cnn3d` with Keras' own batch normalisation; `cnn_rnn` with each
