@@ -1,9 +1,12 @@
 """Clips/s of `cnn3d` and `cnn_rnn`, in training and at inference, against their peers.
 
-    python -m bench.video --torch-python TORCH/bin/python
+    python -m bench.video training --torch-python TORCH/bin/python
+    python -m bench.video inference --torch-python TORCH/bin/python
 
-A side is a step of training (forward, backward, clipping, Adam) or of inference on one batch of
-clips, the same for all, from memory; sides take turns, round by round, and the first two warm up.
+Threads are those of the pipeline: one within an operation in training (params.yaml), TensorFlow's
+own choice at inference, as in the stage evaluate and in the served model. A side is a step of
+training (forward, backward, clipping, Adam) or of inference on one batch of clips, the same for
+all, from memory; sides take turns, in another order each round, and the first two rounds warm up.
 Medians over the rounds, and the medians of ours over each other side in the same round. Against
 ours:
 - the same network in plain Keras: `cnn3d` with Keras' own batch normalisation; `cnn_rnn` with each
@@ -45,26 +48,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("mode", choices=["training", "inference"])
     parser.add_argument("--torch-python", help="interpreter that has torch")
     parser.add_argument("--preload", action="append", default=[], help="allocator for PyTorch")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
-    with training.machine(1, precision="float32", devices=1, intra_op=1, inter_op=threads):
+    within, at_once = (1, threads) if args.mode == "training" else (None, None)
+    with training.machine(1, precision="float32", devices=1, intra_op=within, inter_op=at_once):
         x, y = clips()
         peers = {"channels last, keeps its memory": KEPT}
         peers |= {f"channels last, {Path(p).name}": {"LD_PRELOAD": p} for p in args.preload}
         for name, models in {"cnn3d": spatial(), "cnn_rnn": recurrent()}.items():
-            sides: dict[str, Sides] = {"training": {}, "inference": {}}
-            for title, model in models.items():
-                sides["training"][title], sides["inference"][title] = steps(model, x, y)
+            sides = {title: steps(model, x, y)[args.mode] for title, model in models.items()}
             for title, variables in peers.items() if args.torch_python else ():
-                for mode, found in sides.items():
-                    found[f"PyTorch, {title}"] = peer(
-                        [args.torch_python, "bench/video_peer.py", name, mode, str(threads)],
-                        variables,
-                    )
-            report(name, race(sides, args.rounds))
+                sides[f"PyTorch, {title}"] = peer(
+                    [args.torch_python, "bench/video_peer.py", name, args.mode, str(threads)],
+                    variables,
+                )
+            report(f"{name}, {args.mode}", race(sides, args.rounds))
 
 
 def clips() -> tuple[Any, Any]:
@@ -144,7 +146,7 @@ def data() -> Any:
     return SimpleNamespace(**{**SIZES, "classes": range(SIZES["classes"])}, channels=1)
 
 
-def steps(model: Any, x: Any, y: Any) -> tuple[Callable[[], float], Callable[[], float]]:
+def steps(model: Any, x: Any, y: Any) -> Sides:
     """A step of training and one of inference: functions that return the seconds they took."""
     optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0)
     optimizer.build(model.trainable_variables)
@@ -171,7 +173,7 @@ def steps(model: Any, x: Any, y: Any) -> tuple[Callable[[], float], Callable[[],
 
         return run
 
-    return timed(train), timed(infer)
+    return {"training": timed(train), "inference": timed(infer)}
 
 
 def peer(command: list[str], variables: dict[str, str]) -> Callable[[], float]:
@@ -193,28 +195,26 @@ def peer(command: list[str], variables: dict[str, str]) -> Callable[[], float]:
     return step
 
 
-def race(sides: dict[str, Sides], rounds: int) -> dict[str, dict[str, list[float]]]:
+def race(sides: Sides, rounds: int) -> dict[str, list[float]]:
     """Clips/s of every side in every round but the first two."""
-    speeds: dict[str, Any] = {mode: defaultdict(list) for mode in sides}
-    turns = [(mode, title) for mode, found in sides.items() for title in found]
+    speeds = defaultdict(list)
     random = np.random.default_rng(1)
     for _ in range(rounds + 2):
         # In another order each time: PyTorch's threads spin for a while after their step.
-        for mode, title in random.permutation(turns).tolist():
-            speeds[mode][title].append(SIZES["batch"] / sides[mode][title]())
-    return {mode: {t: v[2:] for t, v in found.items()} for mode, found in speeds.items()}
+        for title in random.permutation(list(sides)).tolist():
+            speeds[title].append(SIZES["batch"] / sides[title]())
+    return {title: found[2:] for title, found in speeds.items()}
 
 
-def report(name: str, speeds: dict[str, dict[str, list[float]]]) -> None:
+def report(name: str, speeds: dict[str, list[float]]) -> None:
     """Print medians, the best rounds (what others on the machine disturb least), and ratios."""
-    for mode, sides in speeds.items():
-        for title, found in sides.items():
-            ratio = np.median(np.divide(sides["ours"], found))
-            print(
-                f"{name}, {mode}: {np.median(found):7.0f} clips/s (best {max(found):.0f})  "
-                f"ours is {ratio:5.2f} times as fast  {title}",
-                flush=True,
-            )
+    for title, found in speeds.items():
+        ratio = np.median(np.divide(speeds["ours"], found))
+        print(
+            f"{name}: {np.median(found):7.0f} clips/s (best {max(found):.0f})  "
+            f"ours is {ratio:5.2f} times as fast  {title}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -109,9 +109,9 @@ def test_only_the_control_ignores_all_frames_but_one(model: Any, request: Any) -
     same["clip"][:, [0, 1, 2, 4, 5]] += 0.5
     differs = np.abs(answers(model, same) - answers(model, x)[:1]).max()
     if name == "single_frame":
-        assert differs == 0
+        assert differs < 1e-6
     else:
-        assert differs > 1e-6
+        assert differs > 1e-5
         assert np.abs(answers(model, backwards) - answers(model, x))[0].max() > 1e-6
 
 

@@ -132,11 +132,14 @@ def test_activation_is_where_and_when_the_evidence_is() -> None:
     clip[0, 2, 1, 0, 0] = 255  # red, which the first is asked for
     clip[0, 1, 0, 2, 1] = 255  # green, which is not
     clip[1, 0, 0, 1, 1] = 255
-    x = {"clip": clip.astype(np.float32) / 255, "frames": np.array([4, 3], np.int32)}
+    x: dict[str, NDArray[Any]] = {
+        "clip": clip.astype(np.float32) / 255,
+        "frames": np.array([4, 3], np.int32),
+    }
     heat = scores.activation(model("mean"), x, np.array([0, 1]))
     assert [h.shape for h in heat] == [(4, 2, 3), (3, 2, 3)]
-    assert np.unravel_index(heat[0].argmax(), heat[0].shape) == (2, 1, 0)
-    assert np.unravel_index(heat[1].argmax(), heat[1].shape) == (0, 0, 1)
+    assert heat[0].argmax() == np.ravel_multi_index((2, 1, 0), heat[0].shape)
+    assert heat[1].argmax() == np.ravel_multi_index((0, 0, 1), heat[1].shape)
     assert max(h.max() for h in heat) == pytest.approx(1)
 
 

@@ -109,8 +109,8 @@ def score(
     )  # fmt: skip
     counts = metrics.confusion(truth, prediction, len(classes))
     each = pd.DataFrame({"class": classes, **metrics.per_class(counts)})
-    low, high = metrics.interval(metrics.bootstrap(right, resamples, seed))
-    least, most = metrics.interval(metrics.bootstrap(lost, resamples, seed))
+    low, high = metrics.interval(metrics.bootstrap(right, resamples, seed, members))
+    least, most = metrics.interval(metrics.bootstrap(lost, resamples, seed, members))
     numbers: dict[str, float] = {
         "samples": samples,
         "top1": metrics.top(rank, 1),

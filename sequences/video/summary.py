@@ -41,7 +41,7 @@ FIGURES = {  # of the best run, in this order, where they are there
 }
 LEGEND = """\
 Top-1, top-5: share of the test clips whose class is the first, among the first five. In brackets:
-95% interval (bootstrap over test clips). Videos: top-1 of whole videos, by the mean over their
+95% interval (bootstrap over test videos). Videos: top-1 of whole videos, by the mean over their
 clips. Log loss in nats. Frames shuffled: top-1 where the frames of each clip stand in random order;
 lost: how much less that is, with its 95% interval, that is how much a model uses time. Training:
 wall time of all epochs. Inference: milliseconds a clip, one by one / in batches. Times are this
@@ -55,16 +55,20 @@ def number(value: float) -> str:
 
 
 def answers(arrays: Mapping[str, Array]) -> pd.DataFrame:
-    """1 where a run's prediction was right, 0 where not, by the clip's key."""
-    return pd.DataFrame({"right": arrays["rank"] == 1}, arrays["keys"], dtype=float)
+    """1 where a run's prediction was right, 0 where not, and the video, by the clip's key."""
+    right = (arrays["rank"] == 1).astype(float)
+    return pd.DataFrame({"right": right, "video": arrays["videos"]}, arrays["keys"])
 
 
 def gain(
     ours: pd.DataFrame, theirs: pd.DataFrame, block: Mapping[str, Any], seed: int
 ) -> tuple[float, float, float]:
-    """How much more often we are right on the same clips, with its 95% interval."""
+    """How much more often we are right on the same clips, with its 95% interval.
+
+    The clips of a video are drawn together: they share their luck.
+    """
     one, other = ours["right"].to_numpy(), theirs["right"].to_numpy()
-    means = metrics.paired_bootstrap(one, other, block["resamples"], seed)
+    means = metrics.paired_bootstrap(one, other, block["resamples"], seed, ours["video"])
     return float(np.mean(one - other)), *metrics.interval(means)
 
 
