@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from sequences import losses, metrics, params, store, training
 from sequences.forecasting import ensemble, linear, scores, seasonal_naive, seq2seq
-from sequences.layers import Quantiles, SeasonalNaive
+from sequences.forecasting.layers import Quantiles, SeasonalNaive
 from stages import ensemble as stage
 from stages import tracking
 from tests.series import prepared, table

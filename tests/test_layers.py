@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from sequences.layers import LSTM, MaskedConv1D, MaskedPooling, Neighbours, Rasterise
+from sequences.layers import LSTM, MaskedConv1D, MaskedPooling
+from sequences.sketches.layers import Neighbours, Rasterise
 
 ROWS, POINTS, FEATURES = 5, 13, 3
 

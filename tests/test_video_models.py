@@ -12,9 +12,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from sequences import params, store, training
-from sequences.layers import FrameNormalisation, Pad, Pick, Real, Unpad
 from sequences.params import ParamsError
 from sequences.video import cnn_rnn
+from sequences.video.layers import FrameNormalisation, Pad, Pick, Real, Unpad
 
 Inputs = dict[str, NDArray[Any]]
 

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from sequences import metrics
-from sequences.forecasting import seq2seq  # noqa: F401 - registers its layers
-from sequences.layers import window
+from sequences import layers, metrics  # noqa: F401 - registers the layers of members
+from sequences.forecasting import seq2seq  # noqa: F401 - and its own
+from sequences.forecasting.layers import window
 
 __all__ = ["EnsembleError", "build"]
 

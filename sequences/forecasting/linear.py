@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from sequences.layers import forecaster, window
+from sequences.forecasting.layers import forecaster, window
 from sequences.training import fit
 from sequences.units import Count, Weight
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from sequences.layers import SeasonalNaive, window
+from sequences.forecasting.layers import SeasonalNaive, window
 from sequences.units import Batch
 
 __all__ = ["build", "fit"]

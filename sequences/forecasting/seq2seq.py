@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import ops
 
 from sequences import training
-from sequences.layers import SeasonalNaive, forecaster, window
+from sequences.forecasting.layers import SeasonalNaive, forecaster, window
 from sequences.units import Batch, Count, Epochs, Fraction, Patience, Rate, Units, Weight
 
 __all__ = ["build", "fit"]

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import keras
 
-from sequences.layers import LSTM, each_step, forecaster, window
+from sequences.forecasting.layers import each_step, forecaster, window
+from sequences.layers import LSTM
 from sequences.training import fit
 from sequences.units import Count, Fraction, Layers, Units, Weight
 

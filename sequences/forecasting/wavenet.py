@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from sequences.layers import each_step, forecaster, window
+from sequences.forecasting.layers import each_step, forecaster, window
 from sequences.training import fit
 from sequences.units import Count, Fraction, Kernel, Layers, Units
 

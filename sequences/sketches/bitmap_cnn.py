@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from sequences.layers import Rasterise
+from sequences.sketches.layers import Rasterise
 from sequences.training import fit
 from sequences.units import Fraction, Kernel, Units
 

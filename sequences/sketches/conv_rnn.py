@@ -10,7 +10,8 @@ from typing import Any
 
 import keras
 
-from sequences.layers import LSTM, MaskedConv1D, points
+from sequences.layers import LSTM, MaskedConv1D
+from sequences.sketches.layers import points
 from sequences.training import fit
 from sequences.units import Fraction, Kernel, Layers, Stride, Units
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from sequences.layers import Neighbours, Rasterise
+from sequences.sketches.layers import Neighbours, Rasterise
 from sequences.units import Batch, Count, Weight
 
 __all__ = ["build", "fit"]

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import keras
 
-from sequences.layers import LSTM, MaskedPooling, points
+from sequences.layers import LSTM, MaskedPooling
+from sequences.sketches.layers import points
 from sequences.training import fit
 from sequences.units import Fraction, Layers, Units, Weight
 

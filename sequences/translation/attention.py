@@ -16,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from sequences.layers import LSTM, blanked, teller, texts
+from sequences.layers import LSTM
 from sequences.training import teach as fit
+from sequences.translation.layers import blanked, teller, texts
 from sequences.units import Fraction, Layers, Units
 
 __all__ = ["build", "fit", "start"]

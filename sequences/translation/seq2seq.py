@@ -13,8 +13,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from sequences.layers import LSTM, blanked, teller, texts
+from sequences.layers import LSTM
 from sequences.training import teach as fit
+from sequences.translation.layers import blanked, teller, texts
 from sequences.units import Fraction, Layers, Units
 
 __all__ = ["build", "fit", "start"]

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from sequences.layers import blanked, teller, texts
 from sequences.training import teach as fit
+from sequences.translation.layers import blanked, teller, texts
 from sequences.units import Count, Fraction, Layers, Units
 
 __all__ = ["build", "fit", "start"]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import keras
 
 from sequences import training
-from sequences.layers import LSTM, Pad, Pick, Unpad, clips, pictures, pretrained
+from sequences.layers import LSTM
 from sequences.params import ParamsError
 from sequences.units import (
     Batch,
@@ -28,6 +28,7 @@ from sequences.units import (
     Units,
     Weight,
 )
+from sequences.video.layers import Pad, Pick, Unpad, clips, pictures, pretrained
 
 __all__ = ["build", "fit"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
-from sequences.layers import FrameNormalisation, clips
 from sequences.training import fit
 from sequences.units import Fraction, Kernel, Units
+from sequences.video.layers import FrameNormalisation, clips
 
 __all__ = ["build", "fit"]
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import keras
 
-from sequences.layers import FrameNormalisation, MaskedPooling, clips
+from sequences.layers import MaskedPooling
 from sequences.training import fit
 from sequences.units import Fraction, Kernel, Layers, Units
+from sequences.video.layers import FrameNormalisation, clips
 
 __all__ = ["build", "fit"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from sequences.layers import Pick, clips, pictures
 from sequences.training import fit
 from sequences.units import Fraction, Kernel, Units
+from sequences.video.layers import Pick, clips, pictures
 
 __all__ = ["build", "fit"]
 
