@@ -111,7 +111,7 @@ def toy(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "BEAT", 1)
-    monkeypatch.setattr(module, "GRACE", 3)
+    monkeypatch.setattr(module, "GRACE", 8)
     yield tmp_path
     ours = {"params.yaml", "model.py", "files.json", "stages", "data", "trained", "scratch"}
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("ml")}
@@ -427,10 +427,10 @@ def test_a_search_that_was_killed_goes_on_from_the_last_checkpoint(
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory, tables: Path) -> Path:
+def real(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     """A checkout with a tiny data set and a run of two epochs."""
     folder = tmp_path_factory.mktemp("real")
-    shutil.copy(tables, folder / "mlflow.db")
+    shutil.copy(mlflow_tables, folder / "mlflow.db")
     shutil.copy(ROOT / "dvc.yaml", folder)
     for name in ("sequences", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
