@@ -18,7 +18,7 @@ from sequences.forecasting.examples.cleaning import DataError
 from sequences.forecasting.examples.windows import SPLITS, scale
 from tests.series import COLUMNS, RULES, counts, prepared, table
 
-MEASURED = Path("/work/shared/data/series")  # nowhere but where this is developed
+MEASURED = Path(__file__).parents[2] / "shared/data/series"
 
 
 def test_clean_rows_come_through_as_they_are(tmp_path: Path) -> None:
