@@ -313,6 +313,8 @@ def _work(search: Search, total: int, at_once: int) -> None:
     while True:
         with _alone(), _quiet():
             _unchanged(search.files)
+            for number in (*futures, *(trial.number for trial in asked)):
+                _beat(search, number)  # first: on a busy machine its own trials would look dead
             optuna.storages.fail_stale_trials(search.study)
             new = _ask(search, total) if len(futures) < at_once else None
             for trial in search.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
@@ -347,8 +349,6 @@ def _work(search: Search, total: int, at_once: int) -> None:
                 del futures[number]
                 if state_of(_of(search.study, number)) == "killed":
                     future.result()  # raises: it is not the trial that failed, but the flow
-        for number in (*futures, *(trial.number for trial in asked)):
-            _beat(search, number)
 
 
 def _ask(search: Search, total: int) -> Trial | None:
