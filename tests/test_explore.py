@@ -262,7 +262,8 @@ def test_a_search_of_which_every_trial_fails_fails_with_the_reason(
 
 def test_the_same_suggestion_is_trained_once(toy: Path) -> None:
     space = {"build.x": Values(values=[1, 2])}
-    search(run="toy", space=space, sampler="random", trials=8, at_once=3, study="twins")
+    given: dict[str, Any] = {"sampler": "random", "pruner": "none", "study": "twins"}
+    search(run="toy", space=space, trials=8, at_once=3, **given)
     assert states("twins") == {"complete": 8}
     assert sorted(note["build"]["x"] for note in trained()) == [1, 2]
     for trial in study("twins").get_trials()[2:]:
@@ -387,7 +388,7 @@ def begin(folder: Path, server: str, name: str, **given: Any) -> subprocess.Pope
 def test_two_flows_share_a_study_and_train_nothing_twice(toy: Path, prefect_server: str) -> None:
     does("wait for another flow")
     given: dict[str, Any] = {"space": {"build.x": {"low": 1, "high": 900}}, "trials": 6}
-    given |= {"run": "toy", "study": "shared"}
+    given |= {"run": "toy", "study": "shared", "pruner": "none"}
     flows = [begin(toy, prefect_server, name, **given) for name in ("one", "two")]
     said = [flow.communicate(timeout=100)[0] for flow in flows]
     assert [flow.returncode for flow in flows] == [0, 0], said
