@@ -16,6 +16,14 @@ for name, value in {
     os.environ[name] = value
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a Prefect server last: its client's threads draw from the module ``random``.
+
+    Keras takes its seeds there, so whatever is built twice from one seed would differ beside them.
+    """
+    items.sort(key=lambda item: "prefect_server" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """The address of a Prefect server on loopback with an empty database of its own."""
