@@ -447,7 +447,7 @@ def comparison(runs: pd.DataFrame, name: str, lower: bool) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(name)
-    axes.set_title(f"{name.capitalize()} of each run, with its 95% interval")
+    axes.set_title(f"{name[:1].upper()}{name[1:]} of each run, with its 95% interval")
     return figure
 
 
@@ -480,7 +480,7 @@ def tradeoff(runs: pd.DataFrame, name: str, lower: bool) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(label)
     panels[0].set_ylabel(name)
-    title = f"{name.capitalize()} against its cost (left is cheaper)"
+    title = f"{name[:1].upper()}{name[1:]} against its cost (left is cheaper)"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -16,15 +16,33 @@ from 1 to 4, all n-grams, the length of the text and that of the reference.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 
 SURE = float(np.finfo(np.float32).eps)  # least likelihood that a log is taken of
 CHUNK = 1 << 22  # counts held at once while resampling
+
+
+class ScoreError(ValueError):
+    """A model that cannot be scored; the message says why."""
+
+
+class Scores(NamedTuple):
+    """What is known of a model after its test; all but ``speed`` repeats exactly."""
+
+    metrics: dict[str, float]
+    tables: dict[str, "pd.DataFrame"]
+    figures: dict[str, "Figure"]
+    arrays: dict[str, Array]
+    speed: dict[str, float]  # milliseconds an example
 
 
 def ranks(probabilities: ArrayLike, truth: ArrayLike) -> Array:

@@ -103,7 +103,8 @@ def _files(run: Any, model_file: ModuleType) -> dict[str, str | None]:
     from sequences import layers, losses, training
 
     examples = Path(str(params.module(run["domain"], "examples").__file__)).parent
-    code = [Path(str(module.__file__)) for module in (layers, losses, training, model_file)]
+    used = (layers, losses, training, params.module(run["domain"], "layers"), model_file)
+    code = [Path(str(module.__file__)) for module in used]
     root = Path(__file__).resolve().parent.parent
     named = {path.relative_to(root).as_posix(): path for path in (*code, examples)}
     named[f"data/{run['data']}/manifest.json"] = Path("data", run["data"], "manifest.json")

@@ -18,13 +18,14 @@ def main(name: str) -> None:
     run, seed = params.entry(values, "runs", name), values["seed"]
     domain, folder = params.entry(run, "domain"), Path("data", params.entry(run, "data"))
     start_tensorflow()
-    from sequences import layers, training
+    from sequences import layers, losses, training
 
     model_file = params.module(domain, params.entry(run, "model"))
     build = params.bind(model_file.build, params.entry(run, "build"))
     fit = params.bind(model_file.fit, params.entry(run, "fit"))
     machine = params.bind(training.machine, params.entry(values, "machine"))
-    code = [Path(str(file.__file__)) for file in (layers, training, model_file)]
+    used = (layers, losses, training, params.module(domain, "layers"), model_file)
+    code = [Path(str(file.__file__)) for file in used]
     key = store.digest(run, seed, values["machine"], folder / "manifest.json", *code)
     checkpoints = Path("scratch", "train", name, key)
     data = params.module(domain, "examples").load(folder)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sequences import metrics, store
 from sequences.forecasting import scores
+from sequences.metrics import ScoreError
 
 GOLDEN = store.read_json(Path(__file__).parent / "golden" / "forecasting.json")  # how: beside it
 TRUTH, QUANTILES = np.array(GOLDEN["truth"]), np.array(GOLDEN["quantiles"])
@@ -123,7 +124,7 @@ def test_margins_follow_a_series_that_calms_down_and_hold_their_share() -> None:
 
 
 def test_margins_need_a_truth_that_is_known() -> None:
-    with pytest.raises(scores.ScoreError, match="recent: null"):
+    with pytest.raises(ScoreError, match="recent: null"):
         scores.margins(errors(9, 0), np.arange(9), np.array([2]), 0.8, 5)
 
 

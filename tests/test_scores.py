@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sequences import metrics, params, store
+from sequences.metrics import ScoreError, Scores
 from sequences.sketches import scores
 from sequences.sketches.examples.batches import Bitmaps, Drawings
 
@@ -79,7 +80,7 @@ def model(kind: str = "strokes") -> Any:
 
 
 @cache
-def scored(kind: str = "strokes") -> scores.Scores:
+def scored(kind: str = "strokes") -> Scores:
     return scores.score(model(kind), Made(kind), 1, **SETTINGS)
 
 
@@ -255,7 +256,7 @@ def test_what_is_not_a_distribution_over_the_classes_is_an_error(
     given = keras.Input((None, 3))
     x = keras.layers.GlobalAveragePooling1D()(given)
     wrong = keras.Model(given, keras.layers.Dense(units, activation=activation)(x))
-    with pytest.raises(scores.ScoreError, match=message):
+    with pytest.raises(ScoreError, match=message):
         scores.score(wrong, Made(), 1, **SETTINGS)
 
 
@@ -264,7 +265,7 @@ def test_a_model_that_diverged_is_an_error() -> None:
 
     broken = keras.models.clone_model(model())
     broken.set_weights([weight * np.nan for weight in broken.get_weights()])
-    with pytest.raises(scores.ScoreError, match="did training diverge"):
+    with pytest.raises(ScoreError, match="did training diverge"):
         scores.score(broken, Made(), 1, **SETTINGS)
 
 

@@ -19,6 +19,7 @@ import orjson
 import pytest
 
 from sequences import metrics, params, store
+from sequences.metrics import ScoreError
 from sequences.sketches import examples, scores, served, sources
 from sequences.sketches.examples import strokes
 from tests.servers import closed_port
@@ -255,7 +256,7 @@ def test_outcomes_average_to_the_scores(evaluated: dict[str, Any]) -> None:
     }
     for metric, value in wanted.items():
         assert scores.outcomes(metric, evaluated).mean() == pytest.approx(value)
-    with pytest.raises(scores.ScoreError, match="did you mean 'top5'"):
+    with pytest.raises(ScoreError, match="did you mean 'top5'"):
         scores.outcomes("top2", evaluated)
 
 

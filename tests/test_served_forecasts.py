@@ -10,6 +10,7 @@ import pytest
 
 from sequences import params, store
 from sequences.forecasting import linear, scores, served
+from sequences.metrics import ScoreError
 from tests.series import prepared, table
 
 SCORES: dict[str, Any] = {
@@ -65,7 +66,7 @@ def test_outcomes_average_to_the_scores_with_their_sign_turned(served_model: Any
     for metric in scores.LOSSES:
         outcomes = scores.outcomes(metric, scored.arrays)
         assert outcomes.mean() == pytest.approx(-scored.metrics[metric])
-    with pytest.raises(scores.ScoreError, match="did you mean 'mase'"):
+    with pytest.raises(ScoreError, match="did you mean 'mase'"):
         scores.outcomes("mas", scored.arrays)
 
 

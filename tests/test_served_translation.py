@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequences import params, store
+from sequences.metrics import Scores
 from sequences.translation import scores, served
 from sequences.translation.examples import cleaning
 from tests.texts import SCORES, model_of, prepared, sentences
 
 LONGEST = 40
 
-Answered = tuple[Path, Any, scores.Scores, Callable[..., Any]]
+Answered = tuple[Path, Any, Scores, Callable[..., Any]]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from sacrebleu.significance import PairedTest
 
 from sequences import decoding, metrics, params
 from sequences.decoding import Rules
+from sequences.metrics import ScoreError, Scores
 from sequences.translation import scores, summary
 from sequences.translation.examples.batches import BOS, EOS, PAD
 from tests.texts import SCORES, model_of, prepared, sentences
@@ -29,7 +30,7 @@ OTHER = [text.replace("the", "a").replace("is riding", "rides") for text in TRUT
 
 
 @pytest.fixture(scope="module")
-def tested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, scores.Scores]:
+def tested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Scores]:
     data = prepared(tmp_path_factory.mktemp("texts"), {None: sentences(200)})
     model = model_of(data)
     return model, data, params.bind(scores.score, SCORES)(model, data, 1)
@@ -159,7 +160,7 @@ def test_outcomes_average_to_the_scores(tested: Any) -> None:
     for metric in ("sentence_chrf", "exact_match"):
         each = scores.outcomes(metric, scored.arrays)
         assert each.mean() == pytest.approx(scored.metrics[metric])
-    with pytest.raises(scores.ScoreError, match=r"'chrf' is no mean over examples"):
+    with pytest.raises(ScoreError, match=r"'chrf' is no mean over examples"):
         scores.outcomes("chrf", scored.arrays)
 
 
@@ -196,7 +197,7 @@ def test_a_model_that_diverged_is_no_translator(tested: Any) -> None:
     model.set_weights([np.full_like(weight, np.nan) for weight in kept])
     search = scores.Search(2, 0.6, 0.0, 0, 1.0)
     try:
-        with pytest.raises(scores.ScoreError, match="did training diverge"):
+        with pytest.raises(ScoreError, match="did training diverge"):
             scores.translator(model, data, search, 1, 8)(data.encode(["The cat sees the dog."]))
     finally:
         model.set_weights(kept)

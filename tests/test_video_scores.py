@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sequences import figures, metrics, store
+from sequences.metrics import ScoreError, Scores
 from sequences.video import scores, summary
 from sequences.video.examples.batches import Clips
 
@@ -61,16 +62,16 @@ def data() -> Data:
 
 
 @pytest.fixture(scope="module")
-def first(data: Data) -> scores.Scores:
+def first(data: Data) -> Scores:
     return scores.score(model("first"), data, 7, **BLOCK)
 
 
 @pytest.fixture(scope="module")
-def mean(data: Data) -> scores.Scores:
+def mean(data: Data) -> Scores:
     return scores.score(model("mean"), data, 7, **BLOCK | {"batch": 50})
 
 
-def test_shuffled_frames_tell_who_uses_time(first: scores.Scores, mean: scores.Scores) -> None:
+def test_shuffled_frames_tell_who_uses_time(first: Scores, mean: Scores) -> None:
     assert first.metrics["top1"] == first.metrics["top1_at_1"] == first.metrics["top1_at_3"] == 1
     assert first.metrics["time_low"] > 0.1
     lost = first.metrics["top1"] - first.metrics["top1_shuffled"]
@@ -80,7 +81,7 @@ def test_shuffled_frames_tell_who_uses_time(first: scores.Scores, mean: scores.S
     assert mean.metrics["top1_at_1"] == 1 > mean.metrics["top1_at_3"] >= mean.metrics["top1"]
 
 
-def test_a_video_is_the_mean_of_its_clips(data: Data, mean: scores.Scores) -> None:
+def test_a_video_is_the_mean_of_its_clips(data: Data, mean: Scores) -> None:
     table = pd.DataFrame(mean.arrays["probabilities"].astype(float))
     means = table.groupby(mean.arrays["videos"]).mean()
     truth = pd.Series(mean.arrays["truth"]).groupby(mean.arrays["videos"]).first()
@@ -93,21 +94,21 @@ def test_a_video_is_the_mean_of_its_clips(data: Data, mean: scores.Scores) -> No
 
 
 @pytest.mark.parametrize("metric", ["top1", "top5", "log_loss"])
-def test_outcomes_average_to_the_score(metric: str, mean: scores.Scores) -> None:
+def test_outcomes_average_to_the_score(metric: str, mean: Scores) -> None:
     sign = -1 if metric in scores.LOSSES else 1
     found = sign * scores.outcomes(metric, mean.arrays).mean()
     assert found == pytest.approx(mean.metrics[metric], rel=1e-3)
 
 
-def test_an_unknown_metric_is_said(mean: scores.Scores) -> None:
-    with pytest.raises(scores.ScoreError, match="'top2' is no mean over clips; did you mean 'top"):
+def test_an_unknown_metric_is_said(mean: Scores) -> None:
+    with pytest.raises(ScoreError, match="'top2' is no mean over clips; did you mean 'top"):
         scores.outcomes("top2", mean.arrays)
 
 
 def test_scores_that_are_no_probabilities_are_refused(data: Data) -> None:
     broken = model("mean")
     broken = keras.Model(broken.input, broken.output * 2)
-    with pytest.raises(scores.ScoreError, match="no distribution"):
+    with pytest.raises(ScoreError, match="no distribution"):
         scores.score(broken, data, 7, **BLOCK)
 
 

@@ -2,39 +2,24 @@
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from sequences import figures, metrics
+from sequences.metrics import ScoreError, Scores
 from sequences.params import near
 from sequences.units import Batch, Count, Fraction
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from sequences.forecasting.examples.windows import Data, Windows
 
 Array = NDArray[Any]
 
 LOSSES = ("mae", "mase", "smape")  # of the metrics of `outcomes`: less is better
 PROMISES = np.arange(0.1, 1.0, 0.1)  # levels of the figure that compares promised and held
-
-
-class ScoreError(ValueError):
-    """A model that cannot be scored; the message says why."""
-
-
-class Scores(NamedTuple):
-    """What is known of a model after its test; all but ``speed`` repeats exactly."""
-
-    metrics: dict[str, float]
-    tables: dict[str, pd.DataFrame]
-    figures: dict[str, "Figure"]
-    arrays: dict[str, Array]
-    speed: dict[str, float]  # milliseconds a forecast of the whole horizon
 
 
 def score(

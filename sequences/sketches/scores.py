@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,29 +10,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sequences import figures, metrics
+from sequences.metrics import ScoreError, Scores
 from sequences.params import near
 from sequences.units import Batch, Count, Fraction
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 
 LOSSES = ("log_loss",)  # of the metrics of `outcomes`: less is better
-
-
-class ScoreError(ValueError):
-    """A model that cannot be scored; the message says why."""
-
-
-class Scores(NamedTuple):
-    """What is known of a model after its test; all but ``speed`` repeats exactly."""
-
-    metrics: dict[str, float]
-    tables: dict[str, pd.DataFrame]
-    figures: dict[str, "Figure"]
-    arrays: dict[str, Array]
-    speed: dict[str, float]  # milliseconds a drawing
 
 
 def score(

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,33 +14,17 @@ from pydantic import Field
 from tqdm import tqdm
 
 from sequences import decoding, figures, metrics, params
+from sequences.metrics import ScoreError, Scores
 from sequences.params import near
 from sequences.translation.examples.batches import BOS, EOS, PAD
 from sequences.translation.examples.cleaning import PLACEHOLDER
 from sequences.units import Batch, Count, Weight
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 
 LOSSES: tuple[str, ...] = ()  # of the metrics of `outcomes`: less is better
 SLACK = 10  # tokens by which a translation may always be longer
 WORDS = re.compile(rf"{PLACEHOLDER.pattern}|\w+")
-
-
-class ScoreError(ValueError):
-    """A model that cannot be scored; the message says why."""
-
-
-class Scores(NamedTuple):
-    """What is known of a model after its test; all but ``speed`` repeats exactly."""
-
-    metrics: dict[str, float]
-    tables: dict[str, pd.DataFrame]
-    figures: dict[str, "Figure"]
-    arrays: dict[str, Array]
-    speed: dict[str, float]
 
 
 class Search(NamedTuple):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sequences import figures, metrics
+from sequences.metrics import ScoreError, Scores
 from sequences.params import near
 from sequences.units import Batch, Count
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 Inputs = dict[str, Array]
@@ -23,20 +21,6 @@ Change = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
 LOSSES = ("log_loss",)  # the metrics of `outcomes` of which less is better
-
-
-class ScoreError(ValueError):
-    """A model that cannot be scored; the message says why."""
-
-
-class Scores(NamedTuple):
-    """What is known of a model after its test; all but ``speed`` repeats exactly."""
-
-    metrics: dict[str, float]
-    tables: dict[str, pd.DataFrame]
-    figures: dict[str, "Figure"]
-    arrays: dict[str, Array]
-    speed: dict[str, float]  # milliseconds a clip
 
 
 def score(
@@ -139,7 +123,7 @@ def score(
         "frames_seen": figures.frames_seen(table, min(limit, samples)),
     }
 
-    def sheet(rows: Array, title: str, heat: Any = None) -> "Figure":
+    def sheet(rows: Array, title: str, heat: Any = None) -> Any:
         told = [_told(names, truth[i], probabilities[i]) for i in rows]
         clips = [examples.clips[i][: examples.frames[i]] for i in rows]
         return figures.contact_sheet(clips, told, title, heat)
