@@ -33,7 +33,7 @@ def compared(reference: Any, current: Any, **changed: Any) -> pd.DataFrame:
 
 
 @given(PROFILES)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_is_identical_has_not_moved(profile: dict[str, Any]) -> None:
     found = compared(profile, profile, level=1.0)
     np.testing.assert_array_equal(found["psi"], 0)
@@ -43,7 +43,7 @@ def test_what_is_identical_has_not_moved(profile: dict[str, Any]) -> None:
 
 
 @given(PROFILES, PROFILES)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_index_and_the_distance_are_the_same_both_ways_and_never_negative(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
@@ -54,7 +54,7 @@ def test_the_index_and_the_distance_are_the_same_both_ways_and_never_negative(
 
 
 @given(PROFILES, PROFILES, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_order_of_values_and_of_categories_does_not_matter(
     one: dict[str, Any], other: dict[str, Any], random: Any
 ) -> None:
@@ -66,7 +66,7 @@ def test_the_order_of_values_and_of_categories_does_not_matter(
 
 
 @given(PROFILES, PROFILES)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @pytest.mark.filterwarnings("ignore:ks_2samp. Exact:RuntimeWarning")
 def test_the_tests_are_scipys_times_the_number_of_features(
     one: dict[str, Any], other: dict[str, Any]

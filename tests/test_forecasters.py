@@ -21,7 +21,6 @@ from tests.series import prepared, table
 numbers = st.floats(-100, 100, width=32)
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, st.tuples(st.just(2), st.just(3), st.integers(1, 12)), elements=numbers))
 def test_quantiles_never_cross_and_are_centred_on_the_first_input(raw: np.ndarray) -> None:
     quantiles = np.asarray(Quantiles()(raw), np.float64)
@@ -29,7 +28,6 @@ def test_quantiles_never_cross_and_are_centred_on_the_first_input(raw: np.ndarra
     np.testing.assert_allclose(quantiles.mean(axis=-1), raw[..., 0], atol=1e-2)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 20), st.integers(1, 30))
 def test_the_seasonal_naive_forecast_repeats_the_last_season(
     season: int, horizon: int, length: int
@@ -145,7 +143,7 @@ def test_an_ensemble_is_the_mean_the_median_or_the_weighted_mean_of_its_members(
     np.testing.assert_array_equal(store.read_model(tmp_path / "model.keras")(x), model(x))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 999), st.integers(1, 5), st.integers(2, 4))
 def test_weights_are_shares_that_are_never_worse_than_equal_ones(
     seed: int, count: int, members: int

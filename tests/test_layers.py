@@ -208,7 +208,7 @@ def test_rasterise_draws_as_an_image_library_does(seed: int) -> None:
 
 
 @given(st.integers(0, 1000), st.floats(-300, 300), st.floats(-300, 300), st.floats(0.01, 100))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_neither_position_nor_scale_matters(
     seed: int, right: float, down: float, scale: float
 ) -> None:

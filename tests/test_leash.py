@@ -26,7 +26,7 @@ def alive(pid: int) -> bool:
     return False
 
 
-def pids(folder: Path, count: int, within: float = 30) -> list[int]:
+def pids(folder: Path, count: int, within: float = 120) -> list[int]:
     """The numbers that ``count`` processes wrote into files of a folder, when all did."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:

@@ -31,7 +31,7 @@ def made(seed: int, examples: int = 300, classes: int = 7, sharpness: float = 2.
     return p / p.sum(axis=1, keepdims=True), truth
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SEEDS)
 def test_scores_agree_with_scikit_learn(seed: int) -> None:
     p, truth = made(seed)
@@ -47,7 +47,7 @@ def test_scores_agree_with_scikit_learn(seed: int) -> None:
     np.testing.assert_array_equal(counts, confusion_matrix(truth, prediction, labels=labels))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SEEDS, st.integers(1, 40))
 def test_per_class_agrees_with_scikit_learn_also_where_classes_are_missing(
     seed: int, examples: int
@@ -63,7 +63,7 @@ def test_per_class_agrees_with_scikit_learn_also_where_classes_are_missing(
     assert np.nanmean(each["f1"]) == pytest.approx(f1_score(truth, prediction, average="macro"))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SEEDS)
 def test_naming_the_classes_differently_changes_no_score(seed: int) -> None:
     p, truth = made(seed)
@@ -121,7 +121,7 @@ def slow_calibration_error(confidence: Any, correct: Any, bins: int) -> float:
     return total / len(confidence)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SEEDS, st.integers(1, 30))
 def test_calibration_error_is_that_of_guo_and_others(seed: int, bins: int) -> None:
     p, truth = made(seed)

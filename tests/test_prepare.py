@@ -14,7 +14,7 @@ import orjson
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sequences import store
@@ -169,7 +169,6 @@ def test_the_scale_is_the_deviation_of_the_training_offsets(folder: Path) -> Non
     st.floats(0, 0.3),
     st.floats(0, 0.3),
 )
-@settings(deadline=None)
 def test_a_drawing_moves_to_another_split_only_as_the_shares_move(
     keys: list[str], validation: float, test: float, more: float
 ) -> None:

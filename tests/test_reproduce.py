@@ -211,7 +211,7 @@ def test_a_failed_stage_stops_only_what_needs_it(toy: Path) -> None:
         {
             "bad": tried(retries=2),
             "fl*": tried(retries=1, delay=1.0),
-            "slow": tried(timeout=3.0),
+            "slow": tried(timeout=8.0),
             "*": tried(timeout=60.0),
         },
     )
@@ -233,7 +233,7 @@ def test_a_failed_stage_stops_only_what_needs_it(toy: Path) -> None:
     assert "bad: No luck at http://***@host (exited with 3); " in str(state.message)
     assert Path("attempts").read_text().count("tried") == 3
     assert rows["flaky"]["seconds"] >= 1
-    assert 3 <= rows["slow"]["seconds"] < 20
+    assert 8 <= rows["slow"]["seconds"] < 40
     assert gone(pids(toy, 1), 0)
 
     write({name: stages[name] for name in ("good", "flaky")} | {"bad": copied("good", "bad")})
@@ -264,7 +264,7 @@ def test_a_second_run_waits_for_the_first_and_finds_its_work_done(toy: Path) -> 
     write({"one": copied("seed", "one", until)})
     Path("seed").write_text("1")
     first = elsewhere()
-    pids(toy, 1, within=60)
+    pids(toy, 1)
     second = elsewhere()
     assert second.stdout
     said = ""
@@ -312,7 +312,7 @@ def test_cancelling_in_prefect_stops_dvc_and_all_below_it(toy: Path) -> None:
         with get_client(sync_client=True) as client:
             deployment = _patiently(lambda: client.read_deployment_by_name("reproduce/toy"))
             flow_run = client.create_flow_run_from_deployment(deployment.id)
-            found = pids(toy, 5, within=60)
+            found = pids(toy, 5)
             client.set_flow_run_state(flow_run.id, Cancelling())
             assert gone(found, 10), Path("served.log").read_text()
             _patiently(lambda: _in_state(client.read_flow_run(flow_run.id), "Cancelled"))
@@ -320,7 +320,7 @@ def test_cancelling_in_prefect_stops_dvc_and_all_below_it(toy: Path) -> None:
         assert outcomes(rows) == {"one": "cancelled", "two": "not started", "flaky": "cancelled"}
     finally:
         served.send_signal(signal.SIGINT)
-        served.wait(30)
+        served.wait(120)
     Path("again").touch()
     _, rows = run()
     assert set(outcomes(rows).values()) == {"ran"}

@@ -206,7 +206,7 @@ def boxed(points: NDArray[Any]) -> NDArray[np.int16]:
     return rows
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(drawings, st.floats(0, 1))
 def test_a_part_of_a_drawing_is_placed_and_scaled_as_a_whole_one(
     rows: NDArray[np.int16], share: float
@@ -224,13 +224,13 @@ def test_a_part_of_a_drawing_is_placed_and_scaled_as_a_whole_one(
         np.testing.assert_allclose(points, (before - before.min(axis=0)) * (255 / extent), atol=0.5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(drawings)
 def test_the_whole_of_a_drawing_is_that_drawing(rows: NDArray[np.int16]) -> None:
     np.testing.assert_array_equal(scores.begun(rows, 1.0), rows)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(drawings, st.floats(0.1, 0.9))
 def test_a_part_of_a_drawing_knows_nothing_of_the_rest(
     rows: NDArray[np.int16], share: float

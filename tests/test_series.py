@@ -194,7 +194,7 @@ def test_any_frequency_has_its_grid(tmp_path: Path, frequency: str) -> None:
 # Windows
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from(SPLITS),
     st.integers(0, 10**6),

@@ -30,7 +30,7 @@ ARRAYS: st.SearchStrategy[dict[str, np.ndarray]] = st.dictionaries(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays=ARRAYS)
 def test_arrays_come_back_as_they_went(
     tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, np.ndarray]

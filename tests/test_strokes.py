@@ -92,7 +92,7 @@ def lines(draw: st.DrawFn) -> bytes:
 
 
 @given(st.lists(st.one_of(lines(), st.sampled_from([b"", b"  \r"])), max_size=6))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @example([b'{"key_id":"1","drawing":[[[01],[1]]]}', b'{"key_id":"1","drawing":[[[1.],[1]]]}'])
 @example([b'{"key_id":"1","drawing":[[[-],[1]]]}', b'{"key_id":"1","drawing":[[[-0],[1]]]}'])
 @example([b'{"key_id":"1","drawing":[[[1],[2]]]} x', b'{"key_id":"1","drawing":[]}]'])
@@ -193,7 +193,7 @@ def from_line(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @given(st.lists(pens, min_size=1, max_size=4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_simplified_drawings_fill_the_box_and_stay_within_the_tolerance(
     drawn: list[np.ndarray],
 ) -> None:
@@ -216,7 +216,7 @@ def test_simplified_drawings_fill_the_box_and_stay_within_the_tolerance(
 
 
 @given(st.lists(pens, min_size=1, max_size=3), st.integers(-500, 500), st.sampled_from([0.5, 2, 4]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_simplification_knows_neither_place_nor_size(
     drawn: list[np.ndarray], shift: int, size: float
 ) -> None:
