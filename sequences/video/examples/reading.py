@@ -283,4 +283,4 @@ class _Shape:
         cut = pixels[top : top + high, left : left + wide].reshape(high, wide, -1)
         if lying:
             cut, across, along = cut.transpose(1, 0, 2), aside, down
-        return cut[:: -1 if along < 0 else 1, :: -1 if across < 0 else 1]
+        return np.asarray(cut[:: -1 if along < 0 else 1, :: -1 if across < 0 else 1])
