@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,31 @@ def test_pictures_are_scaled_and_their_middle_is_kept(tmp_path: Path) -> None:
     small = read(path, height=20, width=20)[0].pixels[0, :, :, 0]
     assert np.allclose(small, film[0, ::2, 20:60:2] + 3, atol=1)
     assert read(path, colour="rgb")[0].pixels.shape == (2, 24, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((0, 1, -1, 0), lambda film: np.rot90(film, -1, (1, 2))),  # a telephone held upright
+        ((-1, 0, 0, -1), lambda film: np.rot90(film, 2, (1, 2))),
+        ((0, -1, 1, 0), lambda film: np.rot90(film, 1, (1, 2))),
+        ((-1, 0, 0, 1), lambda film: film[:, :, ::-1]),
+        ((0, 0, 0, 0), lambda film: film),  # senseless
+    ],
+)
+def test_a_video_is_read_as_players_turn_it(
+    matrix: tuple[int, ...], shown: Callable[[NDArray[Any]], NDArray[Any]], tmp_path: Path
+) -> None:
+    film = np.zeros((2, 48, 64), np.uint8)
+    film[:, :24, :32], film[:, 24:, :32] = 240, 120
+    path = videos.write(tmp_path / "v.mp4", film)
+    path.write_bytes(videos.turned(path.read_bytes(), matrix))
+    expected = shown(film)
+    (clip,) = read(path, height=expected.shape[1], width=expected.shape[2])
+    assert np.abs(clip.pixels[..., 0] - expected.astype(float)).mean() < 3
+    (small,) = read(path.read_bytes(), height=12, width=12)
+    middle = shown(film[:, :, 8:56])[:, 2::4, 2::4]
+    assert np.abs(small.pixels[..., 0] - middle.astype(float)).mean() < 6
 
 
 def damaged(path: Path) -> None:

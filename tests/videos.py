@@ -54,6 +54,14 @@ def write(
     return path
 
 
+def turned(mp4: bytes, matrix: Sequence[int]) -> bytes:
+    """The bytes of an .mp4 with how players turn it: across, down, aside, along, each -1 to 1."""
+    at = mp4.index(b"tkhd") + 44
+    across, down, aside, along = (part << 16 for part in matrix)
+    told = struct.pack(">9i", across, down, 0, aside, along, 0, 0, 0, 1 << 30)
+    return mp4[:at] + told + mp4[at + len(told) :]
+
+
 def png(width: int, height: int) -> bytes:
     """A black picture, however large: its bytes are few."""
 

@@ -66,6 +66,7 @@ def score(
     call, random = compiled(model), np.random.default_rng(seed)
     every = np.arange(samples)
 
+    call(inputs(data, examples, every[:batch]))  # no time counts the making of the graph
     probabilities = np.empty((samples, len(classes)), np.float32)
     seconds = 0.0
     for rows, p, spent in outputs(call, data, examples, every, batch, "test"):
@@ -261,17 +262,11 @@ def outputs(
     what: str,
     change: Change | None = None,
 ) -> Iterator[tuple[Array, Array, float]]:
-    """Recognise the ``chosen`` clips in batches: (rows, probabilities, seconds) of each.
-
-    The first batch is run once before, so that no time counts the making of the graph.
-    """
+    """Recognise the ``chosen`` clips in batches: (rows, probabilities, seconds) of each."""
     starts = range(0, len(chosen), batch)
     for start in tqdm(starts, desc=what, unit="batch", disable=None, leave=False):
         rows = chosen[start : start + batch]
-        x = inputs(data, examples, rows, change)
-        if start == 0:
-            call(x)
-        p, seconds = call(x)
+        p, seconds = call(inputs(data, examples, rows, change))
         if p.shape != (len(rows), len(data.classes)):
             raise ScoreError(f"the model's output is {p.shape}, not (batch, {len(data.classes)})")
         if not np.allclose(p.sum(axis=1), 1, atol=1e-2):  # not a number fails it, too

@@ -29,6 +29,7 @@ CUT = 0.75  # a video that is over before this share of the time that its header
 LONGEST = 1e6  # s; a video that claims more has false times
 PADDING = 1 << 16  # pixels that a decoder may add to the smallest picture
 WITHIN = 1e-6  # s; times are the same within this
+UPRIGHT = (1, 0, 0, 0, 1)  # how a picture is turned that is not
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 """Height or width of a picture."""
@@ -265,14 +266,21 @@ class _Shape:
         self.size = size
 
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
-        """The middle of a frame, uint8 (height, width, channel)."""
+        """The middle of a frame, uint8 (height, width, channel), turned as the file tells."""
         self.check(frame)
-        scale = max(Exact(self.height, frame.height), Exact(self.width, frame.width))
+        told = frame.side_data.get("DISPLAYMATRIX")  # of a camera that was held on its side
+        # A pixel's x and y become across * x + aside * y and down * x + along * y.
+        across, down, _, aside, along = np.frombuffer(told, np.int32)[:5] if told else UPRIGHT
+        lying = abs(down) > abs(across)
+        high, wide = (self.width, self.height) if lying else (self.height, self.width)
+        scale = max(Exact(high, frame.height), Exact(wide, frame.width))
         height, width = round(frame.height * scale), round(frame.width * scale)
         scaled = self.scaler.reformat(
             frame, width, height, self.format, interpolation="AREA", threads=1
         )
         pixels = scaled.to_ndarray()
-        top, left = (height - self.height) // 2, (width - self.width) // 2
-        cut = pixels[top : top + self.height, left : left + self.width]
-        return np.asarray(cut.reshape(self.height, self.width, -1))
+        top, left = (height - high) // 2, (width - wide) // 2
+        cut = pixels[top : top + high, left : left + wide].reshape(high, wide, -1)
+        if lying:
+            cut, across, along = cut.transpose(1, 0, 2), aside, down
+        return np.asarray(cut[:: -1 if along < 0 else 1, :: -1 if across < 0 else 1])
