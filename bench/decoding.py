@@ -131,12 +131,12 @@ def timed(decode: Callable[[Any, Any], Any], batches: Batches, cpu: bool) -> Sid
 def graph(model: Any, width: int) -> Callable[[Any, Any], Any]:
     @tf.function(reduce_retracing=True)
     def find(source: Any, maximum: Any) -> Any:
-        step, state = attention.start(model, source)
+        step, *begin = attention.start(model, source)
         rules = Rules(BOS, EOS, PAD, tf.zeros_like(maximum), maximum)
         if width == 1:
-            return decoding.greedy(step, state, rules).tokens[:, 0]
+            return decoding.greedy(step, *begin, rules).tokens[:, 0]
         options: dict[str, Any] = {"best": 1, "length": LENGTH, "coverage": 0.0}
-        return decoding.beam(step, state, rules, width=width, **options).tokens[:, 0]
+        return decoding.beam(step, *begin, rules, width=width, **options).tokens[:, 0]
 
     return lambda source, maximum: find(tf.constant(source), tf.constant(maximum, tf.int32))
 
