@@ -46,7 +46,7 @@ class Network:
         self.allowed = rng.random((batch, SIZE)) < 0.8
         self.draws = rng.random((batch, 9)).astype(np.float32)
 
-    def begin(self, xp: Any) -> Any:
+    def begin(self, xp: Any) -> tuple[Any, Any]:
         """The first state, and what is shared."""
         said = np.zeros((self.batch, 0, 1), np.int32)
         state = {"h": xp(self.state), "said": xp(said), "t": xp(np.zeros(self.batch, np.int32))}
@@ -383,7 +383,7 @@ def test_one_graph_serves_batches_of_any_size() -> None:
             "t": tf.zeros((batch,), tf.int32),
         }
         rules = Rules(BOS, EOS, PAD, least, most, ngram=2, prefix=prefix, allowed=None)
-        given: tuple[Any, ...] = (network.tensors, begin, (source, real), rules)
+        given: tuple[Any, Any, Any, Rules] = (network.tensors, begin, (source, real), rules)
         options: dict[str, Any] = {"width": 3, "best": 2, "length": 0.6, "coverage": 0.2}
         return decoding.beam(*given, real, **options), decoding.greedy(*given)
 

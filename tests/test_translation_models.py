@@ -122,9 +122,9 @@ def test_the_graph_of_a_search_finds_what_numpy_finds(
 
     @tf.function
     def search(source: Any, maximum: Any) -> Any:
-        step, *begin = module.start(model, source)
+        step, state, shared = module.start(model, source)
         rules = Rules(BOS, EOS, PAD, tf.zeros_like(maximum), maximum)
-        return decoding.beam(step, *begin, rules, source != PAD, **options)
+        return decoding.beam(step, state, shared, rules, source != PAD, **options)
 
     maximum = np.array([7, 3, 5], np.int32)
     found = search(tf.constant(source), tf.constant(maximum))
