@@ -1,11 +1,12 @@
 """Decoding speed of `attention`, in sentences/s: one graph against loops in Python.
 
-    python -m bench.decoding [--sentences 1000] [--rounds 5] [--batch 64] [--threads 2]
-        [--python TORCH/python] [--sorted] [--cpu]
+    python -m bench.decoding [--model MODEL.keras --data PREPARED] [--sentences 1000] [--rounds 5]
+        [--batch 64] [--threads 2] [--python TORCH/python] [--sorted] [--cpu]
 
-Random sentences of 8 to 20 tokens, and an untrained model of Multi30k's size, which ends by chance
-alone, so that each translation is about as long as it may be: its source and ten tokens more. The
-sides:
+The first sentences of the test split, and a trained model (of one layer, with general scores).
+Without them: random sentences of 8 to 20 tokens, and an untrained model of Multi30k's size, which
+ends by chance alone, so that each translation is as long as it may be: its source and ten tokens
+more, and no sentence is done long before the others of its batch. The sides:
 
 - one graph: `sequences/decoding.py`, on batches of like length, as `scores.translator` makes them
 - Keras: its layers with the same weights, called step by step in a Python loop
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,9 +38,10 @@ import tensorflow as tf
 from keras import ops
 
 from bench.decoding_peer import LENGTH, search, walk
-from sequences import decoding, training
+from sequences import decoding, store, training
 from sequences.decoding import Rules
 from sequences.translation import attention
+from sequences.translation.examples import load
 from sequences.translation.examples.batches import BOS, EOS, PAD
 
 VOCABULARY = 8_000
@@ -60,6 +63,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", type=Path, help="model.keras of a run of attention")
+    parser.add_argument("--data", type=Path, help="the prepared data that it was trained on")
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
@@ -68,21 +73,23 @@ def main() -> None:
     parser.add_argument("--sorted", action="store_true", help="the loops' batches are, too")
     parser.add_argument("--cpu", action="store_true", help="processor time, not the wall's")
     args = parser.parse_args()
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(8, 21, args.sentences)
-    source = rng.integers(4, VOCABULARY, (args.sentences, 21)).astype(np.int32)
-    source[np.arange(21) > lengths[:, None]] = PAD
-    source[np.arange(len(source)), lengths] = EOS
+    if bool(args.model) != bool(args.data):
+        parser.error("--model and --data go together")
     threads = {"intra_op": args.threads, "inter_op": args.threads}
     with training.machine(1, precision="float32", devices=1, **threads):
-        model = attention.build(DATA, **BUILD)
+        model = store.read_model(args.model) if args.model else attention.build(DATA, **BUILD)
+    decoder = model.get_layer("decoder")
+    if (decoder.layers, decoder.scores) != (1, "general"):
+        parser.error(f"{args.model}: the other sides have one layer and general scores")
+    source, most = given(args.data, args.sentences)
+    lengths = (source != PAD).sum(axis=1)
 
     def batches(order: Any) -> Batches:
         rows = [order[start : start + args.batch] for start in range(0, len(order), args.batch)]
-        return [(at, source[at, : lengths[at].max() + 1], lengths[at] + 10) for at in rows]
+        return [(at, source[at, : lengths[at].max()], most[at]) for at in rows]
 
     alike = batches(np.argsort(lengths, kind="stable"))
-    plain = alike if args.sorted else batches(np.arange(args.sentences))
+    plain = alike if args.sorted else batches(np.arange(len(source)))
     with tempfile.TemporaryDirectory() as folder:
         peer = torch(args, Path(folder, "given.npz"), model, plain) if args.python else None
         for width in (1, WIDTH):
@@ -94,7 +101,21 @@ def main() -> None:
             if peer:
                 sides["PyTorch"] = (peer(width), plain)
             kind = f"beam of {width}" if width > 1 else "greedy"
-            report(kind, sides, args.sentences, args.rounds)
+            report(kind, sides, len(source), args.rounds)
+
+
+def given(data: Path | None, count: int) -> tuple[Any, Any]:
+    """Sources with eos (sentence, token), and how many tokens each translation may have."""
+    if data:
+        prepared = load(data)
+        rows = prepared.encode([text for text, _ in prepared.texts("test", count)])
+        return prepared.pad(rows), np.array([int(1.5 * len(row)) + 10 for row in rows])
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(8, 21, count)
+    source = rng.integers(4, VOCABULARY, (count, 21)).astype(np.int32)
+    source[np.arange(21) > lengths[:, None]] = PAD
+    source[np.arange(count), lengths] = EOS
+    return source, lengths + 10
 
 
 def report(kind: str, sides: dict[str, tuple[Side, Batches]], count: int, rounds: int) -> None:
@@ -103,7 +124,7 @@ def report(kind: str, sides: dict[str, tuple[Side, Batches]], count: int, rounds
         found = {}
         for name, (side, batches) in sides.items():
             seconds, parts = side()
-            found[name] = np.full((count, 64), PAD)
+            found[name] = np.full((count, 1 + max(most.max() for *_, most in batches)), PAD)
             for (at, _, _), part in zip(batches, parts, strict=True):
                 found[name][at, : part.shape[1]] = part
             if number:
@@ -131,36 +152,39 @@ def timed(decode: Callable[[Any, Any], Any], batches: Batches, cpu: bool) -> Sid
 def graph(model: Any, width: int) -> Callable[[Any, Any], Any]:
     @tf.function(reduce_retracing=True)
     def find(source: Any, maximum: Any) -> Any:
-        step, state = attention.start(model, source)
+        step, state, shared = attention.start(model, source)
         rules = Rules(BOS, EOS, PAD, tf.zeros_like(maximum), maximum)
         if width == 1:
-            return decoding.greedy(step, state, rules).tokens[:, 0]
+            return decoding.greedy(step, state, shared, rules).tokens[:, 0]
         options: dict[str, Any] = {"best": 1, "length": LENGTH, "coverage": 0.0}
-        return decoding.beam(step, state, rules, width=width, **options).tokens[:, 0]
+        found = decoding.beam(step, state, shared, rules, width=width, **options)
+        return found.tokens[:, 0]
 
     return lambda source, maximum: find(tf.constant(source), tf.constant(maximum, tf.int32))
 
 
 def loop(model: Any, width: int) -> Callable[[Any, Any], Any]:
     def decode(source: Any, maximum: Any) -> Any:
-        step, state = attention.start(model, tf.constant(source))
+        step, state, shared = attention.start(model, tf.constant(source))
         state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf[:, None], width, axis=1), state)
-        return looped(step, state, maximum, width)
+        own = partial(step, shared=shared)
+        return looped(own, state, maximum, width, model.output.shape[-1])
 
     return decode
 
 
 def layers(model: Any, width: int) -> Callable[[Any, Any], Any]:
     """As one writes it with Keras' layers."""
-    w, units = arrays(model), BUILD["units"]
+    w = arrays(model)
+    vocabulary, units = w["words"].shape
     given = {x.name: x for x in model.inputs}
     encoder = keras.Model(given["source"], model.get_layer("memory").output)
-    embedding = keras.layers.Embedding(VOCABULARY, units)
+    embedding = keras.layers.Embedding(vocabulary, units)
     cell = keras.layers.LSTMCell(units)
     bridge = keras.layers.Dense(2 * units, activation="tanh", use_bias=False)
     score = keras.layers.Dense(units, use_bias=False)
     combine = keras.layers.Dense(units, activation="tanh", use_bias=False)
-    tell = keras.layers.Dense(VOCABULARY, use_bias=False)
+    tell = keras.layers.Dense(vocabulary, use_bias=False)
     embedding.build()
     cell.build((None, 2 * units))
     tell.build((None, units))
@@ -190,15 +214,15 @@ def layers(model: Any, width: int) -> Callable[[Any, Any], Any]:
             fed = combine(ops.concatenate([h, ops.matmul(attention, memory)], axis=-1))
             return tell(fed), attention, {"h": h, "c": c, "fed": fed}
 
-        return looped(step, state, maximum, width)
+        return looped(step, state, maximum, width, vocabulary)
 
     return decode
 
 
-def looped(step: Any, state: Any, maximum: Any, width: int) -> Any:
+def looped(step: Any, state: Any, maximum: Any, width: int, vocabulary: int) -> Any:
     """Search by a step function that is called in Python."""
-    barred = ops.where(ops.arange(VOCABULARY) == PAD, -np.inf, 0.0)
-    ends = ops.where(ops.arange(VOCABULARY) == EOS, 0.0, -np.inf)
+    barred = ops.where(ops.arange(vocabulary) == PAD, -np.inf, 0.0)
+    ends = ops.where(ops.arange(vocabulary) == EOS, 0.0, -np.inf)
 
     def extend(last: Any, live: Any, over: Any) -> tuple[Any, Any]:
         nonlocal state
@@ -224,7 +248,7 @@ def looped(step: Any, state: Any, maximum: Any, width: int) -> Any:
 
     if width == 1:
         return walk(likeliest, maximum)
-    return search(extend, reorder, maximum, width, VOCABULARY)
+    return search(extend, reorder, maximum, width, vocabulary)
 
 
 def arrays(model: Any) -> dict[str, Any]:
@@ -232,13 +256,13 @@ def arrays(model: Any) -> dict[str, Any]:
     found = {}
     for weight in model.weights:
         first, *_, name = parts = weight.path.split("/")
-        direction = next((part.partition("_")[0] for part in parts[1:-1] if "_lstm" in part), "")
+        direction = next((part.partition("_")[0] for part in parts[:-1] if "_lstm" in part), "")
         if direction:
             name = f"{direction}_{name.removesuffix('_kernel')}"
         elif first != "decoder":
             name = {"words": "words", "embedding": "sources"}[first]
         found[name] = weight.numpy()
-    return found
+    return {"sources": found["words"], **found}  # of a joint vocabulary they are one
 
 
 def torch(

@@ -10,7 +10,7 @@ token, then to the lower one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,16 +21,18 @@ from sequences.units import Count, Fraction, Temperature, Weight
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Step = Callable[[Any, Any], tuple[Any, Any, Any]]
-"""``step(tokens, state) -> (logits, attention, state)``.
+Step = Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+"""``step(tokens, state, shared) -> (logits, attention, state)``.
 
 tokens: int32 (batch, hypothesis), the last token of each. state: what a hypothesis remembers, a
-nest of arrays (batch, hypothesis, ...) that may grow along all axes but the last. logits:
-(batch, hypothesis, vocabulary). attention: (batch, hypothesis, source), each row a distribution
-over the source tokens, or None. What all hypotheses of a sequence share stays outside the state.
+nest of arrays (batch, hypothesis, ...) that may grow along all axes but the last. shared: what all
+hypotheses of a sequence have in common, a nest of arrays (batch, ...). logits: (batch, hypothesis,
+vocabulary). attention: (batch, hypothesis, source), each row a distribution over the source
+tokens, or None. The batch becomes smaller while sequences come to their end.
 """
 
 LOWEST = np.float32(-np.inf)
+FULL = 7 / 8  # of a batch's sequences are alive, or those that are done make room
 CHUNK = 50  # tokens of which first the largest logit alone is looked at
 FAINTEST = np.float32(1e-9)  # the least coverage of a source token: keeps its logarithm finite
 
@@ -90,12 +92,13 @@ def length_penalty(length: Any, strength: float) -> Any:
 # ------------------------------------------------------------------------------------ TensorFlow
 
 
-def greedy(step: Step, state: Any, rules: Rules) -> Found:
+def greedy(step: Step, state: Any, shared: Any, rules: Rules) -> Found:
     """The likeliest token at each step.
 
     Args:
         step: see ``Step``.
         state: what it begins with, a nest of tensors (batch, ...).
+        shared: what it is given, a nest of tensors (batch, ...).
         rules: what a sequence may be.
 
     Returns:
@@ -103,12 +106,16 @@ def greedy(step: Step, state: Any, rules: Rules) -> Found:
     """
     import tensorflow as tf
 
-    return _walk(step, state, rules, 1, lambda own, t: tf.zeros(tf.shape(own)[:2], tf.int32))
+    def first(own: "tf.Tensor", drawn: Any, t: "tf.Tensor") -> "tf.Tensor":
+        return tf.zeros(tf.shape(own)[:2], tf.int32)
+
+    return _walk(step, state, shared, rules, 1, first, ())
 
 
 def sample(
     step: Step,
     state: Any,
+    shared: Any,
     rules: Rules,
     draws: Any,
     *,
@@ -121,6 +128,7 @@ def sample(
     Args:
         step: see ``Step``.
         state: what it begins with, a nest of tensors (batch, ...).
+        shared: what it is given, a nest of tensors (batch, ...).
         rules: what a sequence may be.
         draws: float32 (batch, position) in 0 to 1, below 1, at least one more than the largest
             ``maximum``: all the randomness there is.
@@ -134,22 +142,23 @@ def sample(
     """
     import tensorflow as tf
 
-    def choose(logits: "tf.Tensor", t: "tf.Tensor") -> "tf.Tensor":
-        weights = tf.nn.softmax(logits[:, 0] / temperature)
+    def choose(own: "tf.Tensor", drawn: "tf.Tensor", t: "tf.Tensor") -> "tf.Tensor":
+        weights = tf.nn.softmax(own[:, 0] / temperature)
         up_to = tf.cumsum(weights, axis=-1)
         # The first token with which the sum reaches the nucleus is the last one of it.
         inside = (up_to - weights < nucleus) & (weights > 0)
         mass = tf.reduce_max(tf.where(inside, up_to, 0), axis=-1)
-        passed = inside & (up_to <= (tf.gather(draws, t, axis=1) * mass)[:, None])
+        passed = inside & (up_to <= (tf.gather(drawn, t, axis=1) * mass)[:, None])
         place, count = (tf.reduce_sum(tf.cast(x, tf.int32), axis=-1) for x in (passed, inside))
         return tf.maximum(tf.minimum(place, count - 1), 0)[:, None]
 
-    return _walk(step, state, rules, top_k, choose)
+    return _walk(step, state, shared, rules, top_k, choose, tf.convert_to_tensor(draws))
 
 
 def beam(
     step: Step,
     state: Any,
+    shared: Any,
     rules: Rules,
     uncovered: Any = None,
     *,
@@ -169,6 +178,7 @@ def beam(
     Args:
         step: see ``Step``.
         state: what it begins with, a nest of tensors (batch, ...).
+        shared: what it is given, a nest of tensors (batch, ...).
         rules: what a sequence may be.
         uncovered: bool (batch, source): which source tokens are to be covered, not padding; needed
             where ``coverage`` is not 0.
@@ -184,50 +194,40 @@ def beam(
     import tensorflow as tf
 
     _check(uncovered, width, best, coverage)
-    maximum = tf.convert_to_tensor(rules.maximum, tf.int32)
-    batch, steps = tf.shape(maximum)[0], tf.maximum(tf.reduce_max(maximum), 0) + 1
-    covered = tf.zeros((batch, width, 0))
-    if coverage:
-        padding = 1 - tf.cast(uncovered, tf.float32)  # as if covered: adds nothing to the penalty
-        covered = _repeated(padding, width)
+    arrays, steps = _arrays(rules)
+    batch = tf.shape(arrays["maximum"])[0]
+    covered = tf.zeros((batch, 0))
+    if coverage:  # padding as if it were covered: adds nothing to the penalty
+        covered = 1 - tf.cast(uncovered, tf.float32)
     nothing = tf.fill((batch, width), LOWEST)
-    live = tf.concat([tf.zeros((batch, 1)), nothing[:, 1:]], axis=1)
     blank = tf.fill((batch, width, steps), tf.constant(rules.pad, tf.int32))
     finished = (blank, tf.zeros((batch, width), tf.int32), nothing, nothing)
-    last = tf.fill((batch, width), tf.constant(rules.bos, tf.int32))
-    state = tf.nest.map_structure(lambda leaf: _repeated(leaf, width), state)
+    # Each sequence begins with one hypothesis, which the first step makes as many as there may be.
+    last = tf.fill((batch, 1), tf.constant(rules.bos, tf.int32))
+    own = tf.nest.map_structure(lambda leaf: tf.expand_dims(leaf, 1), (covered, state))
+    begin = (tf.zeros((batch, 1)), last, blank[:, :1], *own)
 
-    def more(t: "tf.Tensor", live: "tf.Tensor", *rest: Any) -> "tf.Tensor":
-        return (t < steps) & tf.reduce_any(live > LOWEST)
-
-    def body(
-        t: "tf.Tensor",
-        live: "tf.Tensor",
-        last: "tf.Tensor",
-        tokens: "tf.Tensor",
-        covered: "tf.Tensor",
-        finished: tuple[Any, ...],
-        state: Any,
-    ) -> tuple[Any, ...]:
-        logits, attention, state = step(last, state)
-        logits = tf.cast(logits, tf.float32)
+    def body(t: "tf.Tensor", given: Any, state: Any, finished: Any) -> tuple[Any, Any]:
+        arrays, shared = given
+        live, last, tokens, covered, state = state
+        logits, attention, state = step(last, state, shared)
         # Of its own extensions a hypothesis needs no more: one ends, and the others fill the beam.
-        own, own_tokens = _candidates(logits, tokens, t, rules, width + 1)
-        among = own.shape[-1] * width
-        own -= tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
-        values = tf.reshape(live[..., None] + own, (-1, among))
-        values, places = tf.math.top_k(values, min(2 * width, among))
-        parents = places // own.shape[-1]
+        own, own_tokens = _candidates(logits, tokens, t, replace(rules, **arrays), width + 1)
+        every = own.shape[-1]
+        among = every * tf.shape(own)[1]
+        values, places = tf.math.top_k(
+            tf.reshape(live[..., None] + own, (-1, among)), tf.minimum(2 * width, among)
+        )
+        parents = places // every
         chosen = tf.gather(tf.reshape(own_tokens, (-1, among)), places, batch_dims=1)
+        fill = ((0, 0), (0, 2 * width - tf.shape(places)[1]))  # of the first step, or few words
+        values = tf.pad(values, fill, constant_values=LOWEST)
+        parents, chosen = tf.pad(parents, fill), tf.pad(chosen, fill)
 
-        def extended(kept: "tf.Tensor") -> tuple[Any, Any, Any]:
-            """Parents, last token and all tokens of the kept candidates."""
-            of, new = (tf.gather(x, kept, batch_dims=1) for x in (parents, chosen))
+        def extended(of: "tf.Tensor", new: "tf.Tensor") -> "tf.Tensor":
+            """All tokens of candidates."""
             before = tf.gather(tokens, of, batch_dims=1)
-            return of, new, tf.where(tf.range(steps) == t, new[..., None], before)
-
-        def weight(of: "tf.Tensor") -> "tf.Tensor":
-            return tf.gather(covered, of, batch_dims=1)
+            return tf.where(tf.range(steps) == t, new[..., None], before)
 
         if coverage:
             if attention is None:
@@ -236,45 +236,42 @@ def beam(
 
         ended = chosen == rules.eos
         ending = tf.where(ended, values, LOWEST)[:, :width]
-        every = tf.tile(tf.range(tf.shape(ending)[1])[None], (batch, 1))
-        of, _, whole = extended(every)
         scores = ending / length_penalty(tf.cast(t + 1, tf.float32), length)
         if coverage:
-            scores += coverage * tf.reduce_sum(
-                tf.math.log(tf.clip_by_value(weight(of), FAINTEST, 1.0)), axis=-1
-            )
+            ink = tf.gather(covered, parents[:, :width], batch_dims=1)
+            ink = tf.math.log(tf.clip_by_value(ink, FAINTEST, 1.0))
+            scores += coverage * tf.reduce_sum(ink, axis=-1)
+        whole = extended(parents[:, :width], chosen[:, :width])
         new = (whole, tf.fill(tf.shape(ending), t + 1), ending, scores)
         both = [tf.concat([a, b], axis=1) for a, b in zip(finished, new, strict=True)]
         _, kept = tf.math.top_k(both[3], width)
         finished = tuple(tf.gather(x, kept, batch_dims=1) for x in both)
         done = tf.reduce_all(finished[3] > LOWEST, axis=1, keepdims=True)
 
-        going = tf.where(ended | done, LOWEST, values)
-        if going.shape[1] < width:  # a tiny vocabulary has fewer extensions than the beam is wide
-            going = tf.pad(going, ((0, 0), (0, width - going.shape[1])), constant_values=LOWEST)
-            fill = ((0, 0), (0, width - chosen.shape[1]))
-            parents, chosen = tf.pad(parents, fill), tf.pad(chosen, fill)
-        live, kept = tf.math.top_k(going, width)
-        of, last, tokens = extended(kept)
-        state = tf.nest.map_structure(lambda leaf: tf.gather(leaf, of, batch_dims=1), state)
-        return t + 1, live, last, tokens, weight(of), finished, state
+        live, kept = tf.math.top_k(tf.where(ended | done, LOWEST, values), width)
+        of, last = (tf.gather(x, kept, batch_dims=1) for x in (parents, chosen))
+        covered, state = tf.nest.map_structure(
+            lambda leaf: tf.gather(leaf, of, batch_dims=1), (covered, state)
+        )
+        return (live, last, extended(of, last), covered, state), finished
 
-    begin = (tf.constant(0), live, last, blank, covered, finished, state)
-    *_, finished, _ = tf.while_loop(
-        more, body, begin, shape_invariants=tf.nest.map_structure(_growing, begin)
-    )
+    def alive(state: Any) -> "tf.Tensor":
+        return tf.reduce_any(state[0] > LOWEST, axis=1)
+
+    finished = _loop(body, alive, (arrays, shared), begin, finished)
     tokens, lengths, log_probabilities, scores = (x[:, :best] for x in finished)
     exists = scores > LOWEST
     tokens = tf.where(exists[..., None], tokens, rules.pad)
     return Found(tokens, tf.where(exists, lengths, 0), log_probabilities, scores)
 
 
-def align(step: Step, state: Any, tokens: "tf.Tensor", bos: int) -> "tf.Tensor | None":
+def align(step: Step, state: Any, shared: Any, tokens: "tf.Tensor", bos: int) -> "tf.Tensor | None":
     """What given sequences attend to while they are said.
 
     Args:
         step: see ``Step``.
         state: what it begins with, a nest of tensors (batch, ...).
+        shared: what it is given, a nest of tensors (batch, ...).
         tokens: int32 (batch, hypothesis, position), as in ``Found``.
         bos: token that a sequence is begun with.
 
@@ -287,11 +284,11 @@ def align(step: Step, state: Any, tokens: "tf.Tensor", bos: int) -> "tf.Tensor |
     shape = tf.shape(tokens)
     before = tf.pad(tokens[..., :-1], ((0, 0), (0, 0), (1, 0)), constant_values=bos)
     state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf[:, None], shape[1], axis=1), state)
-    if step(before[..., 0], state)[1] is None:
+    if step(before[..., 0], state, shared)[1] is None:
         return None
 
     def body(t: "tf.Tensor", told: "tf.TensorArray", state: Any) -> tuple[Any, ...]:
-        _, attention, state = step(before[..., t], state)
+        _, attention, state = step(before[..., t], state, shared)
         return t + 1, told.write(t, tf.cast(attention, tf.float32)), state
 
     begin = (tf.constant(0), tf.TensorArray(tf.float32, shape[2]), state)
@@ -303,91 +300,155 @@ def align(step: Step, state: Any, tokens: "tf.Tensor", bos: int) -> "tf.Tensor |
 def _walk(
     step: Step,
     state: Any,
+    shared: Any,
     rules: Rules,
     count: int | None,
-    choose: Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"],
+    choose: Callable[["tf.Tensor", Any, "tf.Tensor"], "tf.Tensor"],
+    draws: Any,
 ) -> Found:
     """One hypothesis for each sequence.
 
-    ``choose(logits, t)`` gives the place (batch, 1) of its next token among the ``count`` likeliest
-    ones, whose logits it gets.
+    ``choose(log probabilities, draws, t)`` gives the place (batch, 1) of its next token among the
+    ``count`` likeliest ones.
     """
     import tensorflow as tf
 
-    maximum = tf.convert_to_tensor(rules.maximum, tf.int32)
-    batch, steps = tf.shape(maximum)[0], tf.maximum(tf.reduce_max(maximum), 0) + 1
+    arrays, steps = _arrays(rules)
+    batch = tf.shape(arrays["maximum"])[0]
 
-    def more(t: "tf.Tensor", alive: "tf.Tensor", *rest: Any) -> "tf.Tensor":
-        return (t < steps) & tf.reduce_any(alive)
-
-    def body(
-        t: "tf.Tensor",
-        alive: "tf.Tensor",
-        last: "tf.Tensor",
-        tokens: "tf.Tensor",
-        value: "tf.Tensor",
-        state: Any,
-    ) -> tuple[Any, ...]:
-        logits, _, state = step(last, state)
-        logits = tf.cast(logits, tf.float32)
-        total = tf.reduce_logsumexp(logits, axis=-1)
-        own, own_tokens = _candidates(logits, tokens, t, rules, count)
-        place = choose(own, t)[..., None]
+    def body(t: "tf.Tensor", given: Any, state: Any, told: Any) -> tuple[Any, Any]:
+        arrays, shared, draws = given
+        (alive, last, state), (tokens, value) = state, told
+        logits, _, state = step(last, state, shared)
+        own, own_tokens = _candidates(logits, tokens, t, replace(rules, **arrays), count)
+        place = choose(own, draws, t)[..., None]
         new = tf.gather(own_tokens, place, batch_dims=2)[..., 0]
-        gained = tf.gather(own, place, batch_dims=2)[..., 0] - total
+        gained = tf.gather(own, place, batch_dims=2)[..., 0]
         value = tf.where(alive, value + gained, value)
         last = tf.where(alive, new, rules.pad)
         tokens = tf.where(tf.range(steps) == t, last[..., None], tokens)
         alive &= (new != rules.eos) & (value > LOWEST)
-        return t + 1, alive, last, tokens, value, state
+        return (alive, last, state), (tokens, value)
 
     blank = tf.fill((batch, 1, steps), tf.constant(rules.pad, tf.int32))
     first = tf.fill((batch, 1), tf.constant(rules.bos, tf.int32))
-    state = tf.nest.map_structure(lambda leaf: leaf[:, None], state)
-    begin = (tf.constant(0), tf.fill((batch, 1), True), first, blank, tf.zeros((batch, 1)), state)
-    _, _, _, tokens, values, _ = tf.while_loop(
-        more, body, begin, shape_invariants=tf.nest.map_structure(_growing, begin)
+    state = tf.nest.map_structure(lambda leaf: tf.expand_dims(leaf, 1), state)
+    tokens, values = _loop(
+        body,
+        lambda state: state[0][:, 0],
+        (arrays, shared, draws),
+        (tf.fill((batch, 1), True), first, state),
+        (blank, tf.zeros((batch, 1))),
     )
     tokens = tf.where((values > LOWEST)[..., None], tokens, rules.pad)
     lengths = tf.reduce_sum(tf.cast(tokens != rules.pad, tf.int32), axis=-1)
     return Found(tokens, lengths, values, values)
 
 
+def _loop(
+    body: Callable[["tf.Tensor", Any, Any, Any], tuple[Any, Any]],
+    alive: Callable[[Any], "tf.Tensor"],
+    given: Any,
+    state: Any,
+    told: Any,
+) -> Any:
+    """What is told when no sequence is alive any more.
+
+    ``body(t, given, state, told)`` takes nests (batch, ...) and gives the next state and what is
+    told then; ``alive(state)`` is bool (batch,). Whenever some sequences are done, what is told of
+    them is put aside, and the batch goes on without them.
+    """
+    import tensorflow as tf
+
+    def full(t: "tf.Tensor", state: Any, told: Any) -> "tf.Tensor":
+        living = tf.cast(alive(state), tf.float32)
+        return tf.reduce_sum(living) > FULL * tf.cast(tf.size(living), tf.float32)
+
+    def part(
+        rows: "tf.Tensor", whole: Any, t: "tf.Tensor", state: Any, told: Any, given: Any
+    ) -> tuple[Any, ...]:
+        begin = (t, state, told)
+        t, state, told = tf.while_loop(
+            full,
+            lambda t, state, told: (t + 1, *body(t, given, state, told)),
+            begin,
+            shape_invariants=tf.nest.map_structure(_growing, begin),
+        )
+        whole = tf.nest.map_structure(
+            lambda to, own: tf.tensor_scatter_nd_update(to, rows[:, None], own), whole, told
+        )
+        kept = tf.where(alive(state))[:, 0]
+        rows, state, told, given = tf.nest.map_structure(
+            lambda leaf: tf.gather(leaf, kept), (rows, state, told, given)
+        )
+        return rows, whole, t, state, told, given
+
+    rows = tf.range(tf.shape(told[0])[0])
+    begin = (rows, told, tf.constant(0), state, told, given)
+    _, whole, *_ = tf.while_loop(
+        lambda rows, *_: tf.size(rows) > 0,
+        part,
+        begin,
+        shape_invariants=tf.nest.map_structure(_growing, begin),
+    )
+    return whole
+
+
+def _arrays(rules: Rules) -> tuple[dict[str, "tf.Tensor"], "tf.Tensor"]:
+    """The rules that have a row for each sequence, and the most tokens of one, eos included."""
+    import tensorflow as tf
+
+    arrays = {name: tf.cast(getattr(rules, name), tf.int32) for name in ("minimum", "maximum")}
+    batch = tf.shape(arrays["maximum"])[0]
+    if rules.prefix is not None:
+        arrays["prefix"] = tf.cast(rules.prefix, tf.int32)
+    if rules.allowed is not None:
+        allowed = tf.cast(rules.allowed, tf.bool)
+        arrays["allowed"] = tf.broadcast_to(allowed, (batch, tf.shape(allowed)[1]))
+    return arrays, tf.maximum(tf.reduce_max(arrays["maximum"]), 0) + 1
+
+
 def _candidates(
     logits: "tf.Tensor", tokens: "tf.Tensor", t: "tf.Tensor", rules: Rules, count: int | None
 ) -> tuple["tf.Tensor", "tf.Tensor"]:
-    """The likeliest tokens that may follow, the best first, and their logits before them.
+    """The likeliest tokens that may follow, the best first: their log probabilities, and they.
 
-    Both are (batch, hypothesis, count); a logit is minus infinity where there is no further token.
+    Both are (batch, hypothesis, count); one is minus infinity where there is no further token.
     ``tokens`` (batch, hypothesis, position) were chosen in the ``t`` steps before.
     """
     import tensorflow as tf
 
+    logits = tf.cast(logits, tf.float32)
     size = logits.shape[-1]
     count = min(count or size, size)
     ruled = logits
     if rules.allowed is not None:
         ends = tf.range(size) == rules.eos
-        ruled = tf.where((tf.cast(rules.allowed, tf.bool) | ends)[:, None], ruled, LOWEST)
+        ruled = tf.where((rules.allowed | ends)[:, None], ruled, LOWEST)
     if rules.ngram:
         ruled = tf.where(_repeating(tokens, t, rules.ngram, size), LOWEST, ruled)
     # Pad and eos are barred here, and not among all logits, which are many: so two more are taken.
     own, chosen = _top(ruled, min(count + 2, size))
-    early = (t < tf.cast(rules.minimum, tf.int32))[:, None, None]
+    # The softmax of one token tells the sum over all: no other pass over the logits is as fast.
+    likeliest = chosen[..., :1]
+    if ruled is not logits:
+        likeliest = tf.argmax(logits, axis=-1, output_type=tf.int32)[..., None]
+    share = tf.gather(tf.nn.softmax(logits), likeliest, batch_dims=2)
+    total = tf.gather(logits, likeliest, batch_dims=2) - tf.math.log(share)
+    early = (t < rules.minimum)[:, None, None]
     own = tf.where((chosen == rules.pad) | ((chosen == rules.eos) & early), LOWEST, own)
     own, places = tf.math.top_k(own, count)
     chosen = tf.gather(chosen, places, batch_dims=2)
 
     forced = tf.constant(rules.pad, tf.int32)
     if rules.prefix is not None:
-        prefix = tf.cast(rules.prefix, tf.int32)
-        padded = tf.pad(prefix, ((0, 0), (0, 1)), constant_values=rules.pad)
-        forced = padded[:, tf.minimum(t, tf.shape(prefix)[1])]
-    forced = tf.where(t >= tf.cast(rules.maximum, tf.int32), rules.eos, forced)
+        padded = tf.pad(rules.prefix, ((0, 0), (0, 1)), constant_values=rules.pad)
+        forced = padded[:, tf.minimum(t, tf.shape(rules.prefix)[1])]
+    forced = tf.where(t >= rules.maximum, rules.eos, forced)
     forced = tf.repeat(forced[:, None, None], tf.shape(logits)[1], axis=1)
     first = tf.where(tf.range(count) == 0, tf.gather(logits, forced, batch_dims=2), LOWEST)
     only = forced != rules.pad
-    return tf.where(only, first, own), tf.where(only, forced, chosen)
+    return tf.where(only, first, own) - total, tf.where(only, forced, chosen)
 
 
 def _top(logits: "tf.Tensor", count: int) -> tuple["tf.Tensor", "tf.Tensor"]:
@@ -434,13 +495,6 @@ def _repeating(tokens: "tf.Tensor", t: "tf.Tensor", n: int, size: int) -> "tf.Te
     return tf.reshape(hits > 0, (shape[0], shape[1], size))
 
 
-def _repeated(leaf: "tf.Tensor", width: int) -> "tf.Tensor":
-    """(batch, ...) to (batch, hypothesis, ...)."""
-    import tensorflow as tf
-
-    return tf.repeat(leaf[:, None], width, axis=1)
-
-
 def _growing(leaf: "tf.Tensor") -> "tf.TensorShape":
     """The shape of a tensor whose axes may change from step to step, but that of features."""
     import tensorflow as tf
@@ -467,14 +521,15 @@ class _Hypothesis:
     covered: NDArray[np.float32]  # (source,)
 
 
-def greedy_numpy(step: Step, state: Any, rules: Rules) -> Found:
+def greedy_numpy(step: Step, state: Any, shared: Any, rules: Rules) -> Found:
     """``greedy`` with arrays in place of tensors."""
-    return _walk_numpy(step, state, rules, lambda logits, b, t: int(np.argmax(logits)))
+    return _walk_numpy(step, state, shared, rules, lambda logits, b, t: int(np.argmax(logits)))
 
 
 def sample_numpy(
     step: Step,
     state: Any,
+    shared: Any,
     rules: Rules,
     draws: Any,
     *,
@@ -494,12 +549,13 @@ def sample_numpy(
         place = int((up_to[:count] <= draws[b, t] * up_to[count - 1]).sum())
         return int(order[max(min(place, count - 1), 0)])
 
-    return _walk_numpy(step, state, rules, choose)
+    return _walk_numpy(step, state, shared, rules, choose)
 
 
 def beam_numpy(
     step: Step,
     state: Any,
+    shared: Any,
     rules: Rules,
     uncovered: Any = None,
     *,
@@ -521,7 +577,7 @@ def beam_numpy(
         last = np.full((batch, width), rules.pad, np.int32)
         for b, hypotheses in enumerate(live):
             last[b, : len(hypotheses)] = [(rules.bos, *h.tokens)[-1] for h in hypotheses]
-        logits, attention, state = step(last, state)
+        logits, attention, state = step(last, state, shared)
         if coverage and attention is None:
             raise ValueError("coverage: the step function gives no attention")
         parents = np.zeros((batch, width), np.int32)
@@ -560,6 +616,7 @@ def beam_numpy(
 def _walk_numpy(
     step: Step,
     state: Any,
+    shared: Any,
     rules: Rules,
     choose: Callable[[NDArray[np.float32], int, int], int],
 ) -> Found:
@@ -571,7 +628,7 @@ def _walk_numpy(
     state = _mapped(state, lambda leaf: leaf[:, None])
     while alive.any():
         last = np.array([[(rules.bos, *chosen)[-1]] for chosen in tokens], np.int32)
-        logits, _, state = step(last, state)
+        logits, _, state = step(last, state, shared)
         for b in np.flatnonzero(alive).tolist():
             row = np.asarray(logits[b, 0], np.float32)
             ruled = _ruled_numpy(row, tokens[b], b, rules)

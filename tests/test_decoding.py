@@ -45,31 +45,32 @@ class Network:
         self.prefix[:, 1] *= self.prefix[:, 0] != PAD
         self.allowed = rng.random((batch, SIZE)) < 0.8
         self.draws = rng.random((batch, 9)).astype(np.float32)
-        self.steps = 0
 
-    def begin(self, xp: Any) -> Any:
+    def begin(self, xp: Any) -> tuple[Any, Any]:
+        """The first state, and what is shared."""
         said = np.zeros((self.batch, 0, 1), np.int32)
-        return {"h": xp(self.state), "said": xp(said), "t": xp(np.zeros(self.batch, np.int32))}
+        state = {"h": xp(self.state), "said": xp(said), "t": xp(np.zeros(self.batch, np.int32))}
+        return state, (xp(self.source), xp(self.real))
 
-    def numpy(self, tokens: Any, state: Any) -> Any:
-        self.steps += 1
+    def numpy(self, tokens: Any, state: Any, shared: Any) -> Any:
+        source, real = shared
         h = np.tanh(self.embedding[tokens] + state["h"] @ self.recurrent)
         said = np.concatenate([state["said"], tokens[..., None, None]], axis=2)
         weights = 1.0 / (2.0 + np.arange(said.shape[2], dtype=np.float32))
         logits = h @ self.out + (self.said[said[..., 0]] * weights[:, None]).sum(axis=2)
-        scores = np.where(self.real[:, None], np.einsum("bhu,bsu->bhs", h, self.source), -np.inf)
+        scores = np.where(real[:, None], np.einsum("bhu,bsu->bhs", h, source), -np.inf)
         attention = np.exp(scores - scores.max(axis=-1, keepdims=True))
         attention /= attention.sum(axis=-1, keepdims=True)
         return logits, attention, {"h": h, "said": said, "t": state["t"] + 1}
 
-    def tensors(self, tokens: Any, state: Any) -> Any:
-        self.steps += 1
+    def tensors(self, tokens: Any, state: Any, shared: Any) -> Any:
+        source, real = shared
         h = tf.tanh(tf.gather(self.embedding, tokens) + state["h"] @ self.recurrent)
         said = tf.concat([state["said"], tokens[..., None, None]], axis=2)
         weights = 1.0 / (2.0 + tf.range(tf.shape(said)[2], dtype=tf.float32))
         before = tf.reduce_sum(tf.gather(self.said, said[..., 0]) * weights[:, None], axis=2)
-        scores = tf.einsum("bhu,bsu->bhs", h, self.source)
-        attention = tf.nn.softmax(tf.where(self.real[:, None], scores, -np.inf))
+        scores = tf.einsum("bhu,bsu->bhs", h, source)
+        attention = tf.nn.softmax(tf.where(real[:, None], scores, -np.inf))
         return h @ self.out + before, attention, {"h": h, "said": said, "t": state["t"] + 1}
 
     def rules(self, **some: Any) -> Rules:
@@ -86,22 +87,22 @@ class Network:
 
     def greedy(self, rules: Rules) -> tuple[Found, Found]:
         return (
-            decoding.greedy_numpy(self.numpy, self.begin(np.asarray), rules),
-            arrays(decoding.greedy(self.tensors, self.begin(tf.constant), rules)),
+            decoding.greedy_numpy(self.numpy, *self.begin(np.asarray), rules),
+            arrays(decoding.greedy(self.tensors, *self.begin(tf.constant), rules)),
         )
 
     def sample(self, rules: Rules, **options: Any) -> tuple[Found, Found]:
         begin, draws = self.begin, self.draws
         return (
-            decoding.sample_numpy(self.numpy, begin(np.asarray), rules, draws, **options),
-            arrays(decoding.sample(self.tensors, begin(tf.constant), rules, draws, **options)),
+            decoding.sample_numpy(self.numpy, *begin(np.asarray), rules, draws, **options),
+            arrays(decoding.sample(self.tensors, *begin(tf.constant), rules, draws, **options)),
         )
 
     def beam(self, rules: Rules, **options: Any) -> tuple[Found, Found]:
         begin, real = self.begin, self.real
         return (
-            decoding.beam_numpy(self.numpy, begin(np.asarray), rules, real, **options),
-            arrays(decoding.beam(self.tensors, begin(tf.constant), rules, real, **options)),
+            decoding.beam_numpy(self.numpy, *begin(np.asarray), rules, real, **options),
+            arrays(decoding.beam(self.tensors, *begin(tf.constant), rules, real, **options)),
         )
 
 
@@ -128,10 +129,11 @@ def same(one: Found, two: Found) -> None:
 def log_probability(network: Network, b: int, tokens: tuple[int, ...]) -> tuple[float, np.ndarray]:
     """Of a whole sequence, and how much each of its source tokens was attended to."""
     alone, total = network.taken([b]), 0.0
-    state = {key: value[:, None] for key, value in alone.begin(np.asarray).items()}
+    state, shared = alone.begin(np.asarray)
+    state = {key: value[:, None] for key, value in state.items()}
     covered = np.zeros(SOURCE)
     for last, token in zip((BOS, *tokens), tokens, strict=False):
-        logits, attention, state = alone.numpy(np.array([[last]], np.int32), state)
+        logits, attention, state = alone.numpy(np.array([[last]], np.int32), state, shared)
         total += logits[0, 0, token] - np.log(np.exp(logits[0, 0]).sum())
         covered += attention[0, 0]
     return total, covered[network.real[b]]
@@ -272,8 +274,9 @@ def test_even_draws_give_each_token_its_share_of_the_probability(temperature: fl
     network = Network(11, batch=1).taken([0] * count)
     network.maximum, network.minimum = np.full(count, 1), np.zeros(count, int)
     network.draws = np.repeat(((np.arange(count) + 0.5) / count)[:, None], 2, 1).astype(np.float32)
-    begin = {key: value[:, None] for key, value in network.begin(np.asarray).items()}
-    logits = network.numpy(np.full((count, 1), BOS), begin)[0][0, 0]
+    state, shared = network.begin(np.asarray)
+    state = {key: value[:, None] for key, value in state.items()}
+    logits = network.numpy(np.full((count, 1), BOS), state, shared)[0][0, 0]
     shares = np.exp(logits / temperature)
     shares[PAD] = 0
     shares /= shares.sum()
@@ -291,7 +294,7 @@ def test_the_nucleus_is_the_fewest_tokens_that_hold_its_share() -> None:
     with np.errstate(divide="ignore"):
         logits = np.log(shares)
 
-    def step(tokens: Any, state: Any) -> Any:
+    def step(tokens: Any, state: Any, shared: Any) -> Any:
         return np.broadcast_to(logits, (*tokens.shape, SIZE)), None, state
 
     state = np.zeros((count, 1), np.float32)
@@ -307,8 +310,8 @@ def test_the_nucleus_is_the_fewest_tokens_that_hold_its_share() -> None:
         (1.0, 1, {3}),
     ]:
         options: dict[str, Any] = {"temperature": 1.0, "top_k": top_k, "nucleus": nucleus}
-        one = decoding.sample_numpy(step, state, rules, draws, **options)
-        two = arrays(decoding.sample(step, tf.constant(state), rules, draws, **options))
+        one = decoding.sample_numpy(step, state, (), rules, draws, **options)
+        two = arrays(decoding.sample(step, tf.constant(state), (), rules, draws, **options))
         for found in (one, two):
             assert set(found.tokens[:, 0, 0].tolist()) == tokens
             counts = np.bincount(found.tokens[:, 0, 0], minlength=SIZE)[sorted(tokens)]
@@ -321,7 +324,7 @@ def test_the_search_stops_when_every_beam_is_done() -> None:
     logits = np.array([0, 0, 9, 1, 1, 1], np.float32)
     steps = []
 
-    def step(tokens: Any, state: Any) -> Any:
+    def step(tokens: Any, state: Any, shared: Any) -> Any:
         steps.append(1)
         return np.broadcast_to(logits, (*tokens.shape, SIZE)), None, state
 
@@ -330,12 +333,12 @@ def test_the_search_stops_when_every_beam_is_done() -> None:
     options: dict[str, Any] = {"width": 3, "best": 3, "length": 0.6, "coverage": 0.0}
     for search, begin in ((decoding.beam_numpy, state), (decoding.beam, tf.constant(state))):
         steps.clear()
-        found = search(step, begin, rules, **options)
+        found = search(step, begin, (), rules, **options)
         assert len(steps) == 2  # eos, then eos after each of two words
         np.testing.assert_array_equal(found.lengths, [[1, 2, 2]] * 2)
     for walk, begin in ((decoding.greedy_numpy, state), (decoding.greedy, tf.constant(state))):
         steps.clear()
-        walk(step, begin, rules)
+        walk(step, begin, (), rules)
         assert len(steps) == 1
 
 
@@ -345,15 +348,15 @@ def test_what_ends_leaves_its_place_to_the_next_hypothesis() -> None:
     table[BOS, [EOS, 3, 4]] = np.log([0.5, 0.3, 0.2])
     table[3, 3], table[4, EOS] = 0, 0
 
-    def step(tokens: Any, state: Any) -> Any:
+    def step(tokens: Any, state: Any, shared: Any) -> Any:
         return tf.gather(table, tokens).numpy(), None, state
 
     rules = Rules(BOS, EOS, PAD, minimum=np.zeros(1, int), maximum=np.full(1, 5))
     options: dict[str, Any] = {"width": 2, "best": 2, "length": 0.0, "coverage": 0.0}
     state = np.zeros((1, 1), np.float32)
     for found in (
-        decoding.beam_numpy(step, state, rules, **options),
-        arrays(decoding.beam(step, tf.constant(state), rules, **options)),
+        decoding.beam_numpy(step, state, (), rules, **options),
+        arrays(decoding.beam(step, tf.constant(state), (), rules, **options)),
     ):
         assert found.tokens[0, :, :2].tolist() == [[EOS, PAD], [4, EOS]]
         np.testing.assert_allclose(np.exp(found.scores[0]), [0.5, 0.2], rtol=1e-5)
@@ -361,12 +364,6 @@ def test_what_ends_leaves_its_place_to_the_next_hypothesis() -> None:
 
 def test_one_graph_serves_batches_of_any_size() -> None:
     network = Network(5, batch=6)
-
-    class Taken(Network):
-        """The network with the sequences that tensors tell."""
-
-        def __init__(self, state: Any, source: Any, real: Any) -> None:
-            self.__dict__ = {**network.__dict__, "source": source, "real": real, "state": state}
 
     @tf.function(
         input_signature=[
@@ -386,11 +383,9 @@ def test_one_graph_serves_batches_of_any_size() -> None:
             "t": tf.zeros((batch,), tf.int32),
         }
         rules = Rules(BOS, EOS, PAD, least, most, ngram=2, prefix=prefix, allowed=None)
-        step = Taken(state, source, real).tensors
+        given: tuple[Any, Any, Any, Rules] = (network.tensors, begin, (source, real), rules)
         options: dict[str, Any] = {"width": 3, "best": 2, "length": 0.6, "coverage": 0.2}
-        return decoding.beam(step, begin, rules, real, **options), decoding.greedy(
-            step, begin, rules
-        )
+        return decoding.beam(*given, real, **options), decoding.greedy(*given)
 
     for rows in (slice(0, 6), slice(0, 1), slice(2, 5)):
         part = network.taken(np.arange(6)[rows])
@@ -413,14 +408,14 @@ def test_no_sequence_is_an_empty_answer() -> None:
 
 def test_options_that_cannot_work_are_errors() -> None:
     network = Network(1, batch=1)
-    state, rules = network.begin(tf.constant), network.rules()
+    begin, rules = network.begin(tf.constant), network.rules()
     for search, step in ((decoding.beam, network.tensors), (decoding.beam_numpy, network.numpy)):
         with pytest.raises(ValueError, match="best: 3 sequences"):
-            search(step, state, rules, width=2, best=3, length=0.0, coverage=0.0)
+            search(step, *begin, rules, width=2, best=3, length=0.0, coverage=0.0)
         with pytest.raises(ValueError, match="coverage: which source tokens"):
-            search(step, state, rules, width=2, best=2, length=0.0, coverage=0.1)
+            search(step, *begin, rules, width=2, best=2, length=0.0, coverage=0.1)
 
-    def blind(tokens: Any, state: Any) -> Any:
+    def blind(tokens: Any, state: Any, shared: Any) -> Any:
         return np.zeros((*tokens.shape, SIZE), np.float32), None, state
 
     for search in (decoding.beam, decoding.beam_numpy):
@@ -428,6 +423,7 @@ def test_options_that_cannot_work_are_errors() -> None:
             search(
                 blind,
                 np.zeros((1, 1), np.float32),
+                (),
                 rules,
                 network.real,
                 width=2,
@@ -443,8 +439,8 @@ import sys
 import numpy as np
 from sequences import decoding
 rules = decoding.Rules(1, 2, 0, np.zeros(1, int), np.ones(1, int))
-step = lambda tokens, state: (np.zeros((*tokens.shape, 4)), None, state)
-decoding.beam_numpy(step, np.zeros((1, 1)), rules, width=2, best=1, length=0.0, coverage=0.0)
+step = lambda tokens, state, shared: (np.zeros((*tokens.shape, 4)), None, state)
+decoding.beam_numpy(step, np.zeros((1, 1)), (), rules, width=2, best=1, length=0.0, coverage=0.0)
 assert not {"tensorflow", "keras"} & set(sys.modules)
 """
     root = Path(__file__).parent.parent

@@ -58,11 +58,11 @@ def test_the_steps_of_decoding_are_those_of_training(
     module, model = built
     source, before = sentences
     expected = told(model, source, before)
-    step, state = module.start(model, tf.constant(source))
+    step, state, shared = module.start(model, tf.constant(source))
     state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf[:, None], 2, axis=1), state)
     for t in range(before.shape[1]):
         last = tf.repeat(before[:, t : t + 1], 2, axis=1)
-        logits, seen, state = step(last, state)
+        logits, seen, state = step(last, state, shared)
         for hypothesis in range(2):
             np.testing.assert_allclose(logits[:, hypothesis], expected[:, t], atol=1e-4)
         if seen is None:
@@ -122,18 +122,18 @@ def test_the_graph_of_a_search_finds_what_numpy_finds(
 
     @tf.function
     def search(source: Any, maximum: Any) -> Any:
-        step, state = module.start(model, source)
+        step, state, shared = module.start(model, source)
         rules = Rules(BOS, EOS, PAD, tf.zeros_like(maximum), maximum)
-        return decoding.beam(step, state, rules, source != PAD, **options)
+        return decoding.beam(step, state, shared, rules, source != PAD, **options)
 
     maximum = np.array([7, 3, 5], np.int32)
     found = search(tf.constant(source), tf.constant(maximum))
 
-    step, state = module.start(model, tf.constant(source))
+    step, state, shared = module.start(model, tf.constant(source))
     rules = Rules(BOS, EOS, PAD, np.zeros(3, int), maximum)
 
-    def arrays(tokens: Any, state: Any) -> Any:
-        logits, seen, state = step(tokens, tensors(state))
+    def arrays(tokens: Any, state: Any, shared: Any) -> Any:
+        logits, seen, state = step(tokens, tensors(state), shared)
         state = tf.nest.map_structure(lambda leaf: leaf.numpy(), state)
         return logits.numpy(), None if seen is None else seen.numpy(), state
 
@@ -141,7 +141,7 @@ def test_the_graph_of_a_search_finds_what_numpy_finds(
         return tf.nest.map_structure(tf.constant, state)
 
     state = tf.nest.map_structure(lambda leaf: leaf.numpy(), state)
-    expected = decoding.beam_numpy(arrays, state, rules, source != PAD, **options)
+    expected = decoding.beam_numpy(arrays, state, shared, rules, source != PAD, **options)
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4, atol=1e-4)
 

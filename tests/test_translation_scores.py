@@ -79,11 +79,11 @@ def test_what_is_told_of_the_next_token_is_what_the_steps_of_a_search_tell(teste
     start = params.module("translation", model.name).start
     right = loss = tokens = 0.0
     for source, target in data.texts("test"):
-        step, state = start(model, tf.constant(data.pad(data.encode([source]))))
+        step, state, shared = start(model, tf.constant(data.pad(data.encode([source]))))
         state = tf.nest.map_structure(lambda leaf: leaf[:, None], state)
         said = [*data.encode([target], "target")[0], EOS]
         for before, token in zip([BOS, *said], said, strict=False):
-            logits, _, state = step(tf.constant([[before]]), state)
+            logits, _, state = step(tf.constant([[before]]), state, shared)
             p = tf.nn.softmax(logits[0, 0]).numpy()
             right += p.argmax() == token
             loss -= math.log(p[token])
@@ -101,17 +101,17 @@ def test_translations_are_those_of_the_search_in_numpy(tested: Any) -> None:
     told = scores.translator(model, data, search, 2, 7, aligned=True)(rows)
     for place in range(0, len(rows), 6):
         source = data.pad([rows[place]])
-        step, state = start(model, tf.constant(source))
+        step, state, shared = start(model, tf.constant(source))
         begin = tf.nest.map_structure(lambda leaf: leaf.numpy(), state)
 
-        def arrays(last: Any, state: Any, step: Any = step) -> Any:
+        def arrays(last: Any, state: Any, shared: Any, step: Any = step) -> Any:
             state = tf.nest.map_structure(tf.constant, state)
-            return tf.nest.map_structure(lambda leaf: leaf.numpy(), step(last, state))
+            return tf.nest.map_structure(lambda leaf: leaf.numpy(), step(last, state, shared))
 
         most = np.array([len(rows[place]) + 10])
         rules = Rules(BOS, EOS, PAD, np.zeros(1, int), most, 2)
         options: dict[str, Any] = {"width": 3, "best": 2, "length": 0.6, "coverage": 0.2}
-        found = decoding.beam_numpy(arrays, begin, rules, source != PAD, **options)
+        found = decoding.beam_numpy(arrays, begin, shared, rules, source != PAD, **options)
         for n, one in enumerate(told[place]):
             assert [*one.tokens, EOS] == found.tokens[0, n, : found.lengths[0, n]].tolist()
             assert one.log_probability == pytest.approx(found.log_probabilities[0, n], abs=1e-3)
@@ -121,7 +121,7 @@ def test_translations_are_those_of_the_search_in_numpy(tested: Any) -> None:
             np.testing.assert_allclose(one.attention.sum(axis=1), 1, atol=1e-5)
             state = tf.nest.map_structure(lambda leaf: tf.constant(leaf[:, None]), begin)
             for before, expected in zip([BOS, *one.tokens], one.attention, strict=True):
-                _, attention, state = step(tf.constant([[before]]), state)
+                _, attention, state = step(tf.constant([[before]]), state, shared)
                 np.testing.assert_allclose(attention[0, 0], expected, atol=1e-5)
 
 

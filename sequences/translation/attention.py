@@ -59,21 +59,21 @@ def build(
     return keras.Model(given, logits, name="attention")
 
 
-def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
-    """The step function of `sequences.decoding` for a batch of sources, and its first state."""
+def start(model: keras.Model, source: Any) -> tuple[Any, Any, Any]:
+    """Of a batch of sources: the step of `sequences.decoding`, its first state, what is shared."""
     words, decoder = model.get_layer("words"), model.get_layer("decoder")
     tell = teller(words)
     (given,) = (x for x in model.inputs if x.name == "source")
     encoder = keras.Model(given, model.get_layer("memory").output)
     memory, real = tf.cast(encoder(source, training=False), tf.float32), source != 0
-    keys = decoder.keys(memory)
 
-    def step(tokens: Any, state: Any) -> Any:
+    def step(tokens: Any, state: Any, shared: Any) -> Any:
         x = decoder.project(tf.cast(words(tokens), tf.float32))
-        state, attention = decoder.turn(x, state, keys, memory, real)
+        state, attention = decoder.turn(x, state, *shared)
         return tell(state["fed"]), attention, state
 
-    return step, tf.nest.map_structure(lambda leaf: leaf[:, 0], decoder.begin(memory, real))
+    state = tf.nest.map_structure(lambda leaf: leaf[:, 0], decoder.begin(memory, real))
+    return step, state, (decoder.keys(memory), memory, real)
 
 
 @keras.saving.register_keras_serializable(package="ostinato.translation")

@@ -203,12 +203,12 @@ def translator(
 
     @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32)])
     def find(source: tf.Tensor) -> Any:
-        step, state = start(model, source)
+        step, state, shared = start(model, source)
         sizes = tf.reduce_sum(tf.cast(source != PAD, tf.int32), axis=1) - 1  # without eos
         most = tf.cast(search.longer * tf.cast(sizes, tf.float32), tf.int32) + SLACK
         rules = decoding.Rules(BOS, EOS, PAD, tf.zeros_like(most), most, search.ngram)
-        found = decoding.beam(step, state, rules, source != PAD, **options)
-        attention = decoding.align(step, state, found.tokens, BOS) if aligned else None
+        found = decoding.beam(step, state, shared, rules, source != PAD, **options)
+        attention = decoding.align(step, state, shared, found.tokens, BOS) if aligned else None
         return found, () if attention is None else (attention,)
 
     def translate(rows: Sequence[Sequence[int]]) -> list[list[Told]]:

@@ -66,8 +66,8 @@ def build(
     return keras.Model(given, logits, name="seq2seq")
 
 
-def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
-    """The step function of `sequences.decoding` for a batch of sources, and its first state."""
+def start(model: keras.Model, source: Any) -> tuple[Any, Any, Any]:
+    """Of a batch of sources: the step of `sequences.decoding`, its first state, what is shared."""
     words, bridge = model.get_layer("words"), model.get_layer("bridge")
     tell = teller(words)
     (given,) = (x for x in model.inputs if x.name == "source")
@@ -76,7 +76,7 @@ def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
     parts = bridge.units // cells[0].units
     each = parts // len(cells)
 
-    def step(tokens: Any, state: Any) -> Any:
+    def step(tokens: Any, state: Any, shared: Any) -> Any:
         shape, after = tf.shape(tokens), []
         y = words(tf.reshape(tokens, (-1,)))
         before = [tf.reshape(leaf, (-1, leaf.shape[-1])) for leaf in state]
@@ -90,4 +90,4 @@ def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
 
         return apart(tell(y)), None, [apart(leaf) for leaf in after]
 
-    return step, tf.split(encoder(source, training=False), parts, axis=-1)
+    return step, tf.split(encoder(source, training=False), parts, axis=-1), ()

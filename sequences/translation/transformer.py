@@ -59,8 +59,8 @@ def build(
     return keras.Model(given, words(y, reverse=True), name="transformer")
 
 
-def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
-    """The step function of `sequences.decoding` for a batch of sources, and its first state.
+def start(model: keras.Model, source: Any) -> tuple[Any, Any, Any]:
+    """Of a batch of sources: the step of `sequences.decoding`, its first state, what is shared.
 
     The attention is that of the last layer, the mean of its heads.
     """
@@ -72,7 +72,8 @@ def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
     blocks = [layer for layer in model.layers if layer.name.startswith("tell_")]
     read = [block.other.remember(memory) for block in blocks]
 
-    def step(tokens: Any, state: Any) -> Any:
+    def step(tokens: Any, state: Any, shared: Any) -> Any:
+        read, real = shared
         y = place(words(tokens)[:, :, None], tf.shape(state[0])[2])[:, :, 0]
         after, attention = [], None
         for block, own, other in zip(blocks, state, read, strict=True):
@@ -81,7 +82,7 @@ def start(model: keras.Model, source: Any) -> tuple[Any, Any]:
         return tell(last(y)), attention, after
 
     nothing = tf.zeros((tf.shape(source)[0], 0, read[0].shape[-1]), memory.dtype)
-    return step, [nothing for _ in blocks]
+    return step, [nothing for _ in blocks], (read, real)
 
 
 @keras.saving.register_keras_serializable(package="ostinato")
