@@ -269,8 +269,9 @@ class _Shape:
         """The middle of a frame, uint8 (height, width, channel), turned as the file tells."""
         self.check(frame)
         told = frame.side_data.get("DISPLAYMATRIX")  # of a camera that was held on its side
+        matrix = np.frombuffer(told, np.int32).tolist() if told else UPRIGHT
         # A pixel's x and y become across * x + aside * y and down * x + along * y.
-        across, down, _, aside, along = np.frombuffer(told, np.int32)[:5] if told else UPRIGHT
+        across, down, _, aside, along = matrix[:5]
         lying = abs(down) > abs(across)
         high, wide = (self.width, self.height) if lying else (self.height, self.width)
         scale = max(Exact(high, frame.height), Exact(wide, frame.width))
