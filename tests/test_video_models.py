@@ -289,7 +289,7 @@ def test_what_does_not_go_together_is_said(
 
 
 @pytest.mark.slow
-def test_a_network_of_keras_reads_clips(tmp_path: Path) -> None:
+def test_a_network_of_keras_reads_clips_and_learns_in_the_second_phase(tmp_path: Path) -> None:
     data = SimpleNamespace(classes=list("abc"), height=32, width=40, channels=1)
     network = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 40, 3)
@@ -301,6 +301,34 @@ def test_a_network_of_keras_reads_clips(tmp_path: Path) -> None:
     found = answers(model, {"clip": clip, "frames": np.array([3, 3], np.int32)})
     features = network(np.repeat(clip[0], 3, axis=-1) * 2 - 1, training=False)
     inner = keras.Model(model.input, model.get_layer("map").output)
-    seen = inner({"clip": clip, "frames": np.array([3, 3], np.int32)})
-    np.testing.assert_allclose(seen[0], features, atol=1e-4)
+    maps = inner({"clip": clip, "frames": np.array([3, 3], np.int32)})
+    np.testing.assert_allclose(maps[0], features, atol=1e-4)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+    class Two:
+        def size(self, split: str) -> int:
+            return 2
+
+        def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> Any:
+            x = {"clip": clip, "frames": np.array([3, 2], np.int32)}
+            return tf.data.Dataset.from_tensor_slices((x, np.array([0, 2], np.int32))).batch(2)
+
+    weights = model.get_layer("backbone").weights
+    seen = [[weight.numpy() for weight in weights]]
+
+    def on_epoch(record: Any) -> None:
+        seen.append([weight.numpy() for weight in weights])
+
+    phases = FIT | {"frozen": 1, "epochs": 1}
+    history = cnn_rnn.fit(model, Two(), tmp_path / "kept", 5, on_epoch, **phases)
+    file, frozen, learned = seen
+    assert [record["epoch"] for record in history] == [1, 2]
+    assert same(file, frozen)
+    changed = [(a != b).any() for a, b in zip(file, learned, strict=True)]
+    kinds = {w.path.split("/")[-1] for w, new in zip(weights, changed, strict=True) if new}
+    assert kinds == {"kernel"}, "normalisation has moved, or nothing has"
+    store.write_model(tmp_path / "model.keras", model)
+    (tmp_path / "mobile.weights.h5").unlink()
+    x = {"clip": clip, "frames": np.array([3, 2], np.int32)}
+    loaded = answers(store.read_model(tmp_path / "model.keras"), x)
+    np.testing.assert_allclose(loaded, answers(model, x), atol=1e-5)
