@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_a_wide_beam_finds_all_sequences_in_the_right_order(data: st.DataObject,
                     assert found.log_probabilities[b, i] == pytest.approx(total, abs=1e-4)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(st.data(), seeds)
 def test_a_beam_of_one_is_greedy(data: st.DataObject, seed: int) -> None:
     network = Network(seed, batch=3)
@@ -196,7 +197,7 @@ def test_a_beam_of_one_is_greedy(data: st.DataObject, seed: int) -> None:
         same(greedy, beam)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(st.data(), seeds)
 def test_tensorflow_finds_what_numpy_finds(data: st.DataObject, seed: int) -> None:
     network = Network(seed, batch=data.draw(st.integers(1, 4)))
@@ -216,7 +217,7 @@ def test_tensorflow_finds_what_numpy_finds(data: st.DataObject, seed: int) -> No
     same(*network.sample(rules, temperature=0.7, top_k=top_k, nucleus=nucleus))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(seeds, st.permutations(range(4)))
 def test_the_order_of_a_batch_and_its_other_sequences_change_nothing(
     seed: int, order: list[int]
@@ -340,6 +341,28 @@ def test_the_search_stops_when_every_beam_is_done() -> None:
         steps.clear()
         walk(step, begin, (), rules)
         assert len(steps) == 1
+
+
+def test_a_sequence_that_is_done_leaves_the_batch() -> None:
+    """The network never ends by itself; each sequence says its own number."""
+    names = np.array([5, 3, 4], np.int32)
+    sizes: list[int] = []
+
+    def step(tokens: Any, state: Any, shared: Any) -> Any:
+        sizes.append(len(tokens))
+        for hypothesis in range(tokens.shape[1]):
+            np.testing.assert_array_equal(state[:, hypothesis, 0], shared)
+        return 9 * tf.one_hot(state[..., 0], SIZE), None, state
+
+    rules = Rules(BOS, EOS, PAD, minimum=np.array([1, 3, 1]), maximum=np.array([1, 3, 1]))
+    state, shared = tf.constant(names[:, None]), tf.constant(names)
+    wide: Any = partial(decoding.beam, width=2, best=1, length=0.6, coverage=0.0)
+    for search in (decoding.greedy, wide):
+        sizes.clear()
+        found = search(step, state, shared, rules)
+        assert sizes == [3, 3, 1, 1]
+        expected = [[5, EOS, PAD, PAD], [3, 3, 3, EOS], [4, EOS, PAD, PAD]]
+        np.testing.assert_array_equal(found.tokens[:, 0], expected)
 
 
 def test_what_ends_leaves_its_place_to_the_next_hypothesis() -> None:
