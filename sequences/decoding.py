@@ -411,7 +411,7 @@ def _arrays(rules: Rules) -> tuple[dict[str, "tf.Tensor"], "tf.Tensor"]:
 def _candidates(
     logits: "tf.Tensor", tokens: "tf.Tensor", t: "tf.Tensor", rules: Rules, count: int | None
 ) -> tuple["tf.Tensor", "tf.Tensor"]:
-    """The likeliest tokens that may follow, the best first: their log probabilities, and they.
+    """The log probabilities of the likeliest tokens that may follow, the best first, and which.
 
     Both are (batch, hypothesis, count); one is minus infinity where there is no further token.
     ``tokens`` (batch, hypothesis, position) were chosen in the ``t`` steps before.
