@@ -157,7 +157,7 @@ def may_be(words: tuple[int, ...], b: int, rules: Rules) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.data(), seeds)
 def test_a_wide_beam_finds_all_sequences_in_the_right_order(data: st.DataObject, seed: int) -> None:
     network = Network(seed, batch=2)
@@ -187,7 +187,7 @@ def test_a_wide_beam_finds_all_sequences_in_the_right_order(data: st.DataObject,
                     assert found.log_probabilities[b, i] == pytest.approx(total, abs=1e-4)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data(), seeds)
 def test_a_beam_of_one_is_greedy(data: st.DataObject, seed: int) -> None:
     network = Network(seed, batch=3)
@@ -197,7 +197,7 @@ def test_a_beam_of_one_is_greedy(data: st.DataObject, seed: int) -> None:
         same(greedy, beam)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data(), seeds)
 def test_tensorflow_finds_what_numpy_finds(data: st.DataObject, seed: int) -> None:
     network = Network(seed, batch=data.draw(st.integers(1, 4)))
@@ -217,7 +217,7 @@ def test_tensorflow_finds_what_numpy_finds(data: st.DataObject, seed: int) -> No
     same(*network.sample(rules, temperature=0.7, top_k=top_k, nucleus=nucleus))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seeds, st.permutations(range(4)))
 def test_the_order_of_a_batch_and_its_other_sequences_change_nothing(
     seed: int, order: list[int]
@@ -242,7 +242,7 @@ def test_the_order_of_a_batch_and_its_other_sequences_change_nothing(
         same(Found(ours.tokens[order][..., :steps], *(x[order] for x in ours[1:])), theirs)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seeds)
 def test_padding_of_the_source_changes_nothing(seed: int) -> None:
     network = Network(seed, batch=2)
@@ -470,7 +470,7 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seeds, st.integers(1, 5), st.sampled_from([2000, 2345, 7]))
 def test_the_likeliest_of_many_tokens_are_those_of_all(seed: int, count: int, size: int) -> None:
     """Ties go to the lower token, also where it stands in another chunk."""

@@ -130,7 +130,7 @@ def test_a_long_text_is_cut_at_the_ends_of_its_sentences(served_model: Answered)
 words = st.sampled_from(["cat", "sees.", "{name}", "<a href='x y'>", "%(n)s", "漢。", "?", "Dr."])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=st.lists(words | st.text(max_size=9), max_size=30).map(" ".join))
 def test_parts_fit_and_nothing_of_a_text_is_lost(served_model: Answered, text: str) -> None:
     data, text = served_model[1], cleaning.uniform(text)

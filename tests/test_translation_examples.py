@@ -85,7 +85,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return prepared(tmp_path_factory.mktemp("pairs"), {None: sentences(600)})
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=st.text(max_size=60))
 def test_tokens_join_to_the_text_and_none_is_unknown(data: Any, text: str) -> None:
     text = cleaning.uniform(text)

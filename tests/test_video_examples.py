@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -332,7 +332,6 @@ def test_no_recording_stands_in_two_splits(data: batches.Data) -> None:
     }
 
 
-@settings(deadline=None)  # the first example compiles
 @given(
     st.lists(st.text(max_size=12), min_size=1, unique=True), st.floats(0, 0.4), st.floats(0, 0.4)
 )
