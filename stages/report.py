@@ -84,9 +84,9 @@ def _section(
     if known:
         yield from _table(known)
         yield about.LEGEND
-        best = known[0]
+        best, place = known[0], f"the best of {len(known)}" if known[1:] else "the only run"
         yield (
-            f"**{best.name}** is the best of {len(known)}: {about.SPOKEN} {_score(best)} on "
+            f"**{best.name}** is {place}: {about.SPOKEN} {_score(best)} on "
             f"{best.scores['samples']:,} test {about.EXAMPLES}.\n"
         )
         yield from _verdicts(known, values["scores"][domain], values["seed"])
