@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,8 +18,10 @@ for name, value in {
     os.environ[name] = value
 
 
-# A busy machine is no fault.
-settings.register_profile("calm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is no fault. The check repeats its examples; a plain `pytest` looks for new ones.
+calm: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("calm", **calm)
+settings.register_profile("check", **calm, derandomize=True)
 settings.load_profile("calm")
 
 

@@ -159,7 +159,7 @@ def test_a_missing_result_is_said_and_a_run_that_is_no_longer_wanted_is_not(
     report.main()
     text = Path("report.md").read_text()
     assert "No result yet: lstm" in text
-    assert "**gru** is the best of 1" in text
+    assert "**gru** is the only run" in text
     assert "old" not in text
 
 
