@@ -42,7 +42,10 @@ class Few:
         spec = tf.nest.map_structure(
             lambda x: tf.TensorSpec((None,) * x.shape.rank, x.dtype), kept[0]
         )
-        return tf.data.Dataset.from_generator(lambda: iter(kept), output_signature=spec)
+        options = tf.data.Options()
+        options.autotune.enabled = False  # as in data sets themselves
+        read = tf.data.Dataset.from_generator(lambda: iter(kept), output_signature=spec)
+        return read.with_options(options)
 
 
 def main() -> None:

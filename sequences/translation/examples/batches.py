@@ -143,7 +143,11 @@ class Data:
 
         records = tf.data.TFRecordDataset(self._files(split, parts), buffer_size=1 << 20)
         windows = records.batch(WINDOW).prefetch(1).enumerate()
-        return windows.flat_map(cut).map(_tensors, tf.data.AUTOTUNE).prefetch(4)
+        # Autotuning sleeps up to a minute at a time, and the end of an epoch waits until it wakes.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        read = windows.flat_map(cut).map(_tensors, num_parallel_calls=2).prefetch(4)
+        return read.with_options(options)
 
     def pad(self, rows: list[list[int]]) -> NDArray[np.int32]:
         """Tokens as a batch's source: int32 (batch, token), each with eos, padded with pad."""
