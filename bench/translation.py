@@ -43,7 +43,7 @@ class Few:
             lambda x: tf.TensorSpec((None,) * x.shape.rank, x.dtype), kept[0]
         )
         options = tf.data.Options()
-        options.autotune.enabled = False  # as in data sets themselves
+        options.autotune.enabled = False  # as in the prepared data's own batches
         read = tf.data.Dataset.from_generator(lambda: iter(kept), output_signature=spec)
         return read.with_options(options)
 
