@@ -8,6 +8,7 @@ stage as if it had run there. Credentials stay in each machine's environment and
 """
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -33,8 +34,8 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelling, Crashed
 
 from flows import steps
-from flows.reproduce import attempts_of
-from sequences import params, store
+from flows.reproduce import retry_policies
+from sequences import params
 from stages import tracking
 
 SIGN = 5.0  # seconds between two signs of life of a worker
@@ -64,16 +65,16 @@ def train(stage: str, snapshot: str) -> None:
 
 def _train(stage: str, tree: Path, cache: Path) -> None:
     values = params.load(tree / "params.yaml")
-    attempt = attempts_of({stage: set()}, values)[stage]
-    gpus = values.get("machine", {}).get("devices", 1) if attempt.gpu else 0
+    policy = retry_policies({stage: set()}, values)[stage]
+    gpus = values.get("machine", {}).get("devices", 1) if policy.gpu else 0
     command = ("--cd", str(tree), "repro", "--pull", "--single-item", stage)
     with steps.device(gpus) as env:
-        _dvc(*command, env=env, timeout=attempt.timeout)
-    entry = params.load(tree / "dvc.lock")["stages"][stage]
+        _dvc(*command, env=env, timeout=policy.timeout)
+    entry = params.read_yaml(tree / "dvc.lock")["stages"][stage]
     _transfer("push", entry["outs"], cache)
     # There is none where the outputs were in the remote, and DVC had but to fetch them.
     runs = sorted(cache.glob("runs/*/*/[!.]*"), key=lambda file: -file.stat().st_mtime)
-    kept = next((file for file in runs if params.load(file) == entry), None)
+    kept = next((file for file in runs if params.read_yaml(file) == entry), None)
     create_table_artifact(
         table=[{"file": str(kept.relative_to(cache)) if kept else "", "entry": entry}],
         description=f"What DVC's run cache says of {stage}",
@@ -113,7 +114,22 @@ def away(stage: str, deployment: str) -> None:
     cache = _cache()
     _transfer("fetch", result["entry"]["outs"], cache)
     if result["file"]:
-        store.write_json(cache / result["file"], result["entry"])  # JSON is YAML
+        _write_run_cache(cache, result["file"], result["entry"])
+
+
+def _write_run_cache(cache: Path, name: str, entry: Any) -> None:
+    """Write an entry of DVC's run cache, which may lie outside of the checkout.
+
+    Raises:
+        RuntimeError: the name, which comes from another machine, is no entry's.
+    """
+    if not re.fullmatch(r"runs(/[0-9a-f]+){3}", name):
+        raise RuntimeError(f"{name!r} is not the name of an entry of DVC's run cache")
+    file = cache / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{uuid4().hex}")
+    partial.write_text(json.dumps(entry), encoding="utf-8")  # JSON is YAML
+    partial.replace(file)
 
 
 def _end(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
@@ -239,7 +255,7 @@ def _transfer(verb: str, outs: Sequence[Mapping[str, Any]], cache: Path) -> None
     named = [{"path": out["md5"], **{k: out[k] for k in keys if k in out}} for out in outs]
     with tempfile.TemporaryDirectory() as place:
         _configure(Path(place), cache)
-        store.write_json(Path(place, "outs.dvc"), {"outs": named})  # JSON is YAML
+        Path(place, "outs.dvc").write_text(json.dumps({"outs": named}))  # JSON is YAML
         _dvc("--cd", place, verb, "outs.dvc")
 
 

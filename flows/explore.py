@@ -55,6 +55,7 @@ from ruamel.yaml.comments import CommentedSeq
 
 from flows import steps
 from sequences import params, store
+from sequences.units import Name
 from stages import tracking
 
 BEAT = 5  # seconds between the signs of life of a trial
@@ -142,7 +143,7 @@ def explore(
     pruner: Literal["median", "hyperband", "none"] = "median",
     at_once: Annotated[int, Field(ge=1)] = 1,
     objective: str | None = None,
-    study: Annotated[str | None, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")] = None,
+    study: Name | None = None,
     storage: str | None = None,
 ) -> dict[str, Any]:
     """Search over the parameters of a run; the best is written as an entry for params.yaml.
@@ -199,7 +200,7 @@ def _open(
     Raises:
         ParamsError: something does not fit, or the study of that name is of another search.
     """
-    values = params.load()
+    values = steps.study()
     entry = params.entry(values, "runs", run)
     plan = {"seed": values["seed"], "machine": values["machine"], "run": entry}
     objective = objective or str(entry["fit"].get("monitor", "validation_loss"))
@@ -233,7 +234,7 @@ def _open(
         "run": rest,
         "files": checked["files"],
     }
-    name = study or f"{re.sub('[^a-z0-9]+', '-', run.lower())}-{store.digest(identity)[:8]}"
+    name = study or f"{re.sub('[^a-z0-9]+', '-', run.lower())[:55]}-{store.digest(identity)[:8]}"
     url = storage or os.environ.get("OPTUNA_STORAGE")
     url = url or f"sqlite:///{FOLDER.resolve() / 'studies.db'}?timeout=60"
     longest = max([*ends.get("fit.epochs", []), entry["fit"].get("epochs", 1)])
@@ -556,9 +557,10 @@ def _conclude(search: Search) -> dict[str, Any]:
     ended = [trial for trial in finished if state_of(trial) != "killed"]
     rows = [_row(trial) for trial in ended]
     name = study.study_name
+    key = f"explore-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"  # as Prefect allows it
     create_table_artifact(
         [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows],
-        key=f"explore-{name}",
+        key=key,
         description=f"Trials of `{name}`",
     )
     counts = Counter(row["state"] for row in rows)
@@ -580,7 +582,7 @@ def _conclude(search: Search) -> dict[str, Any]:
     create_markdown_artifact(
         f"# Best of `{name}`\n\nTrial {best.number}: {search.objective} {best.value:.6g}. "
         f"Paste it under `runs:` in params.yaml (it is in {path} too).\n\n```yaml\n{text}```\n",
-        key=f"explore-{name}-best",
+        key=f"{key}-best",
         description=f"Best of `{name}`",
     )
     get_run_logger().info("the best of %d trials is trial %d: %s", len(rows), best.number, path)

@@ -14,7 +14,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +35,7 @@ from pydantic import Field
 from flows import registry, steps
 from flows.registry import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK
 from sequences import metrics, params, store
-from sequences.units import Count, Weight
+from sequences.policies import Gate
 from stages import tracking
 
 EXAMPLES = 16  # that a fresh process answers before an alias moves
@@ -48,58 +48,6 @@ Verdict = dict[str, Any]
 
 class PromoteError(RuntimeError):
     """Nothing can be promoted; the message says why, and the aliases are as they were."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """What a challenger has to show: ``gates.<domain>`` of params.yaml.
-
-    Attributes:
-        metric: a mean over the test examples that the domain's scores.py knows.
-        at_least: the least that will do, also of the first champion, where more is better.
-        at_most: the most that will do, where less is better.
-        data: the data set whose runs compete; needed where the domain has runs on several.
-        margin: by which it has to beat the champion.
-        confidence: of the interval of the difference, whose lower end has to reach the margin.
-        resamples: bootstrap samples behind that interval.
-        limit: test examples on which the two are compared, at most.
-        approval: the winner waits for a reviewer, who runs promote with its version.
-    """
-
-    metric: str
-    at_least: float | None = None
-    at_most: float | None = None
-    data: str | None = None
-    margin: Weight
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    resamples: Count
-    limit: Count
-    approval: bool
-
-    def check(self, domain: str) -> None:
-        """Raise a ParamsError where the bound does not suit the metric."""
-        lower = self.metric in params.module(domain, "scores").LOSSES
-        right, wrong = ("at_most", "at_least") if lower else ("at_least", "at_most")
-        if getattr(self, right) is None or getattr(self, wrong) is not None:
-            raise params.ParamsError(
-                f"gates.{domain}: of {self.metric} {'less' if lower else 'more'} is better: it "
-                f"needs {right}, and no {wrong}"
-            )
-
-    def kept(self, score: float) -> tuple[bool, str]:
-        """Whether a score keeps the bound, and that in words."""
-        if self.at_most is not None:
-            kept, bound = score <= self.at_most, self.at_most
-            told = "keeps below the ceiling" if kept else "is above the ceiling"
-        else:
-            assert self.at_least is not None
-            kept, bound = score >= self.at_least, self.at_least
-            told = "reaches the floor" if kept else "is below the floor"
-        return kept, f"{self.metric} {score:.4f} {told} {bound:g}"
-
-    def score(self, outcomes: Array) -> float:
-        """The metric of an outcome for each example; of those that were measured."""
-        return float(np.nanmean(outcomes)) * (1 if self.at_most is None else -1)
 
 
 class Result(NamedTuple):
@@ -125,7 +73,7 @@ def promote(
         version: approve this version of the one domain: make it champion after the same check in
             a fresh process, whatever the gate says.
     """
-    values = params.load()
+    values = steps.study()
     gates = params.entry(values, "gates")
     names = domains or list(gates)
     bound = {name: params.bind(Gate, params.entry(gates, name))() for name in names}
@@ -337,8 +285,8 @@ def _training(name: str) -> Any:
 
 
 def _questions(name: str, limit: int) -> dict[str, Any]:
-    with TemporaryDirectory() as temporary:
-        file = Path(temporary, "questions.json")
+    with store.temporary_folder() as temporary:
+        file = temporary / "questions.json"
         _command(sys.executable, "-m", "stages.contest", name, str(limit), str(file))
         asked: dict[str, Any] = store.read_json(file)
     if not asked["keys"]:
@@ -433,8 +381,8 @@ def _duel(
 
 def _answers(folder: Path, inputs: Sequence[Any], whose: str) -> list[dict[str, Any]]:
     """What the model in ``folder`` answers in a process that knows no other code than its own."""
-    with TemporaryDirectory() as temporary:
-        asked, told = Path(temporary, "asked.json"), Path(temporary, "told.json")
+    with store.temporary_folder() as temporary:
+        asked, told = temporary / "asked.json", temporary / "told.json"
         store.write_text(asked, json.dumps({"inputs": inputs}))
         _command(
             *(sys.executable, "-I", "-m", "mlflow", "models", "predict", "-m", str(folder)),

@@ -148,8 +148,8 @@ def register(domain: str, name: str, run: Any, examples: Mapping[str, Any]) -> A
         settle(client, domain)
         if known := versions(client, domain, tags):
             return known[0]
-    with TemporaryDirectory() as temporary:
-        parts = Path(temporary, "parts")
+    with store.temporary_folder() as temporary:
+        parts = temporary / "parts"
         parts.mkdir()
         served = params.module(domain, "served")
         for file in ("results/model.keras", "data/manifest.json", *getattr(served, "FILES", ())):

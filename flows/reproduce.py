@@ -14,7 +14,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from typing import Annotated, Any
@@ -29,7 +28,7 @@ from pydantic import Field
 
 from flows import steps
 from sequences import params
-from sequences.units import Seconds
+from sequences.policies import RetryPolicy
 from stages import tracking
 
 Graph = Mapping[str, Collection[str]]  # each stage, and those that it needs
@@ -38,16 +37,6 @@ Row = dict[str, Any]  # stage, outcome, seconds, message
 FAILED = ("failed", "timed out")
 # What DVC advises a person at a terminal.
 ADVICE = ("\tgit add", "\tdvc config", "To track the ", "To enable auto ", "Use `dvc push`")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempts:
-    """How often, for how long and with what a stage is tried: an entry of flows.stages."""
-
-    retries: Annotated[int, Field(ge=0, le=100)]
-    delay: Annotated[float, Field(ge=0)]  # seconds before a retry
-    timeout: Seconds | None  # of one attempt
-    gpu: bool  # bound to GPUs of its own, where there are any
 
 
 @flow(name="reproduce")
@@ -86,11 +75,11 @@ def reproduce(
         }
         changed = stage in stale or any(state.name != "UpToDate" for state in needed.values())
         begun[stage] = datetime.now(UTC)
-        future = bring.with_options(retries=0 if blocked else attempts[stage].retries).submit(
+        future = bring.with_options(retries=0 if blocked else policies[stage].retries).submit(
             stage,
             blocked="; ".join(sorted(blocked)),
             changed=changed,
-            attempts=attempts[stage],
+            policy=policies[stage],
             gpus=values.get("machine", {}).get("devices", 1),
             train_on=train_on if stage.startswith("train@") else None,
             force=force,
@@ -105,9 +94,9 @@ def reproduce(
         raise params.ParamsError(f"force runs every stage here, {train_on} elsewhere: choose one")
     try:
         with steps.checkout():
-            values = params.load()
+            values = steps.study()
             graph = chosen(steps.graph(), targets)
-            attempts = attempts_of(graph, values)
+            policies = retry_policies(graph, values)
             stale = set(graph) if force else steps.stale() & set(graph)
             get_run_logger().info(f"{len(graph)} stages, {len(stale)} of them changed")
             in_order(graph, start, at_once)
@@ -131,7 +120,7 @@ def bring(
     *,
     blocked: str,
     changed: bool,
-    attempts: Attempts,
+    policy: RetryPolicy,
     gpus: int,
     train_on: str | None,
     force: bool,
@@ -142,7 +131,7 @@ def bring(
         stage: its name.
         blocked: why it cannot start, if it cannot.
         changed: whether it, or what it needs, has changed; else DVC is not asked.
-        attempts: how it is tried.
+        policy: how often and for how long it is tried.
         gpus: of this machine that it is bound to, if it is.
         train_on: a deployment that does the work, which is then restored from DVC's run cache.
         force: run it in any case.
@@ -163,16 +152,16 @@ def bring(
 
     try:
         if runtime.task_run.run_count > 1:
-            steps.pause(attempts.delay)
+            steps.pause(policy.delay)
         if train_on and steps.stale(stage):
             from flows.away import away
 
             away(stage, train_on)
         with ExitStack() as held:
-            bound = attempts.gpu and not train_on
+            bound = policy.gpu and not train_on
             env = held.enter_context(steps.device(gpus)) if bound else {}
             how = ["--single-item", *(["--force"] if force else [])]
-            output = steps.dvc("repro", *how, stage, on_line=log, env=env, timeout=attempts.timeout)
+            output = steps.dvc("repro", *how, stage, on_line=log, env=env, timeout=policy.timeout)
     except steps.Stopped:
         return Cancelled(message="stopped with its flow")
     except TimeoutError as error:
@@ -217,21 +206,21 @@ def chosen(graph: Graph, targets: Sequence[str]) -> Graph:
     return {stage: graph[stage] for stage in graph if stage in needed}
 
 
-def attempts_of(graph: Graph, values: Mapping[str, Any]) -> dict[str, Attempts]:
+def retry_policies(graph: Graph, values: Mapping[str, Any]) -> dict[str, RetryPolicy]:
     """How each stage is tried: by the first pattern of flows.stages that fits, or just once."""
     policies = params.bind(_policies, values.get("flows", {"stages": {}}))()
-    once = Attempts(retries=0, delay=0, timeout=None, gpu=False)
+    once = RetryPolicy(retries=0, delay=0, timeout=None, gpu=False)
     return {
         stage: next((a for name, a in policies.items() if fnmatch.fnmatchcase(stage, name)), once)
         for stage in graph
     }
 
 
-def _policies(*, stages: dict[str, dict[str, Any]]) -> dict[str, Attempts]:
+def _policies(*, stages: dict[str, dict[str, Any]]) -> dict[str, RetryPolicy]:
     policies = {}
     for pattern, block in stages.items():
         try:
-            policies[pattern] = params.bind(Attempts, block)()
+            policies[pattern] = params.bind(RetryPolicy, block)()
         except params.ParamsError as error:
             raise params.ParamsError(f"flows.stages.{pattern}: {error}") from None
     return policies

@@ -16,7 +16,6 @@ import re
 from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import pandas as pd
@@ -28,7 +27,7 @@ from pydantic import Field
 
 from flows import registry, steps
 from flows.promote import promote
-from flows.reproduce import attempts_of, bring, reproduce
+from flows.reproduce import bring, reproduce, retry_policies
 from sequences import drift, params, store
 from stages import tracking
 
@@ -100,7 +99,7 @@ def retrain(
         For each data set whether it was retrained, whether the champion changed, and why.
     """
     with steps.checkout():
-        values = params.load()
+        values = steps.study()
         limits = dict(params.entry(values, "drift"))
         params.bind(drift.compare, limits)
         names = data or list(params.entry(values, "data"))
@@ -179,12 +178,12 @@ def refresh(stage: str, *, force: bool) -> None:
     Raises:
         RetrainError: it failed; its former outputs are gone.
     """
-    attempts = attempts_of({stage: ()}, params.load())[stage]
-    state = bring.with_options(retries=attempts.retries)(
+    policy = retry_policies({stage: ()}, params.load())[stage]
+    state = bring.with_options(retries=policy.retries)(
         stage,
         blocked="",
         changed=True,
-        attempts=attempts,
+        policy=policy,
         gpus=0,
         train_on=None,
         force=force,
@@ -201,7 +200,7 @@ def remember(name: str) -> Path:
     """
 
     def others(lock: Path) -> dict[str, Any]:
-        stages: dict[str, Any] = params.load(lock)["stages"]
+        stages: dict[str, Any] = params.read_yaml(lock)["stages"]
         return {
             key: v for key, v in stages.items() if key not in (f"fetch@{name}", f"prepare@{name}")
         }
@@ -237,8 +236,7 @@ def put_back(story: Story, former: Path) -> None:
 def report(story: Story) -> None:
     """Tell a story in MLflow, where that answers, and in Prefect."""
     text = markdown(story)
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with store.temporary_folder() as folder:
         paths = draw(story, folder / "figures")
         links = [f"figures/{path.name}" for path in paths]
         store.write_text(folder / "report.md", text + _shown(links))

@@ -19,12 +19,14 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefect import runtime
 from prefect.concurrency.sync import concurrency
 from prefect.logging import get_run_logger
 
 from flows import leash
+from sequences import params
 
 LONGEST = 10_000  # characters of a line; a longer one comes in pieces
 POLL = 2.0  # seconds between two looks at what is busy
@@ -187,6 +189,21 @@ def dvc(
             return output
         pause(delay)
         delay = min(2 * delay, 30.0)
+
+
+def study() -> dict[str, Any]:
+    """The content of params.yaml, after `stages.check` has checked the whole file.
+
+    Raises:
+        ParamsError: lists all that is wrong in it.
+    """
+    output = command(sys.executable, "-m", "stages.check")
+    text = "\n".join(output.lines)
+    if output.code and "ParamsError: " in text:
+        raise params.ParamsError(text.partition("ParamsError: ")[2])
+    if output.code:
+        raise RuntimeError(f"`python -m stages.check` ended with code {output.code}:\n{text}")
+    return params.load()
 
 
 def graph() -> dict[str, set[str]]:

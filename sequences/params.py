@@ -2,16 +2,18 @@
 
 A value is written once, in params.yaml; its type, unit and bound once, in the signature of the
 function that receives it. Positional arguments are data, keyword-only arguments are parameters.
+The check of the whole file is in sequences/study.py.
 """
 
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 from ruamel.yaml import YAML
@@ -20,6 +22,8 @@ from ruamel.yaml.error import YAMLError
 T = TypeVar("T")
 
 PACKAGE = "sequences"
+NAMED = ("data", "runs", "ensembles", "gates")  # the tables of params.yaml whose keys are names
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
 
 class ParamsError(ValueError):
@@ -35,8 +39,12 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"there is {', '.join(known)}" if known else "there is none"
 
 
-def load(path: Path | str = "params.yaml") -> dict[str, Any]:
-    """Read a params file as DVC does (YAML 1.2: ``1e-3`` is a number, ``no`` a string)."""
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file as DVC does (YAML 1.2: ``1e-3`` is a number, ``no`` a string).
+
+    Raises:
+        ParamsError: there is no such file, or it is not a YAML mapping in UTF-8.
+    """
     path = Path(path)
     try:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
@@ -47,6 +55,46 @@ def load(path: Path | str = "params.yaml") -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: expected a mapping at the top, found {type(values).__name__}")
     return values
+
+
+def load(path: Path | str = "params.yaml") -> dict[str, Any]:
+    """Read a params file and check the names in it, which become paths and arguments of commands.
+
+    Raises:
+        ParamsError: the file cannot be read, or a name in it is not valid (`check_name`).
+    """
+    values = read_yaml(path)
+    problems = []
+    for table in NAMED:
+        entries = values.get(table)
+        for name in entries if isinstance(entries, Mapping) else ():
+            try:
+                check_name(name)
+            except ParamsError as error:
+                problems.append(f"{table}: {error}")
+    if problems:
+        raise ParamsError("\n  ".join([f"{path}: {len(problems)} wrong", *problems]))
+    return values
+
+
+def check_name(name: object) -> str:
+    """Return ``name`` if it can name a data set, run, ensemble, gate or study.
+
+    A name is part of paths, commands and URLs: a letter or digit, then letters, digits, ``_`` and
+    ``-``, at most 64 characters, all ASCII.
+
+    Raises:
+        ParamsError: it is not such a name.
+    """
+    if not isinstance(name, str):
+        raise ParamsError(f"{name!r} is a {type(name).__name__}; a name is text: put it in quotes")
+    if not re.fullmatch(NAME, name):
+        shown = name if len(name) <= 80 else f"{name[:77]}..."
+        raise ParamsError(
+            f"{shown!r} is not a valid name: use 1 to 64 of the letters A to Z and a to z, digits, "
+            "'_' and '-', with a letter or digit first"
+        )
+    return name
 
 
 def entry(values: Mapping[str, Any], *keys: str) -> Any:
@@ -84,16 +132,29 @@ def module(*path: str) -> ModuleType:
 
 def function(module: ModuleType, name: str) -> Callable[..., Any]:
     """The public function ``name`` of a module, or an error that names the near misses."""
-    known = {
+    known = functions(module)
+    if name not in known:
+        raise ParamsError(f"{module.__name__}: no function {name!r}; {near(name, known)}")
+    return known[name]
+
+
+def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The public functions that a module defines, by name."""
+    return {
         key: value
         for key, value in vars(module).items()
         if inspect.isfunction(value)
         and value.__module__ == module.__name__
         and not key.startswith("_")
     }
-    if name not in known:
-        raise ParamsError(f"{module.__name__}: no function {name!r}; {near(name, known)}")
-    return known[name]
+
+
+class Problem(NamedTuple):
+    """A key of a block that does not fit the signature that receives the block."""
+
+    key: str
+    kind: Literal["unknown", "missing", "invalid"]
+    message: str
 
 
 def bind(function: Callable[..., T], block: Mapping[str, Any] | None) -> Callable[..., T]:
@@ -107,19 +168,33 @@ def bind(function: Callable[..., T], block: Mapping[str, Any] | None) -> Callabl
         ParamsError: lists every key that is unknown, missing, of a wrong type or out of bounds,
             with the module and the function.
     """
+    values, problems = validate(function, block)
+    if problems:
+        name = f"{function.__module__}.{function.__name__}"
+        lines = [f"{problem.key}: {problem.message}" for problem in problems]
+        raise ParamsError("\n  ".join([f"{name}: {len(problems)} wrong", *lines]))
+    return partial(function, **values)
+
+
+def validate(
+    function: Callable[..., Any], block: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Check a block against a signature, as `bind` does.
+
+    Returns:
+        The arguments, and what is wrong with the block; one of the two is empty.
+
+    Raises:
+        ParamsError: the block is no mapping.
+    """
     name = f"{function.__module__}.{function.__name__}"
     values = {} if block is None else block
     if not isinstance(values, Mapping):
         raise ParamsError(f"{name}: expected a mapping, found {type(values).__name__} {values!r}")
-    hints = get_type_hints(function, include_extras=True)
-    fields: dict[str, Any] = {}
-    for argument in inspect.signature(function).parameters.values():
-        if argument.kind is inspect.Parameter.KEYWORD_ONLY:
-            if argument.name not in hints:
-                raise TypeError(f"{name}: the keyword-only argument {argument.name!r} has no type")
-            default = ... if argument.default is inspect.Parameter.empty else argument.default
-            # An alias keeps names such as `copy` from clashing with the schema class's own.
-            fields[f"p_{argument.name}"] = (hints[argument.name], default)
+    # An alias keeps names such as `copy` from clashing with the schema class's own.
+    fields: dict[str, Any] = {
+        f"p_{argument}": declared for argument, declared in arguments(function).items()
+    }
     schema = create_model(
         function.__name__,
         __config__=ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=False),
@@ -128,17 +203,69 @@ def bind(function: Callable[..., T], block: Mapping[str, Any] | None) -> Callabl
     try:
         bound = schema.model_validate({f"p_{key}": value for key, value in values.items()})
     except ValidationError as error:
-        known = [field.removeprefix("p_") for field in fields]
-        problems = [_problem(e, known) for e in error.errors()]
-        raise ParamsError("\n  ".join([f"{name}: {len(problems)} wrong", *problems])) from None
-    return partial(function, **{f.removeprefix("p_"): getattr(bound, f) for f in fields})
+        types = {field.removeprefix("p_"): declared for field, (declared, _) in fields.items()}
+        return {}, [_problem(e, types) for e in error.errors()]
+    return {field.removeprefix("p_"): getattr(bound, field) for field in fields}, []
 
 
-def _problem(error: Any, known: list[str]) -> str:
+def arguments(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """The keyword-only arguments of a function: name -> (type, default or ``...`` for none)."""
+    hints = get_type_hints(function, include_extras=True)
+    found: dict[str, tuple[Any, Any]] = {}
+    for argument in inspect.signature(function).parameters.values():
+        if argument.kind is inspect.Parameter.KEYWORD_ONLY:
+            if argument.name not in hints:
+                name = f"{function.__module__}.{function.__name__}"
+                raise TypeError(f"{name}: the keyword-only argument {argument.name!r} has no type")
+            default = ... if argument.default is inspect.Parameter.empty else argument.default
+            found[argument.name] = (hints[argument.name], default)
+    return found
+
+
+def _problem(error: Any, types: Mapping[str, Any]) -> Problem:
     key = str(error["loc"][0]).removeprefix("p_")
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown; {near(key, known)}"
+        *outer, name = (str(part).removeprefix("p_") for part in error["loc"])
+        known = getattr(types[key], "__annotations__", {}) if outer else types
+        return Problem(".".join([*outer, name]), "unknown", f"unknown; {near(name, known)}")
     if error["type"] == "missing" and len(error["loc"]) == 1:
-        return f"{key}: missing"
+        return Problem(key, "missing", "missing")
     inner = "".join(f"[{part}]" for part in error["loc"][1:])
-    return f"{key}{inner}: {error['msg']}, found {error['input']!r}"
+    if error["type"] == "value_error":  # a validator of the project's own, whose message is whole
+        return Problem(f"{key}{inner}", "invalid", str(error["ctx"]["error"]))
+    return Problem(f"{key}{inner}", "invalid", f"{error['msg']}, found {error['input']!r}")
+
+
+def fetch_problems(sources: ModuleType, block: Mapping[str, Any]) -> list[Problem]:
+    """Check a fetch block: ``source``, and the arguments of any source under the source's name.
+
+    Args:
+        sources: the module with a function for each source.
+        block: the block; also the sources that are not chosen are checked.
+
+    Returns:
+        What is wrong, with dotted keys: ``doodles.per_class``.
+    """
+    known = functions(sources)
+    problems = []
+    source = block.get("source")
+    if "source" not in block:
+        problems.append(Problem("source", "missing", f"missing; {near('', known)}"))
+    elif source not in known:
+        hint = near(str(source), known)
+        problems.append(Problem("source", "invalid", f"no source {source!r}; {hint}"))
+    elif source not in block:
+        problems.append(Problem(source, "missing", "missing: the chosen source has no block"))
+    for name, arguments in block.items():
+        if name == "source":
+            continue
+        if name not in known:
+            hint = near(str(name), ["source", *known])
+            problems.append(Problem(str(name), "unknown", f"unknown; {hint}"))
+        elif not isinstance(arguments, Mapping):
+            told = f"expected a mapping, found {type(arguments).__name__} {arguments!r}"
+            problems.append(Problem(name, "invalid", told))
+        else:
+            _, found = validate(known[name], arguments)
+            problems += [p._replace(key=f"{name}.{p.key}") for p in found]
+    return problems

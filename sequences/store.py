@@ -2,6 +2,10 @@
 
 Identical content gives identical bytes, so that DVC sees a change only where there is one. A file
 appears under its name when it is whole; a killed process leaves at most a hidden temporary file.
+
+Nothing is written to or removed from a folder outside of the checkout, which is the working
+directory, whatever path a caller has made of a name. The environment variable OSTINATO_FOLDERS may
+name other folders, separated as in PATH.
 """
 
 import contextlib
@@ -9,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
@@ -22,12 +27,49 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+FOLDERS = "OSTINATO_FOLDERS"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip entry can carry
+
+
+class StoreError(ValueError):
+    """A path outside of the checkout, where nothing may be written or removed."""
+
+
+def inside_checkout(path: Path) -> Path:
+    """``path`` as an absolute one, if it is below the checkout or a folder of OSTINATO_FOLDERS.
+
+    Links are not followed: ``data`` may be a link to another disk.
+
+    Raises:
+        StoreError: it is elsewhere.
+    """
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+    roots = [Path.cwd(), *(Path(p) for p in os.environ.get(FOLDERS, "").split(os.pathsep) if p)]
+    if not any(absolute.is_relative_to(root) and absolute != root for root in roots):
+        raise StoreError(
+            f"{absolute} is outside of the checkout {Path.cwd()}, so it is neither written nor "
+            f"removed; run in the checkout, or name the folder in the variable {FOLDERS}"
+        )
+    return absolute
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder in the checkout's ``scratch``, removed in the end."""
+    scratch = inside_checkout(Path("scratch"))
+    scratch.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        yield Path(folder)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; takes its name when the block ends well."""
+    """A temporary path beside ``path`` to write to; takes its name when the block ends well.
+
+    Raises:
+        StoreError: the path is outside of the checkout.
+    """
+    path = inside_checkout(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial.{path.name}")
     try:
@@ -41,7 +83,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` to fill; replaces ``path`` when the block ends well."""
+    """A temporary folder beside ``path`` to fill; replaces ``path`` when the block ends well.
+
+    Raises:
+        StoreError: the path is outside of the checkout.
+    """
+    path = inside_checkout(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial.{path.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -135,7 +182,12 @@ def read_model(path: Path) -> "keras.Model":
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder of temporary state, if it is there."""
+    """Delete a folder of temporary state, if it is there.
+
+    Raises:
+        StoreError: the folder is outside of the checkout.
+    """
+    folder = inside_checkout(folder)
     if folder.exists():
         shutil.rmtree(folder)
 

@@ -75,5 +75,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Languages = Annotated[list[str], Field(min_length=2, max_length=2)]
 """The language that is translated from, and the one to: codes such as en."""
 
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""Of a data set, run, ensemble, gate or study: part of paths, commands and URLs."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """Where all randomness of a run starts."""

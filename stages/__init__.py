@@ -1,9 +1,17 @@
 """Entry points that DVC runs: each reads files, calls sequences, and writes files."""
 
+import inspect
 import os
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import sequences
+from sequences import params, store
+
+CHECKED = Path("scratch", "checked")  # the digest of the params.yaml and code that passed the check
 
 
 def command(main: Callable[..., None]) -> None:
@@ -12,12 +20,55 @@ def command(main: Callable[..., None]) -> None:
     An error that the project raises itself (a wrong parameter, a broken file, no network) says
     what to do, so it is printed without a traceback; any other keeps its traceback.
     """
+    arguments = sys.argv[1:]
     try:
-        main(*sys.argv[1:])
+        inspect.signature(main).bind(*arguments)
+    except TypeError:
+        module = Path(sys.argv[0]).stem
+        words = [
+            name.upper() if parameter.default is parameter.empty else f"[{name.upper()}]"
+            for name, parameter in inspect.signature(main).parameters.items()
+        ]
+        sys.exit(" ".join(["usage: python -m", f"stages.{module}", *words]))
+    try:
+        main(*arguments)
     except Exception as error:
         if not type(error).__module__.startswith("sequences."):
             raise
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+def key_of(stage: str) -> str:
+    """The name of the data set, run or ensemble in DVC's name of a stage: ``train@NAME``.
+
+    DVC runs a stage with this name in the variable DVC_STAGE, so no name is ever part of a shell
+    command. By hand, the name of the data set, run or ensemble alone will do.
+
+    Raises:
+        ParamsError: it cannot be a name.
+    """
+    return params.check_name(stage.rpartition("@")[2])
+
+
+def load_study() -> dict[str, Any]:
+    """The content of params.yaml, after a check of all of it (sequences/study.py).
+
+    The check imports every model, which takes seconds, so it is left out where the same file has
+    passed it with the same code.
+
+    Raises:
+        ParamsError: lists all that is wrong.
+    """
+    values = params.load()
+    code = Path(str(sequences.__file__)).parent
+    digest = store.digest(Path("params.yaml"), *sorted(code.rglob("*.py")))
+    if not CHECKED.exists() or CHECKED.read_text(encoding="utf-8") != digest:
+        start_tensorflow()
+        from sequences import study
+
+        study.check(values)
+        store.write_text(CHECKED, digest)
+    return values
 
 
 def start_tensorflow() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sequences import params, store
-from stages import command, start_tensorflow, tracking
+from stages import command, load_study, start_tensorflow, tracking
 
 
 def main(name: str, limit: str, file: str) -> None:
@@ -14,7 +14,7 @@ def main(name: str, limit: str, file: str) -> None:
 
     ``file`` gets {"keys": [...], "inputs": [...]}, in an order that the seed determines.
     """
-    values = params.load()
+    values = load_study()
     run = params.entry({**values["runs"], **values.get("ensembles", {})}, name)
     served = params.module(params.entry(run, "domain"), "served")
     tested = store.read_arrays(tracking.result(name)[0] / "predictions.npz")["keys"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from sequences import params, store
-from stages import command, start_tensorflow, tracking
+from stages import command, key_of, load_study, start_tensorflow, tracking
 from stages.evaluate import keep
 
 
@@ -14,20 +14,10 @@ def main(name: str) -> None:
     """Combine the members of the ensemble ``name`` into ensembles/<name>, scored as a run is.
 
     The history has one row: its seconds are those of the members' trainings and of the weights.
-
-    Raises:
-        ParamsError: a member is no run, or learned from other data.
     """
-    values = params.load()
+    name, values = key_of(name), load_study()
     block = params.entry(values, "ensembles", name)
     domain, data = params.entry(block, "domain"), params.entry(block, "data")
-    # Not among the stage's parameters: whatever changes a run changes its results, too.
-    for member in params.entry(block, "members"):
-        if (other := params.entry(values, "runs", member, "data")) != data:
-            raise params.ParamsError(
-                f"ensembles.{name}: {member} learned from {other}, not from {data}; leave it out, "
-                "or make an ensemble for each data set"
-            )
     scores = params.module(domain, "scores")
     score = params.bind(scores.score, params.entry(values, "scores", domain))
     start_tensorflow()

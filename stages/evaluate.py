@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 
 from sequences import figures, params, store
-from stages import command, start_tensorflow, tracking
+from stages import command, key_of, load_study, start_tensorflow, tracking
 
 
 def main(name: str) -> None:
     """Score results/<name>/model.keras on the test split; write all of it beside the model."""
-    values = params.load()
+    name, values = key_of(name), load_study()
     run = params.entry(values, "runs", name)
     domain, results = params.entry(run, "domain"), Path("results", name)
     scores = params.module(domain, "scores")

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from sequences import params, store
-from stages import command, tracking
+from stages import command, key_of, load_study, tracking
 
 
 def main(name: str) -> None:
     """Prepare data/raw/<name> into data/<name>, by the data set's block of params.yaml."""
-    data = params.entry(params.load(), "data", name)
+    name, values = key_of(name), load_study()
+    data = params.entry(values, "data", name)
     examples = params.module(params.entry(data, "domain"), "examples")
     prepare = params.bind(examples.prepare, params.entry(data, "prepare"))
     with store.atomic_folder(Path("data", name)) as folder:

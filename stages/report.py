@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sequences import figures, params, store
-from stages import command
+from stages import command, load_study
 
 HEAD = """\
 # Results
@@ -44,7 +44,7 @@ class Result(NamedTuple):
 
 def main() -> None:
     """Write report.md and report/ from the results of the runs in params.yaml."""
-    values = params.load()
+    values = load_study()
     domains: dict[str, dict[str, dict[str, Path]]] = {}
     for table, top in (("runs", "results"), ("ensembles", "ensembles")):
         for name, entry in values[table].items():

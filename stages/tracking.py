@@ -150,16 +150,16 @@ def locked() -> dict[str, Entry]:
             "cmd": stage["cmd"],
             "params": stage.get("params", {}).get("params.yaml", {}),
             "deps": {dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
-            "outs": {out["path"]: out["md5"] for out in stage["outs"]},
+            "outs": {out["path"]: out["md5"] for out in stage.get("outs", [])},
         }
-        for address, stage in params.load(lock)["stages"].items()
+        for address, stage in params.read_yaml(lock)["stages"].items()
     }
 
 
 def current(stage: str, name: str) -> Entry:
     """The entry that dvc.lock gets for a stage of dvc.yaml as all of it is on disk now."""
     values = params.load()
-    template = params.load("dvc.yaml")["stages"][stage]
+    template = params.read_yaml("dvc.yaml")["stages"][stage]
     known = {"key": name, "item": params.entry(values, template["foreach"].strip("${}"), name)}
     filled = json.loads(
         re.sub(
@@ -341,7 +341,8 @@ def _new_run(client: Any, stage: str, name: str, entry: Entry, seconds: float = 
         check=False,
     )
     commit, _, dirty = git.stdout.strip().partition("-")
-    about = f"`{entry['cmd']}`"
+    command = entry["cmd"].replace('"$DVC_STAGE"', name)
+    about = f"`{command}`"
     if stage == "train":
         source = Path("sequences", values["domain"], f"{values['model']}.py")
         about = f"{ast.get_docstring(ast.parse(source.read_text(encoding='utf-8')))}\n\n{about}"
@@ -353,7 +354,7 @@ def _new_run(client: Any, stage: str, name: str, entry: Entry, seconds: float = 
         "dirty": str(bool(dirty)).lower(),
         "experiment": os.environ.get("DVC_EXP_NAME", "workspace"),
         "mlflow.note.content": masked(about),
-        "mlflow.source.name": masked(entry["cmd"]),
+        "mlflow.source.name": masked(command),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
     }

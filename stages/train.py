@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from sequences import params, store
-from stages import command, start_tensorflow, tracking
+from stages import command, key_of, load_study, start_tensorflow, tracking
 
 
 def main(name: str) -> None:
@@ -14,7 +14,7 @@ def main(name: str) -> None:
     A training that was killed goes on at its last finished epoch, as long as its parameters, its
     data and its code are the same: the checkpoint's folder is named by their digest.
     """
-    values = params.load()
+    name, values = key_of(name), load_study()
     run, seed = params.entry(values, "runs", name), values["seed"]
     domain, folder = params.entry(run, "domain"), Path("data", params.entry(run, "data"))
     start_tensorflow()

@@ -1,6 +1,7 @@
 """What all tests share: a quiet TensorFlow, one Prefect server, and empty tables of MLflow."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ for name, value in {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "OSTINATO_FOLDERS": tempfile.gettempdir(),  # tmp_path is no checkout
 }.items():
     os.environ[name] = value
 

@@ -12,8 +12,9 @@ from sequences import params
 
 ROOT = Path(__file__).parent.parent
 
-# Tracking writes to MLflow alone, never to an out: an edit of it makes no result stale.
-WITHOUT_EFFECT = {"stages/tracking.py"}
+# An edit of these makes no result stale: tracking writes to MLflow alone, never to an out, and the
+# check of params.yaml only stops a stage.
+WITHOUT_EFFECT = {"stages/tracking.py", "sequences/study.py"}
 
 
 @cache

@@ -559,7 +559,7 @@ def test_a_gate_that_cannot_be_is_named(world: World, change: dict[str, Any], to
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
 def test_every_gate_of_a_params_file_can_be(file: Path) -> None:
-    from flows.promote import Gate
+    from sequences.policies import Gate
 
     values = params.load(file)
     for domain, block in values["gates"].items():

@@ -22,7 +22,7 @@ from prefect.states import Cancelling
 from ruamel.yaml import YAML
 
 from flows import steps
-from flows.reproduce import attempts_of, chosen, in_order, reproduce
+from flows.reproduce import chosen, in_order, reproduce, retry_policies
 from sequences import params
 from tests.test_leash import FAMILY, gone, pids
 
@@ -341,7 +341,7 @@ def _patiently(ask: Any) -> Any:
             time.sleep(0.2)
 
 
-# The order, the choice and the attempts, without Prefect
+# The order, the choice and the retry policies, without Prefect
 
 
 @st.composite
@@ -418,11 +418,11 @@ def test_an_unknown_target_names_the_near_ones() -> None:
 
 def test_the_first_pattern_that_fits_says_how_a_stage_is_tried() -> None:
     block = {"train@x": tried(retries=3), "train@*": tried(timeout=9.0, gpu=True)}
-    attempts = attempts_of(GRAPH, {"flows": {"stages": block}})
-    assert attempts["train@x"].retries == 3
-    assert (attempts["train@y"].timeout, attempts["train@y"].gpu) == (9.0, True)
-    assert (attempts["report"].retries, attempts["report"].timeout) == (0, None)
-    assert set(attempts_of(GRAPH, {})) == set(GRAPH)
+    policies = retry_policies(GRAPH, {"flows": {"stages": block}})
+    assert policies["train@x"].retries == 3
+    assert (policies["train@y"].timeout, policies["train@y"].gpu) == (9.0, True)
+    assert (policies["report"].retries, policies["report"].timeout) == (0, None)
+    assert set(retry_policies(GRAPH, {})) == set(GRAPH)
 
 
 @pytest.mark.parametrize(
@@ -439,4 +439,4 @@ def test_the_first_pattern_that_fits_says_how_a_stage_is_tried() -> None:
 )
 def test_a_wrong_policy_is_an_error_that_names_it(block: dict[str, Any], problem: str) -> None:
     with pytest.raises(params.ParamsError, match=problem):
-        attempts_of(GRAPH, {"flows": block})
+        retry_policies(GRAPH, {"flows": block})

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from tqdm import tqdm
 
 from sequences import params, store
@@ -43,6 +43,15 @@ Size = Annotated[int, Field(ge=4, le=1024)]
 Frames = Annotated[int, Field(ge=2, le=1024)]
 """Frames of a generated video."""
 
+
+def _checked_drawings(block: dict[str, Any]) -> dict[str, Any]:
+    if problems := params.fetch_problems(sketches, block):
+        raise ValueError("; ".join(f"{problem.key}: {problem.message}" for problem in problems))
+    return block
+
+
+Drawings = Annotated[dict[str, Any], AfterValidator(_checked_drawings)]
+"""A fetch block of sequences/sketches/sources."""
 Entry = dict[str, Any]
 Strokes = list[NDArray[np.float64]]
 
@@ -175,7 +184,7 @@ def animated_sketches(
     scratch: Path,
     seed: int,
     *,
-    drawings: dict[str, Any],
+    drawings: Drawings,
     frames: Frames,
     size: Size,
     pen: Pen,
@@ -215,7 +224,7 @@ def order(
     scratch: Path,
     seed: int,
     *,
-    drawings: dict[str, Any],
+    drawings: Drawings,
     frames: Frames,
     size: Size,
     pen: Pen,

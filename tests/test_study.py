@@ -1,0 +1,363 @@
+"""All of params.yaml is checked before anything runs; no name leads out of the checkout."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from sequences import params, store, study
+from stages import key_of
+
+ROOT = Path(__file__).parent.parent
+RUN = {
+    "data": "drawings",
+    "domain": "sketches",
+    "model": "nearest",
+    "build": {"references": 10, "neighbours": 1, "blur": 1.0, "smoothing": 1.0},
+    "fit": {"batch": 8},
+}
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    """A valid study of one data set, with values set by dotted key."""
+    found: dict[str, Any] = {
+        "seed": 1,
+        "machine": {"precision": "float32", "devices": 1, "intra_op": 1, "inter_op": 2},
+        "data": {
+            "drawings": {
+                "domain": "sketches",
+                "fetch": {"source": "doodles", "doodles": {"categories": "all", "per_class": 5}},
+                "prepare": {
+                    "tolerated_rejects": 0.0, "validation": 0.1, "test": 0.1, "points": 100,
+                    "only_recognised": False, "shard": 100, "workers": 1,
+                },
+            }
+        },
+        "scores": {
+            "sketches": {
+                "resamples": 10, "bins": 5, "shares": [1.0], "limit": 10, "gallery": 2,
+                "batch": 8, "timings": 2,
+            }
+        },
+        "drift": {"psi": 0.2, "ks": 0.1, "level": 0.01, "bins": 10},
+        "flows": {"stages": {"*": {"retries": 0, "delay": 0.0, "timeout": None, "gpu": False}}},
+        "gates": {
+            "sketches": {
+                "metric": "top1", "at_least": 0.5, "margin": 0.0, "confidence": 0.95,
+                "resamples": 10, "limit": 10, "approval": False,
+            }
+        },
+        "runs": {"floor": deepcopy(RUN), "gru": gru()},
+        "ensembles": {},
+    }  # fmt: skip
+    for path, value in changes.items():
+        put(found, path, value)
+    return found
+
+
+def gru() -> dict[str, Any]:
+    build = {
+        "cell": "gru", "units": 4, "layers": 1, "bidirectional": False, "pool": "last",
+        "dropout": 0.0, "decay": 0.0,
+    }  # fmt: skip
+    fit = {
+        "epochs": 1, "batch": 8, "loss": "sparse_categorical_crossentropy", "metrics": [],
+        "optimizer": "adam", "rate": 0.01, "schedule": "constant", "warmup": 0.0, "clip": 1.0,
+        "monitor": "validation_loss", "patience": 1,
+    }  # fmt: skip
+    return {**RUN, "model": "stacked", "build": build, "fit": fit}
+
+
+def put(table: dict[str, Any], path: str, value: Any) -> None:
+    *outer, last = path.split(".")
+    for key in outer:
+        table = table[key]
+    table[last] = value
+
+
+def problems(study_values: dict[str, Any]) -> list[str]:
+    with pytest.raises(params.ParamsError) as caught:
+        study.check(study_values)
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"params.yaml: {len(lines)} wrong"
+    return [line.strip() for line in lines]
+
+
+def test_a_valid_study_passes() -> None:
+    study.check(values())
+    study.check({k: v for k, v in values().items() if k not in study.OPTIONAL})
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
+def test_every_params_file_of_the_project_passes(file: Path) -> None:
+    study.check(params.load(file))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("runs.gru.batch", 8, "unknown here; did you mean 'runs.gru.fit.batch'?"),
+        ("runs.gru.patiense", 1, "unknown here; did you mean 'runs.gru.fit.patience'?"),
+        ("runs.gru.seed", 3, "unknown here; 'seed' stands at the top of params.yaml"),
+        ("optimizer", "sgd", "unknown here; did you mean 'runs.gru.fit.optimizer'?"),
+        ("sead", 1, "unknown; did you mean 'seed'?"),
+        ("machine.device", 1, "unknown; did you mean 'devices'?"),
+        ("data.drawings.preparation", {}, "unknown; did you mean 'prepare'?"),
+        ("data.drawings.points", 9, "unknown here; did you mean 'data.drawings.prepare.points'?"),
+        ("data.drawings.prepare.point", 9, "unknown; did you mean 'points'?"),
+        (
+            "data.drawings.fetch.per_class", 3,
+            "unknown here; did you mean 'data.drawings.fetch.doodles.per_class'?",
+        ),
+        ("data.drawings.fetch.doodels", {}, "unknown; did you mean 'doodles'?"),
+        ("data.drawings.fetch.doodles.per_clas", 3, "unknown; did you mean 'per_class'?"),
+        ("data.drawings.fetch.source", "doodels", "no source 'doodels'; did you mean 'doodles'?"),
+        ("data.drawings.fetch.source", "folder", None),
+        ("data.drawings.domain", "sketch", None),
+        ("scores.sketches.bin", 3, "unknown; did you mean 'bins'?"),
+        ("scores.sketchs", {}, None),
+        ("drift.psy", 1, "unknown; did you mean 'psi'?"),
+        ("flows.stage", {}, "unknown; did you mean 'stages'?"),
+        ("gates.sketches.margins", 0.1, "unknown; did you mean 'margin'?"),
+        ("gates.sketches.data", "drawing", "no data set 'drawing'; did you mean 'drawings'?"),
+        ("gates.sketches.at_most", 0.1, None),
+        ("gates.wether", {}, None),
+        ("runs.gru.data", "drawing", "no data set 'drawing'; did you mean 'drawings'?"),
+        ("runs.gru.domain", "video", None),
+        ("runs.gru.model", "staked", None),
+        ("runs.gru.model", "scores", "'scores' is no model: it has no build"),
+        ("runs.gru.fit.epochs", 0, "Input should be greater than or equal to 1, found 0"),
+        ("runs.gru", None, "expected a mapping, found NoneType None"),
+        ("data", None, "expected a mapping ({} for none), found None"),
+    ],
+)  # fmt: skip
+def test_a_misplaced_or_wrong_key_is_named_with_its_place(
+    path: str, value: Any, says: str | None
+) -> None:
+    found = problems(values(**{path: value}))
+    if says:
+        assert f"{path}: {says}" in found
+    else:
+        assert any(line.startswith(path.rpartition(".")[0]) for line in found)
+
+
+def test_blocks_within_a_source_are_checked_too() -> None:
+    clips = {
+        "domain": "video",
+        "fetch": {
+            "source": "order",
+            "order": {
+                "drawings": {"source": "doodles", "doodles": {"categories": "all", "per_clas": 2}},
+                "frames": 4, "size": 8, "pen": 1.0,
+            },
+        },
+        "prepare": deepcopy(params.load(ROOT / "params.video.yaml")["data"]["order"]["prepare"]),
+    }  # fmt: skip
+    clips["prepare"]["augment"]["flop"] = True
+    found = problems(values(**{"data.clips": clips}))
+    assert len(found) == 2
+    assert found[0].startswith("data.clips.fetch.order.drawings: doodles.per_cl")
+    assert found[1] == "data.clips.prepare.augment.flop: unknown; did you mean 'flip'?"
+
+
+@pytest.mark.parametrize("seed", [None, -1, 20260101123456, 1.5, 1e3, "7", [1, 2], True])
+def test_a_seed_is_a_whole_number_of_32_bits(seed: Any) -> None:
+    (line,) = problems(values(seed=seed))
+    assert line.startswith("seed: Input should be ")
+    assert line.endswith(f", found {seed!r}")
+
+
+def test_all_problems_are_listed_at_once() -> None:
+    changed = values(**{"seed": None, "runs.gru.fit.epochs": 0, "drift.psi": -1})
+    del changed["machine"]
+    places = {line.partition(":")[0] for line in problems(changed)}
+    assert places == {"machine", "seed", "drift.psi", "runs.gru.fit.epochs"}
+
+
+def test_an_ensemble_has_members_of_its_data_and_a_name_of_its_own() -> None:
+    entry = {"domain": "forecasting", "data": "drawings", "members": ["gro"], "combine": "mean"}
+    found = problems(values(ensembles={"gru": entry, "both": {**entry, "combine": "sum"}}))
+    assert "ensembles.gru: a run has this name; give the ensemble another one" in found
+    assert "ensembles.gru.members: no run 'gro'; did you mean 'gru'?" in found
+    assert any(line.startswith("ensembles.both.combine: Input should be 'mean'") for line in found)
+
+
+# Names
+
+BAD = [
+    "/srv/models", "..", "../x", "a/b", "a;touch x", "a b", "it's", "$HOME", "`id`", "$(id)",
+    "gru.v2", "gru@2", "gru:2", "a%b", "größe", "日本", "-x", "_x", "", "a\n", "\x00", "x" * 65,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", params.NAMED)
+@pytest.mark.parametrize("name", [*BAD, 2024, None, 1.5, True])
+def test_a_name_that_is_no_name_is_refused_where_params_are_loaded(
+    table: str, name: Any, tmp_path: Path
+) -> None:
+    write(tmp_path / "params.yaml", {"seed": 1, table: {name: {}}})
+    with pytest.raises(params.ParamsError, match=rf"1 wrong\n  {table}: ") as caught:
+        params.load(tmp_path / "params.yaml")
+    assert "not a valid name" in str(caught.value) or "put it in quotes" in str(caught.value)
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True))
+def test_a_name_that_is_one_comes_back(name: str) -> None:
+    assert params.check_name(name) == name
+    assert key_of(name) == key_of(f"train@{name}") == name
+
+
+def write(file: Path, content: Any) -> None:
+    with file.open("w", encoding="utf-8") as opened:
+        YAML().dump(content, opened)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of the code with a small study, beside a folder of somebody else."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("sequences", "stages"):
+        (folder / name).symlink_to(ROOT / name)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "letter.txt").write_text("precious")
+    write(folder / "params.yaml", values())
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv(store.FOLDERS)
+    return folder
+
+
+def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    quiet = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**quiet, **variables}
+    )
+
+
+def stage(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", f"stages.{name}", *arguments)
+
+
+@pytest.mark.parametrize("name", ["fetch", "prepare", "train", "evaluate", "ensemble"])
+def test_a_stage_with_a_name_that_is_a_path_touches_nothing(name: str, checkout: Path) -> None:
+    models = checkout.parent / "models"
+    changed = values()
+    changed["data"][str(models)] = changed["data"]["drawings"]
+    changed["runs"][str(models)] = changed["runs"]["floor"]
+    write(checkout / "params.yaml", changed)
+    wrong = "ParamsError: params.yaml: 2 wrong\n  data: "
+    for key, says in ((str(models), f"ParamsError: {str(models)!r} is not a valid"), ("x", wrong)):
+        done = stage(name, key)
+        assert done.returncode == 1
+        assert done.stderr.startswith(says)
+        assert "Traceback" not in done.stderr
+    assert (models / "letter.txt").read_text() == "precious"
+    assert sorted(p.name for p in checkout.iterdir()) == ["params.yaml", "sequences", "stages"]
+
+
+def test_an_error_in_the_last_run_is_found_by_the_first_stage(checkout: Path) -> None:
+    write(checkout / "params.yaml", values(**{"runs.gru.fit.patiense": 3}))
+    for name, *arguments in (("fetch", "drawings"), ("check",), ("report",)):
+        done = stage(name, *arguments)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "ParamsError: params.yaml: 1 wrong\n"
+            "  runs.gru.fit.patiense: unknown; did you mean 'patience'?\n"
+        )
+    assert not (checkout / "data").exists()
+
+
+def test_a_study_that_has_passed_is_checked_again_after_a_change(checkout: Path) -> None:
+    assert stage("check").returncode == 0
+    before = (checkout / "scratch" / "checked").read_text()
+    write(checkout / "params.yaml", values(seed=2))
+    assert stage("check").returncode == 0
+    assert (checkout / "scratch" / "checked").read_text() != before
+    write(checkout / "params.yaml", values(seed=None))
+    assert stage("check").returncode == 1
+
+
+def test_a_wrong_number_of_arguments_shows_the_usage(checkout: Path) -> None:
+    assert stage("train").stderr == "usage: python -m stages.train NAME\n"
+    assert stage("train", "two", "names").stderr == "usage: python -m stages.train NAME\n"
+
+
+@pytest.mark.parametrize("name", ["a;touch pwned", "a';touch pwned;'", "$(touch pwned)", '"`id`'])
+def test_no_name_is_part_of_a_shell_command(name: str, checkout: Path) -> None:
+    """DVC runs the commands of the project's own dvc.yaml, each in its own shell."""
+    template = params.read_yaml(ROOT / "dvc.yaml")["stages"]
+    commands = {key: block["do"]["cmd"] for key, block in template.items() if "do" in block}
+    assert len(commands) == 5
+    stages = {
+        key: {"foreach": {name: {}}, "do": {"cmd": command}} for key, command in commands.items()
+    }
+    write(checkout / "dvc.yaml", {"stages": stages})
+    (checkout / ".dvc").mkdir()
+    (checkout / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
+    binaries = Path(sys.executable).parent
+    done = run(
+        str(binaries / "dvc"), "repro", "--keep-going",
+        PATH=f"{binaries}{os.pathsep}{os.environ['PATH']}",
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("is not a valid name") == 5, done.stderr
+    assert not (checkout / "pwned").exists()
+
+
+# The store
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        store.remove,
+        lambda path: store.write_text(path, "x"),
+        lambda path: store.write_json(path, {}),
+        lambda path: store.atomic_folder(path).__enter__(),
+        lambda path: store.atomic_file(path).__enter__(),
+    ],
+    ids=["remove", "write_text", "write_json", "atomic_folder", "atomic_file"],
+)
+def test_the_store_leaves_all_outside_of_the_checkout_alone(
+    act: Callable[[Path], Any], checkout: Path
+) -> None:
+    models = checkout.parent / "models"
+    paths = [
+        models,
+        models / "x",
+        Path("../models"),
+        Path("results/../../models"),
+        Path(),
+        checkout,
+    ]
+    for path in (*paths, checkout.parent, Path("/"), Path("/srv/models")):
+        with pytest.raises(store.StoreError, match=r"is outside of the checkout"):
+            act(path)
+    assert [p.name for p in models.iterdir()] == ["letter.txt"]
+    assert sorted(p.name for p in checkout.parent.iterdir()) == ["checkout", "models"]
+
+
+def test_the_store_writes_in_the_checkout_and_in_folders_that_are_named(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_text(Path("results/a/text"), "x")
+    (checkout.parent / "disk").mkdir()
+    Path("data").symlink_to(checkout.parent / "disk")  # the user's own link
+    store.write_text(Path("data/text"), "x")
+    assert (checkout.parent / "disk" / "text").read_text() == "x"
+    with store.temporary_folder() as folder:
+        store.write_text(folder / "text", "x")
+        assert folder.is_relative_to(checkout / "scratch")
+    assert not folder.exists()
+    monkeypatch.setenv(store.FOLDERS, str(checkout.parent / "models"))
+    store.write_text(checkout.parent / "models" / "text", "x")
+    store.remove(Path("results/a"))
+    assert not Path("results/a").exists()
