@@ -1,26 +1,47 @@
 """Make all that an operator needs in Prefect, or bring it up to date: ``python -m flows.deploy``.
 
 Work pools, limits, the deployments of prefect.yaml and the automations. A second time changes
-nothing. The server is the one of PREFECT_API_URL.
+nothing. The server is the one of PREFECT_API_URL. In the end every active schedule has a run in
+state Scheduled, or the command fails and says what the server says.
 """
 
 import argparse
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from uuid import UUID
 
+import httpx
 from prefect import get_client
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import WorkQueueFilter, WorkQueueFilterName
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    WorkQueueFilter,
+    WorkQueueFilterName,
+)
+from prefect.client.schemas.objects import FlowRun
 from prefect.events.actions import CallWebhook, DoNothing
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 from pydantic import SecretStr
 
 from flows import steps
+from sequences import params
+from stages.tracking import masked
 
 POOLS = {
     "cpu": "Flows, and training on machines without a GPU",
@@ -55,9 +76,16 @@ def main() -> None:
     parser.add_argument(
         "--notify", metavar="URL", help="post an event there when a champion changes"
     )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="for the server's scheduler, at most (default: %(default)g)",
+    )
     arguments = parser.parse_args()
     gpus = arguments.gpus or max(1, len(steps.gpus()))
-    with get_client(sync_client=True) as client:
+    with server() as client:
         before = _state(client)
         _pools(client, gpus)
         client.upsert_global_concurrency_limit_by_name(LIMIT, gpus)
@@ -70,6 +98,127 @@ def main() -> None:
     for name, content in after.items():
         was = before.get(name)
         print(f"{'made' if was is None else 'unchanged' if was == content else 'updated'}: {name}")
+    with server() as client:
+        wait_for_runs(client, arguments.wait)
+
+
+@contextmanager
+def server() -> Iterator[SyncPrefectClient]:
+    """A client of the server of PREFECT_API_URL; exits with one line where none answers there.
+
+    Without that address Prefect would start a temporary server, which ends with this process.
+    """
+    url = PREFECT_API_URL.value()
+    if not url:
+        sys.exit(
+            "PREFECT_API_URL is not set, so there is no server to deploy to. Start one with "
+            "`prefect server start`, and set its address: "
+            "export PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    with get_client(sync_client=True) as client:
+        try:
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                client.api_version()
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            sys.exit(
+                f"No Prefect server answers at PREFECT_API_URL={masked(url)}: {_brief(error)}. Is "
+                "it running, and does the address end with /api, as in http://127.0.0.1:4200/api?"
+            )
+        yield client
+
+
+class Schedule(NamedTuple):
+    """An active schedule of a deployment."""
+
+    deployment: str
+    deployment_id: UUID
+    id: UUID
+    when: str
+
+    def runs(self, client: SyncPrefectClient) -> list[FlowRun]:
+        """The schedule's flow runs in state Scheduled."""
+        found = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[self.deployment_id])),
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Scheduled"]))
+            ),
+        )
+        return [run for run in found if run.created_by and run.created_by.id == self.id]
+
+
+def wait_for_runs(client: SyncPrefectClient, seconds: float) -> None:
+    """Wait until each active schedule has a flow run in state Scheduled, and print the next one.
+
+    A server can accept a schedule, look healthy, and never make a run for it.
+
+    Args:
+        client: of the server.
+        seconds: after which this exits with what the server says.
+    """
+    began = time.monotonic()
+    for schedule in schedules(client):
+        if not schedule.runs(client):
+            print(f"waiting for the server to schedule {schedule.deployment} ...", flush=True)
+        while not (runs := schedule.runs(client)):
+            if time.monotonic() - began > seconds:
+                sys.exit(
+                    f"The server at {masked(str(client.api_url))} has scheduled no run of "
+                    f"{schedule.deployment} ({schedule.when}) within {seconds:g} s, so its "
+                    f"schedule never fires. {_diagnosis(client, schedule)}"
+                )
+            time.sleep(0.5)
+        first = min(run.expected_start_time for run in runs if run.expected_start_time)
+        print(f"scheduled: {schedule.deployment}, next run {first:%Y-%m-%d %H:%M} UTC")
+
+
+def schedules(client: SyncPrefectClient) -> list[Schedule]:
+    """The active schedules of the deployments of prefect.yaml that are not paused."""
+    ours = {
+        (entry["entrypoint"], entry["name"])
+        for entry in params.read_yaml("prefect.yaml")["deployments"]
+    }
+    return [
+        Schedule(deployment.name, deployment.id, schedule.id, _when(schedule.schedule))
+        for deployment in client.read_deployments()
+        if (deployment.entrypoint, deployment.name) in ours and not deployment.paused
+        for schedule in deployment.schedules
+        if schedule.active and schedule.id
+    ]
+
+
+def _when(schedule: Any) -> str:
+    values = schedule.model_dump(exclude_none=True)
+    return ", ".join(
+        f"{key} {values[key]}" for key in ("cron", "interval", "rrule") if key in values
+    )
+
+
+def _diagnosis(client: SyncPrefectClient, schedule: Schedule) -> str:
+    """What the server says when it is asked to schedule a run at once; no run is left of it."""
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            path = f"/deployments/{schedule.deployment_id}/schedule"
+            client._client.post(path, json={"max_runs": 1}).raise_for_status()
+    except httpx.HTTPError as error:
+        return (
+            f"Asked to schedule one now, it answers: {_brief(error)}. Its log has the reason in "
+            "the lines with ERROR"
+        )
+    for run in schedule.runs(client):
+        client.delete_flow_run(run.id)
+    return (
+        "Asked to schedule one now, it does, so its scheduler does not run: was it started with "
+        "--no-services or PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED=false? Then start "
+        "`prefect server services start` beside it"
+    )
+
+
+def _brief(error: Exception) -> str:
+    """An error in one line without credentials: the status of a response, or the message."""
+    if isinstance(error, httpx.HTTPStatusError):
+        response = error.response
+        return f"{response.status_code} {response.reason_phrase}"
+    return masked(str(error).partition("\n")[0]) or type(error).__name__
 
 
 def _pools(client: SyncPrefectClient, gpus: int) -> None:

@@ -2,12 +2,15 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import servers
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 for name, value in {
@@ -36,15 +39,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[str]:
-    """The address of a Prefect server on loopback with an empty database of its own."""
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server on loopback with an empty database of its own.
 
-    with prefect_test_harness(server_startup_timeout=120):
-        address = PREFECT_API_URL.value()
-        assert address
-        yield address
+    It has all of its services, and after all that the tests have made it do, its log has no error.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with servers.prefect(tmp_path_factory.mktemp("prefect")) as server:
+        with temporary_settings({PREFECT_API_URL: server.url}):
+            yield server.url
+        time.sleep(6)  # each service comes around once more
+        assert server.errors() == [], server.log
+    assert server.errors() == [], server.log
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,15 @@
-"""A file server on 127.0.0.1 for tests: honours Range and If-Range, counts, and can misbehave."""
+"""Servers on 127.0.0.1 for tests: one of files, which can misbehave, and Prefect's own."""
 
 import contextlib
+import os
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -158,3 +163,76 @@ def closed_port() -> int:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]
         return port
+
+
+# Each service of Prefect comes around several times within the tests, as it does within a day.
+QUICK = {
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": '["events", "flow_runs"]',
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ORPHAN_CLEANUP_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+}
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A running `prefect server start` with an empty database of its own."""
+
+    url: str
+    """Its API, as PREFECT_API_URL takes it."""
+    log: Path
+
+    def errors(self) -> list[str]:
+        """The lines of its log that say ERROR or CRITICAL, or begin a traceback."""
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if re.search(r"\b(ERROR|CRITICAL)\b|^Traceback", line)]
+
+
+@contextlib.contextmanager
+def prefect(folder: Path, *options: str, **settings: str) -> Iterator[PrefectServer]:
+    """Run a Prefect server with all its services until the block ends.
+
+    Args:
+        folder: of its database and its log; exists.
+        options: of `prefect server start`.
+        settings: variables of its environment.
+    """
+    port = closed_port()
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", folder / "server.log")
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+    kept = {key: v for key, v in os.environ.items() if not key.startswith("PREFECT_API")}
+    with server.log.open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), *options],
+            env={**kept, **QUICK, "PREFECT_HOME": str(folder), "NO_COLOR": "1", **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(f"{server.url}/health"):
+            assert process.poll() is None, server.log.read_text()
+            assert time.monotonic() < deadline, server.log.read_text()
+            time.sleep(0.2)
+        yield server
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False

@@ -1,20 +1,24 @@
 """What `python -m flows.deploy` makes is whole, usable, and made once."""
 
 import ast
+import contextlib
 import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
@@ -22,6 +26,8 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events import emit_event
 from prefect.states import Completed, Running
 from ruamel.yaml import YAML
+
+from tests import servers
 
 ROOT = Path(__file__).parent.parent
 DEPLOYMENTS = YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]
@@ -53,15 +59,20 @@ def webhook() -> Iterator[tuple[str, Posts]]:
     thread.join()
 
 
-def deploy(server: str, *arguments: str) -> str:
-    done = subprocess.run(
+def run_deploy(server: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: v for key, v in os.environ.items() if key != "PREFECT_API_URL"}
+    return subprocess.run(
         [sys.executable, "-m", "flows.deploy", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PREFECT_API_URL": server},
+        env={**environment, **({"PREFECT_API_URL": server} if server is not None else {})},
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def deploy(server: str, *arguments: str) -> str:
+    done = run_deploy(server, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -74,10 +85,151 @@ def deployed(prefect_server: str, webhook: tuple[str, Posts]) -> Deployments:
 
 
 def test_a_second_time_changes_nothing(prefect_server: str, deployed: Deployments) -> None:
-    lines = deploy(prefect_server, "--gpus", "2").splitlines()
+    *lines, last = deploy(prefect_server, "--gpus", "2").splitlines()
     assert {line for line in lines if not line.startswith("unchanged: ")} == set()
+    assert re.fullmatch(r"scheduled: retrain, next run \d{4}-\d\d-\d\d 02:00 UTC", last)
     for thing in ("work pool gpu", "limit gpu", "deployment retrain", "automation announce"):
         assert any(thing in line for line in lines), thing
+
+
+def test_the_coming_nights_are_scheduled(deployed: Deployments) -> None:
+    """A server may accept a schedule and make no run of it: SQLAlchemy 2.1 under Prefect 3.8."""
+    retrain = next(d for d in deployed.values() if d.name == "retrain")
+    wanted = DeploymentFilter(id=DeploymentFilterId(any_=[retrain.id]))
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(deployment_filter=wanted)
+    runs = [run for run in found if run.state and run.state.name == "Scheduled"]
+    starts = sorted(run.expected_start_time for run in runs if run.expected_start_time)
+    assert len(starts) >= 3
+    assert {(start.hour, start.minute) for start in starts} == {(2, 0)}
+    assert starts[0] > datetime.now(UTC)
+    assert starts[1] - starts[0] == timedelta(days=1)
+
+
+FLOW = """
+from pathlib import Path
+from prefect import flow
+
+@flow
+def tick(file: str):
+    with Path(file).open("a") as opened:
+        opened.write("x")
+"""
+
+
+def test_a_schedule_of_seconds_has_a_worker_run_the_flow_to_its_end(
+    deployed: Deployments, prefect_server: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tick.py").write_text(FLOW)
+    script = f"""
+from prefect import flow
+from prefect.client.schemas.schedules import IntervalSchedule
+from datetime import timedelta
+flow.from_source({str(tmp_path)!r}, "tick.py:tick").deploy(
+    "tick", work_pool_name="cpu", parameters={{"file": {str(tmp_path / "ticks")!r}}},
+    schedules=[IntervalSchedule(interval=timedelta(seconds=5))], print_next_steps=False,
+)
+"""
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": prefect_server,
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    }
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, env=environment, timeout=120, cwd=tmp_path
+    )
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("tick/tick")
+        wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+
+        def completed() -> bool:
+            runs = client.read_flow_runs(deployment_filter=wanted)
+            return any(
+                run.auto_scheduled and run.state and run.state.is_completed() for run in runs
+            )
+
+        command = ["worker", "start", "--pool", "cpu", "--limit", "1"]
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *command],
+            env=environment,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            until(completed, seconds=120)
+        finally:
+            client.delete_deployment(deployment.id)
+            worker.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.wait(30)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+    assert (tmp_path / "ticks").read_text().startswith("x")
+
+
+def test_a_server_without_a_scheduler_is_an_error(tmp_path: Path) -> None:
+    with servers.prefect(tmp_path, "--no-services") as server:
+        done = run_deploy(server.url, "--gpus", "1", "--wait", "3")
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            f"The server at {server.url}/ has scheduled no run of retrain (cron 0 2 * * *) within "
+            "3 s, so its schedule never fires. Asked to schedule one now, it does, so its scheduler"
+        )
+        assert "prefect server services start" in done.stderr
+        again = run_deploy(server.url, "--gpus", "1", "--wait", "1")  # nothing is left of the try
+        assert again.returncode == 1
+
+
+def test_a_server_that_cannot_schedule_is_an_error_that_says_its_answer(
+    monkeypatch: pytest.MonkeyPatch, deployed: Deployments
+) -> None:
+    from flows import deploy
+
+    monkeypatch.setattr(deploy.Schedule, "runs", lambda self, client: [])
+    with get_client(sync_client=True) as client:
+        monkeypatch.setattr(
+            client._client, "post", lambda path, json: httpx.Response(503, request=REQUEST)
+        )
+        with pytest.raises(SystemExit, match="it answers: 503 Service Unavailable"):
+            deploy.wait_for_runs(client, 0.0)
+
+
+REQUEST = httpx.Request("POST", "http://127.0.0.1/api")
+
+
+def test_without_an_address_nothing_is_deployed(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    done = run_deploy(None)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("PREFECT_API_URL is not set")
+    assert "export PREFECT_API_URL=http://127.0.0.1:4200/api" in line
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        (
+            "http://me:secret@127.0.0.1:9/api",
+            r"=http://\*{3}@127.0.0.1:9/api: .*Connection refused",
+        ),
+        ("127.0.0.1:9/api", "127.0.0.1:9/api: .*missing an 'http://'"),
+        ("{webhook}/api", "{webhook}/api: 501 "),
+    ],
+)
+def test_a_wrong_address_is_an_error_in_one_line_that_names_it(
+    address: str, says: str, webhook: tuple[str, Posts]
+) -> None:
+    done = run_deploy(address.format(webhook=webhook[0]))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("No Prefect server answers at PREFECT_API_URL=")
+    assert re.search(says.format(webhook=webhook[0]), line)
+    assert "secret" not in line
 
 
 def test_the_limits_are_the_number_of_gpus(deployed: Deployments) -> None:
