@@ -44,10 +44,14 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     It has all of its services, and after all that the tests have made it do, its log has no error.
     """
+    from prefect.context import _temporary_global_settings_context, get_settings_context
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with servers.prefect(tmp_path_factory.mktemp("prefect")) as server:
-        with temporary_settings({PREFECT_API_URL: server.url}):
+        with (
+            temporary_settings({PREFECT_API_URL: server.url}),
+            _temporary_global_settings_context(get_settings_context()),  # for threads, too
+        ):
             yield server.url
         time.sleep(6)  # each service comes around once more
         assert server.errors() == [], server.log

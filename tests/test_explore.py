@@ -102,7 +102,7 @@ def toy(
     (tmp_path / "model.py").write_text("as it was")
     md5 = hashlib.md5(b"as it was", usedforsecurity=False).hexdigest()
     (tmp_path / "files.json").write_text(json.dumps({"model.py": md5}))
-    for file, text in {"__init__": "", "attempt": ATTEMPT}.items():
+    for file, text in {"__init__": "", "check": "", "attempt": ATTEMPT}.items():
         (tmp_path / "stages").mkdir(exist_ok=True)
         (tmp_path / "stages" / f"{file}.py").write_text(text)
     (tmp_path / "data" / "toy").mkdir(parents=True)

@@ -18,6 +18,7 @@ from stages import contest, tracking
 from tests.workspace import ROOT, Workspace
 
 CLASSES = ("circle", "fish", "house")
+RUNS = params.load(ROOT / "params.yaml")["runs"]
 GATE = {
     "metric": "top1", "at_least": 0.4, "margin": 0.01, "confidence": 0.95, "resamples": 500,
     "limit": 1000, "approval": False,
@@ -64,9 +65,8 @@ class World:
         from sequences.sketches import examples, served
 
         def runs(values: dict[str, Any]) -> None:
-            entry = {"data": "sketches", "domain": "sketches", "model": "nearest"}
             others = {} if only else values["runs"]
-            values["runs"] = {**others, name: {**entry, "build": {}, "fit": {}}}
+            values["runs"] = {**others, name: RUNS["sketches-nearest"]}
 
         self.edit(runs)
         data = examples.load(Path("data/sketches"))
@@ -156,7 +156,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     values = params.load(ROOT / "params.yaml")
     values["data"]["sketches"]["prepare"] |= {"validation": 0.1, "test": 0.5}
     with (folder / "params.yaml").open("w") as file:
-        YAML().dump({**values, "runs": {}, "gates": {"sketches": GATE}}, file)
+        YAML().dump({**values, "runs": {}, "ensembles": {}, "gates": {"sketches": GATE}}, file)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -169,7 +169,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
 def world(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
 ) -> World:
-    from flows import promote
+    from flows import promote, steps
 
     folder = tmp_path / "checkout"
     shutil.copytree(made, folder)
@@ -178,6 +178,7 @@ def world(
         monkeypatch.delenv(name, raising=False)
     world = World(folder)
     monkeypatch.setattr(promote, "_command", world.command)
+    monkeypatch.setattr(steps, "study", params.load)  # a check takes 5 s after each edit
     return world
 
 
@@ -577,7 +578,10 @@ def test_a_domain_without_a_gate_is_named_with_near_misses(world: World) -> None
 def test_two_at_once_register_one_version(world: World) -> None:
     world.train("first", lambda n: True)
     with ThreadPoolExecutor(2) as threads:
-        verdicts = [future.result() for future in [threads.submit(decide) for _ in range(2)]]
+        verdicts = [
+            future.result()
+            for future in [threads.submit(decide) for _ in range(2)]
+        ]
     assert sorted(verdict["promoted"] for verdict in verdicts) == [False, True]
     assert (len(versions()), aliases()) == (1, {"champion": "1"})
 
@@ -615,7 +619,7 @@ class Series(World):
             whole = {**entry, "members": members, "combine": "mean"}
             self.edit(lambda v: v.update(ensembles={name: whole}))
         else:
-            run = {**entry, "model": "linear", "build": {}, "fit": {}}
+            run = RUNS["weather-linear"]
             self.edit(lambda v: v.update(runs={name: run}, ensembles={}))
         data = examples.load(Path("data/weather"))
         windows = data.windows("test", np.arange(data.size("test")))
@@ -684,7 +688,7 @@ def test_of_forecasts_less_error_wins_and_luck_that_lasts_for_weeks_does_not(
     assert verdict["low"] < 0
     assert not verdict["promoted"]
     assert verdict["clusters"] == 26
-    md5 = series.forecast("second", lambda n: 1.0 + 0 * n, members=["lucky", "first"])
+    md5 = series.forecast("second", lambda n: 1.0 + 0 * n, members=["lucky"])
     verdict = judged()
     assert verdict["run"] == "second"
     assert "better than version 1: less mae +1.0000" in verdict["reason"]
