@@ -557,10 +557,10 @@ def _conclude(search: Search) -> dict[str, Any]:
     ended = [trial for trial in finished if state_of(trial) != "killed"]
     rows = [_row(trial) for trial in ended]
     name = study.study_name
-    key = f"explore-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"  # as Prefect allows it
+    artifact = f"explore-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"  # as Prefect allows it
     create_table_artifact(
         [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows],
-        key=key,
+        key=artifact,
         description=f"Trials of `{name}`",
     )
     counts = Counter(row["state"] for row in rows)
@@ -582,7 +582,7 @@ def _conclude(search: Search) -> dict[str, Any]:
     create_markdown_artifact(
         f"# Best of `{name}`\n\nTrial {best.number}: {search.objective} {best.value:.6g}. "
         f"Paste it under `runs:` in params.yaml (it is in {path} too).\n\n```yaml\n{text}```\n",
-        key=f"{key}-best",
+        key=f"{artifact}-best",
         description=f"Best of `{name}`",
     )
     get_run_logger().info("the best of %d trials is trial %d: %s", len(rows), best.number, path)
