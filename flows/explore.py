@@ -557,7 +557,7 @@ def _conclude(search: Search) -> dict[str, Any]:
     ended = [trial for trial in finished if state_of(trial) != "killed"]
     rows = [_row(trial) for trial in ended]
     name = study.study_name
-    artifact = f"explore-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"  # as Prefect allows it
+    artifact = re.sub("[^a-z0-9]+", "-", f"explore-{name.lower()}")  # as Prefect allows it
     create_table_artifact(
         [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows],
         key=artifact,

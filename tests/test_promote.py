@@ -578,10 +578,7 @@ def test_a_domain_without_a_gate_is_named_with_near_misses(world: World) -> None
 def test_two_at_once_register_one_version(world: World) -> None:
     world.train("first", lambda n: True)
     with ThreadPoolExecutor(2) as threads:
-        verdicts = [
-            future.result()
-            for future in [threads.submit(decide) for _ in range(2)]
-        ]
+        verdicts = [future.result() for future in [threads.submit(decide) for _ in range(2)]]
     assert sorted(verdict["promoted"] for verdict in verdicts) == [False, True]
     assert (len(versions()), aliases()) == (1, {"champion": "1"})
 
