@@ -5,4 +5,5 @@ import tempfile
 
 from sequences import store
 
-os.environ.setdefault(store.FOLDERS, tempfile.gettempdir())
+others = os.environ.get(store.FOLDERS, "")
+os.environ[store.FOLDERS] = os.pathsep.join(filter(None, [others, tempfile.gettempdir()]))

@@ -252,6 +252,9 @@ def _transfer(verb: str, outs: Sequence[Mapping[str, Any]], cache: Path) -> None
     too, and holds up all who run stages here; hence a DVC repository for this alone.
     """
     keys = ("md5", "size", "nfiles", "hash")
+    for out in outs:  # of another machine
+        if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", str(out["md5"])):
+            raise RuntimeError(f"{out['md5']!r} is not an md5 as DVC writes it")
     named = [{"path": out["md5"], **{k: out[k] for k in keys if k in out}} for out in outs]
     with tempfile.TemporaryDirectory() as place:
         _configure(Path(place), cache)

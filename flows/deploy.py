@@ -120,9 +120,15 @@ def server() -> Iterator[SyncPrefectClient]:
             with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
                 client.api_version()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
             sys.exit(
-                f"No Prefect server answers at PREFECT_API_URL={masked(url)}: {_brief(error)}. Is "
-                "it running, and does the address end with /api, as in http://127.0.0.1:4200/api?"
+                f"No Prefect server answers at PREFECT_API_URL={masked(url)}: {_brief(error)}. "
+                + (
+                    "Does the server need PREFECT_API_AUTH_STRING or PREFECT_API_KEY?"
+                    if status in (401, 403)
+                    else "Is it running, and does the address end with /api, as in "
+                    "http://127.0.0.1:4200/api?"
+                )
             )
         yield client
 
@@ -218,7 +224,7 @@ def _brief(error: Exception) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         response = error.response
         return f"{response.status_code} {response.reason_phrase}"
-    return masked(str(error).partition("\n")[0]) or type(error).__name__
+    return masked(str(error).partition("\n")[0]).rstrip(".") or type(error).__name__
 
 
 def _pools(client: SyncPrefectClient, gpus: int) -> None:

@@ -101,6 +101,10 @@ def rollback(domain: str) -> Verdict:
     Args:
         domain: whose model, such as sketches.
     """
+    try:
+        steps.study()
+    except params.ParamsError as error:  # a rollback reads none of it, and may be urgent
+        get_run_logger().warning(f"{error}\nThe rollback goes on: it needs no value of params.yaml")
     with _alone(domain):
         with registry.connected() as client:
             registry.settle(client, domain)

@@ -70,6 +70,8 @@ def load(path: Path | str = "params.yaml") -> dict[str, Any]:
         for name in entries if isinstance(entries, Mapping) else ():
             try:
                 check_name(name)
+                if (table, name) == ("data", "raw"):
+                    raise ParamsError("'raw' is the folder of all raw data; choose another name")
             except ParamsError as error:
                 problems.append(f"{table}: {error}")
     if problems:
@@ -87,7 +89,7 @@ def check_name(name: object) -> str:
         ParamsError: it is not such a name.
     """
     if not isinstance(name, str):
-        raise ParamsError(f"{name!r} is a {type(name).__name__}; a name is text: put it in quotes")
+        raise ParamsError(f"{name!r} is not text, as a name must be; put it in quotes")
     if not re.fullmatch(NAME, name):
         shown = name if len(name) <= 80 else f"{name[:77]}..."
         raise ParamsError(
@@ -128,6 +130,11 @@ def module(*path: str) -> ModuleType:
             raise ParamsError(f"{where}: no module {part!r}; {near(part, found)}")
         folder /= part
     return importlib.import_module(".".join([PACKAGE, *parts]))
+
+
+def domains() -> list[str]:
+    """The names of the domains: the folders of this package that have sources of data."""
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/sources"))
 
 
 def function(module: ModuleType, name: str) -> Callable[..., Any]:
@@ -251,7 +258,7 @@ def fetch_problems(sources: ModuleType, block: Mapping[str, Any]) -> list[Proble
     source = block.get("source")
     if "source" not in block:
         problems.append(Problem("source", "missing", f"missing; {near('', known)}"))
-    elif source not in known:
+    elif not isinstance(source, str) or source not in known:
         hint = near(str(source), known)
         problems.append(Problem("source", "invalid", f"no source {source!r}; {hint}"))
     elif source not in block:
@@ -263,8 +270,8 @@ def fetch_problems(sources: ModuleType, block: Mapping[str, Any]) -> list[Proble
             hint = near(str(name), ["source", *known])
             problems.append(Problem(str(name), "unknown", f"unknown; {hint}"))
         elif not isinstance(arguments, Mapping):
-            told = f"expected a mapping, found {type(arguments).__name__} {arguments!r}"
-            problems.append(Problem(name, "invalid", told))
+            message = f"expected a mapping, found {type(arguments).__name__} {arguments!r}"
+            problems.append(Problem(name, "invalid", message))
         else:
             _, found = validate(known[name], arguments)
             problems += [p._replace(key=f"{name}.{p.key}") for p in found]

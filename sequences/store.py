@@ -3,8 +3,8 @@
 Identical content gives identical bytes, so that DVC sees a change only where there is one. A file
 appears under its name when it is whole; a killed process leaves at most a hidden temporary file.
 
-Nothing is written to or removed from a folder outside of the checkout, which is the working
-directory, whatever path a caller has made of a name. The environment variable OSTINATO_FOLDERS may
+Only the folders in which the project keeps its results are written to (`OWN`), below the working
+directory: a path that leads elsewhere is an error. The environment variable OSTINATO_FOLDERS may
 name other folders, separated as in PATH.
 """
 
@@ -28,27 +28,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FOLDERS = "OSTINATO_FOLDERS"
+OWN = ("data", "results", "ensembles", "report", "report.md", "scratch", "dvc.lock", ".dvc/tmp")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip entry can carry
 
 
 class StoreError(ValueError):
-    """A path outside of the checkout, where nothing may be written or removed."""
+    """A path at which nothing may be written or removed."""
 
 
-def inside_checkout(path: Path) -> Path:
-    """``path`` as an absolute one, if it is below the checkout or a folder of OSTINATO_FOLDERS.
+def own_path(path: Path) -> Path:
+    """``path`` as an absolute one, if it is in `OWN` or below a folder of OSTINATO_FOLDERS.
 
     Links are not followed: ``data`` may be a link to another disk.
 
     Raises:
         StoreError: it is elsewhere.
     """
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
-    roots = [Path.cwd(), *(Path(p) for p in os.environ.get(FOLDERS, "").split(os.pathsep) if p)]
-    if not any(absolute.is_relative_to(root) and absolute != root for root in roots):
+    absolute, here = Path(os.path.abspath(path)), Path.cwd()  # noqa: PTH100 - not through links
+    others = [os.path.abspath(p) for p in os.environ.get(FOLDERS, "").split(os.pathsep) if p]  # noqa: PTH100
+    own = any(absolute.is_relative_to(here / name) for name in OWN)
+    if not own and not any(other in map(str, absolute.parents) for other in others):
         raise StoreError(
-            f"{absolute} is outside of the checkout {Path.cwd()}, so it is neither written nor "
-            f"removed; run in the checkout, or name the folder in the variable {FOLDERS}"
+            f"{absolute}: not written and not removed, as it is in none of the folders that the "
+            f"project writes to, {', '.join(OWN)} in {here}; run in the checkout, or name the "
+            f"folder in the variable {FOLDERS}"
         )
     return absolute
 
@@ -56,7 +59,7 @@ def inside_checkout(path: Path) -> Path:
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """An empty folder in the checkout's ``scratch``, removed in the end."""
-    scratch = inside_checkout(Path("scratch"))
+    scratch = own_path(Path("scratch"))
     scratch.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         yield Path(folder)
@@ -67,9 +70,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to; takes its name when the block ends well.
 
     Raises:
-        StoreError: the path is outside of the checkout.
+        StoreError: the path is not one of the project.
     """
-    path = inside_checkout(path)
+    path = own_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial.{path.name}")
     try:
@@ -86,9 +89,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path`` to fill; replaces ``path`` when the block ends well.
 
     Raises:
-        StoreError: the path is outside of the checkout.
+        StoreError: the path is not one of the project.
     """
-    path = inside_checkout(path)
+    path = own_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial.{path.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -185,9 +188,9 @@ def remove(folder: Path) -> None:
     """Delete a folder of temporary state, if it is there.
 
     Raises:
-        StoreError: the folder is outside of the checkout.
+        StoreError: the folder is not one of the project.
     """
-    folder = inside_checkout(folder)
+    folder = own_path(folder)
     if folder.exists():
         shutil.rmtree(folder)
 

@@ -15,8 +15,8 @@ from sequences.params import ParamsError, Problem
 from sequences.policies import Gate, RetryPolicy
 from sequences.units import Seed
 
-REQUIRED = ("seed", "machine", "data", "scores", "runs")
-OPTIONAL = ("ensembles", "drift", "flows", "gates")
+REQUIRED = ("seed", "machine", "data", "scores", "runs", "ensembles")
+OPTIONAL = ("drift", "flows", "gates")
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -64,19 +64,19 @@ class _Checker:
     ) -> Mapping[str, Any]:
         """Check the keys of a mapping; returns it, or an empty one where it is no mapping."""
         if not isinstance(value, Mapping):
-            told = f"expected a mapping, found {type(value).__name__} {value!r}"
-            self.wrong(place or "params.yaml", told)
+            message = f"expected a mapping, found {type(value).__name__} {value!r}"
+            self.wrong(place or "params.yaml", message)
             return {}
-        known = [*required, *optional]
-        self.known += [_joined(place, key) for key in known]
+        allowed = [*required, *optional]
+        self.known += [_joined(place, key) for key in allowed]
         for key in value:
-            if key not in known:
-                hint = params.near(str(key), known)
+            if key not in allowed:
+                hint = params.near(str(key), allowed)
                 self.problems.append((place, Problem(str(key), "unknown", f"unknown; {hint}")))
         for key in required:
             if key not in value:
                 self.problems.append((place, Problem(key, "missing", "missing")))
-        return {key: inner for key, inner in value.items() if key in known}
+        return {key: inner for key, inner in value.items() if key in allowed}
 
     def entries(
         self, name: str, top: Mapping[str, Any], check: Callable[[str, Any], None]
@@ -109,10 +109,13 @@ class _Checker:
         self.problems += [(place, problem) for problem in problems]
         return not problems
 
-    def module(self, place: str, *path: Any) -> Any | None:
-        """The module that a value names, or None with a problem at ``place``."""
+    def module(self, place: str, domain: Any, part: Any) -> Any | None:
+        """A module of a domain, or None with a problem at ``place``."""
+        if domain not in (names := params.domains()):
+            self.wrong(place, f"no domain {domain!r}; {params.near(str(domain), names)}")
+            return None
         try:
-            return params.module(*(str(part) for part in path))
+            return params.module(str(domain), str(part))
         except ParamsError as error:
             self.wrong(place, str(error))
             return None
@@ -134,6 +137,8 @@ class _Checker:
                 self.wrong("flows.stages", f"expected a mapping, found {policies!r}")
                 return
             for pattern, policy in policies.items():
+                if not isinstance(pattern, str):
+                    self.wrong(f"flows.stages.{pattern}", "a pattern is text: put it in quotes")
                 self.call(f"flows.stages.{pattern}", RetryPolicy, policy)
 
     def data(self, place: str, entry: Any) -> None:
@@ -143,15 +148,18 @@ class _Checker:
         if sources and "fetch" in entry:
             fetch = f"{place}.fetch"
             if isinstance(entry["fetch"], Mapping):
-                known, chosen = params.functions(sources), entry["fetch"].get("source")
-                for name in sorted(known, key=lambda name: name != chosen):
-                    self.known += [f"{fetch}.{name}.{key}" for key in params.arguments(known[name])]
                 found = params.fetch_problems(sources, entry["fetch"])
                 self.problems += [(fetch, problem) for problem in found]
             else:
                 self.wrong(fetch, f"expected a mapping, found {entry['fetch']!r}")
         if (examples := self.domain(place, entry, "examples")) and "prepare" in entry:
             self.call(f"{place}.prepare", examples.prepare, entry["prepare"])
+        if sources and isinstance(entry.get("fetch"), Mapping):
+            # The chosen source first: the first that fits is the hint.
+            functions, chosen = params.functions(sources), entry["fetch"].get("source")
+            for name in sorted(functions, key=lambda name: name != chosen):
+                keys = params.arguments(functions[name])
+                self.known += [f"{place}.fetch.{name}.{key}" for key in keys]
 
     def run(self, place: str, entry: Any, data: Mapping[str, Any]) -> None:
         """A run: its data set, and the arguments of its model's build and fit."""
@@ -180,8 +188,12 @@ class _Checker:
         if not isinstance(members, list):
             self.wrong(f"{place}.members", f"expected a list of runs, found {members!r}")
             return
+        if len({str(member) for member in members}) < max(2, len(members)):
+            self.wrong(
+                f"{place}.members", f"expected two or more different runs, found {members!r}"
+            )
         for member in members:
-            if member not in runs:
+            if not isinstance(member, str) or member not in runs:
                 hint = params.near(str(member), runs)
                 self.wrong(f"{place}.members", f"no run {member!r}; {hint}")
             elif runs[member].get("data") != entry.get("data"):
@@ -221,10 +233,10 @@ class _Checker:
                 gate.check(domain)
             except ParamsError as error:
                 self.wrong(place, str(error).removeprefix(f"{place}: "))
-            if gate.data is not None and gate.data not in data:
-                self.wrong(
-                    f"{place}.data", f"no data set {gate.data!r}; {params.near(gate.data, data)}"
-                )
+            names = [name for name, entry in data.items() if entry.get("domain") == domain]
+            if gate.data is not None and gate.data not in names:
+                hint = params.near(gate.data, names)
+                self.wrong(f"{place}.data", f"no data set {gate.data!r} of {domain}; {hint}")
 
     def domain(self, place: str, entry: Mapping[str, Any], part: str) -> Any | None:
         """The module ``part`` of an entry's domain."""

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from sequences import params
+
 
 @dataclass(frozen=True)
 class Shrunk:
@@ -75,7 +77,7 @@ Seconds = Annotated[float, Field(gt=0)]
 Languages = Annotated[list[str], Field(min_length=2, max_length=2)]
 """The language that is translated from, and the one to: codes such as en."""
 
-Name = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Name = Annotated[str, Field(pattern=f"^{params.NAME}$")]
 """Of a data set, run, ensemble, gate or study: part of paths, commands and URLs."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """Where all randomness of a run starts."""

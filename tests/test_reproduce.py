@@ -441,3 +441,18 @@ def test_the_first_pattern_that_fits_says_how_a_stage_is_tried() -> None:
 def test_a_wrong_policy_is_an_error_that_names_it(block: dict[str, Any], problem: str) -> None:
     with pytest.raises(params.ParamsError, match=problem):
         retry_policies(GRAPH, {"flows": block})
+
+
+def test_what_another_machine_says_of_the_run_cache_is_no_path(tmp_path: Path) -> None:
+    from flows import away
+
+    one, two, three = "ab", "ab12" * 16, "cd34" * 16
+    away._write_run_cache(tmp_path, f"runs/{one}/{two}/{three}", {"outs": []})
+    assert json.loads((tmp_path / "runs" / one / two / three).read_text()) == {"outs": []}
+    for name in ("../x", "/etc/x", f"runs/{one}/../{three}", f"runs/{one}/{two}", "runs/a/b/c/d"):
+        with pytest.raises(RuntimeError, match="is not the name of an entry"):
+            away._write_run_cache(tmp_path, name, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    for md5 in ("../../x", f"{two}", "x" * 32):
+        with pytest.raises(RuntimeError, match="is not an md5"):
+            away._transfer("fetch", [{"md5": md5}], tmp_path)

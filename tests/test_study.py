@@ -1,9 +1,11 @@
 """All of params.yaml is checked before anything runs; no name leads out of the checkout."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from sequences import params, store, study
-from stages import key_of
+from sequences import params, store
 
 ROOT = Path(__file__).parent.parent
+TABLES = ("data", "runs", "ensembles", "gates")
 RUN = {
     "data": "drawings",
     "domain": "sketches",
@@ -84,6 +86,8 @@ def put(table: dict[str, Any], path: str, value: Any) -> None:
 
 
 def problems(study_values: dict[str, Any]) -> list[str]:
+    from sequences import study
+
     with pytest.raises(params.ParamsError) as caught:
         study.check(study_values)
     head, *lines = str(caught.value).splitlines()
@@ -92,12 +96,16 @@ def problems(study_values: dict[str, Any]) -> list[str]:
 
 
 def test_a_valid_study_passes() -> None:
+    from sequences import study
+
     study.check(values())
     study.check({k: v for k, v in values().items() if k not in study.OPTIONAL})
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
 def test_every_params_file_of_the_project_passes(file: Path) -> None:
+    from sequences import study
+
     study.check(params.load(file))
 
 
@@ -121,17 +129,23 @@ def test_every_params_file_of_the_project_passes(file: Path) -> None:
         ("data.drawings.fetch.doodles.per_clas", 3, "unknown; did you mean 'per_class'?"),
         ("data.drawings.fetch.source", "doodels", "no source 'doodels'; did you mean 'doodles'?"),
         ("data.drawings.fetch.source", "folder", None),
+        ("data.drawings.fetch.source", ["doodles"], None),
+        ("data.drawings.test", 0.1, "unknown here; did you mean 'data.drawings.prepare.test'?"),
         ("data.drawings.domain", "sketch", None),
         ("scores.sketches.bin", 3, "unknown; did you mean 'bins'?"),
         ("scores.sketchs", {}, None),
         ("drift.psy", 1, "unknown; did you mean 'psi'?"),
         ("flows.stage", {}, "unknown; did you mean 'stages'?"),
         ("gates.sketches.margins", 0.1, "unknown; did you mean 'margin'?"),
-        ("gates.sketches.data", "drawing", "no data set 'drawing'; did you mean 'drawings'?"),
+        ("gates.sketches.data", "drawing", "no data set 'drawing' of sketches; did you mean 'drawings'?"),
+        ("gates.sketches.data", "order", "no data set 'order' of sketches; there is drawings"),
         ("gates.sketches.at_most", 0.1, None),
         ("gates.wether", {}, None),
         ("runs.gru.data", "drawing", "no data set 'drawing'; did you mean 'drawings'?"),
         ("runs.gru.domain", "video", None),
+        ("runs.gru.domain", ["sketches"], None),
+        ("scores.bins", {}, "no domain 'bins'; there is forecasting, sketches, translation, video"),
+        ("flows.stages.7", {}, None),
         ("runs.gru.model", "staked", None),
         ("runs.gru.model", "scores", "'scores' is no model: it has no build"),
         ("runs.gru.fit.epochs", 0, "Input should be greater than or equal to 1, found 0"),
@@ -187,6 +201,8 @@ def test_an_ensemble_has_members_of_its_data_and_a_name_of_its_own() -> None:
     found = problems(values(ensembles={"gru": entry, "both": {**entry, "combine": "sum"}}))
     assert "ensembles.gru: a run has this name; give the ensemble another one" in found
     assert "ensembles.gru.members: no run 'gro'; did you mean 'gru'?" in found
+    few = "expected two or more different runs, found ['gro']"
+    assert f"ensembles.gru.members: {few}" in found
     assert any(line.startswith("ensembles.both.combine: Input should be 'mean'") for line in found)
 
 
@@ -198,7 +214,7 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("table", params.NAMED)
+@pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", [*BAD, 2024, None, 1.5, True])
 def test_a_name_that_is_no_name_is_refused_where_params_are_loaded(
     table: str, name: Any, tmp_path: Path
@@ -209,8 +225,16 @@ def test_a_name_that_is_no_name_is_refused_where_params_are_loaded(
     assert "not a valid name" in str(caught.value) or "put it in quotes" in str(caught.value)
 
 
+def test_a_data_set_has_not_the_name_of_the_folder_of_raw_data(tmp_path: Path) -> None:
+    write(tmp_path / "params.yaml", {"data": {"raw": {}}})
+    with pytest.raises(params.ParamsError, match="'raw' is the folder of all raw data"):
+        params.load(tmp_path / "params.yaml")
+
+
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True))
 def test_a_name_that_is_one_comes_back(name: str) -> None:
+    from stages import key_of
+
     assert params.check_name(name) == name
     assert key_of(name) == key_of(f"train@{name}") == name
 
@@ -222,17 +246,38 @@ def write(file: Path, content: Any) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout of the code with a small study, beside a folder of somebody else."""
+    """A checkout with a small study, beside a folder of somebody else."""
     folder = tmp_path / "checkout"
-    folder.mkdir()
     for name in ("sequences", "stages"):
-        (folder / name).symlink_to(ROOT / name)
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "letter.txt").write_text("precious")
     write(folder / "params.yaml", values())
     monkeypatch.chdir(folder)
-    monkeypatch.delenv(store.FOLDERS)
+    monkeypatch.delenv("OSTINATO_FOLDERS", raising=False)
     return folder
+
+
+def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    binaries = Path(sys.executable).parent
+    path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+    return run(str(binaries / "dvc"), *arguments, PATH=path)
+
+
+def renamed(table: str, name: str) -> None:
+    """Give an entry of the study another name."""
+    changed = values()
+    changed[table] = {name: next(iter(changed[table].values()))}
+    write(Path("params.yaml"), changed)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -253,6 +298,7 @@ def test_a_stage_with_a_name_that_is_a_path_touches_nothing(name: str, checkout:
     changed["data"][str(models)] = changed["data"]["drawings"]
     changed["runs"][str(models)] = changed["runs"]["floor"]
     write(checkout / "params.yaml", changed)
+    before = content(checkout)
     wrong = "ParamsError: params.yaml: 2 wrong\n  data: "
     for key, says in ((str(models), f"ParamsError: {str(models)!r} is not a valid"), ("x", wrong)):
         done = stage(name, key)
@@ -260,7 +306,7 @@ def test_a_stage_with_a_name_that_is_a_path_touches_nothing(name: str, checkout:
         assert done.stderr.startswith(says)
         assert "Traceback" not in done.stderr
     assert (models / "letter.txt").read_text() == "precious"
-    assert sorted(p.name for p in checkout.iterdir()) == ["params.yaml", "sequences", "stages"]
+    assert content(checkout) == before
 
 
 def test_an_error_in_the_last_run_is_found_by_the_first_stage(checkout: Path) -> None:
@@ -276,13 +322,22 @@ def test_an_error_in_the_last_run_is_found_by_the_first_stage(checkout: Path) ->
 
 
 def test_a_study_that_has_passed_is_checked_again_after_a_change(checkout: Path) -> None:
+    passed = checkout / "scratch" / "checked"
     assert stage("check").returncode == 0
-    before = (checkout / "scratch" / "checked").read_text()
+    assert stage("check").returncode == 0
+    assert len(list(passed.iterdir())) == 1
     write(checkout / "params.yaml", values(seed=2))
     assert stage("check").returncode == 0
-    assert (checkout / "scratch" / "checked").read_text() != before
+    assert len(list(passed.iterdir())) == 2
     write(checkout / "params.yaml", values(seed=None))
     assert stage("check").returncode == 1
+    assert len(list(passed.iterdir())) == 2
+
+
+def test_studies_are_checked_side_by_side(checkout: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(lambda _: stage("check"), range(4)))
+    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 4
 
 
 def test_a_wrong_number_of_arguments_shows_the_usage(checkout: Path) -> None:
@@ -290,9 +345,35 @@ def test_a_wrong_number_of_arguments_shows_the_usage(checkout: Path) -> None:
     assert stage("train", "two", "names").stderr == "usage: python -m stages.train NAME\n"
 
 
+@pytest.mark.parametrize(
+    ("table", "name", "stage_name"),
+    [
+        ("data", "{models}", "fetch"),
+        ("data", "../../../models", "fetch"),
+        ("data", "../../../models", "prepare"),
+        ("data", "../../stages", "fetch"),
+        ("runs", "{models}", "train"),
+        ("runs", "../../models", "evaluate"),
+    ],
+)
+def test_dvc_deletes_nothing_that_a_name_leads_to(
+    table: str, name: str, stage_name: str, checkout: Path
+) -> None:
+    """DVC deletes the outputs of a stage before it runs the command of the stage."""
+    name = name.format(models=checkout.parent / "models")
+    renamed(table, name)
+    before = content(checkout.parent)
+    done = dvc("repro", f"{stage_name}@{name}")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    after = content(checkout.parent)
+    assert {path: after.get(path) for path in before} == before
+    assert {path for path in after.keys() - before if "/.dvc/" not in f"/{path}"} == set()
+
+
 @pytest.mark.parametrize("name", ["a;touch pwned", "a';touch pwned;'", "$(touch pwned)", '"`id`'])
 def test_no_name_is_part_of_a_shell_command(name: str, checkout: Path) -> None:
-    """DVC runs the commands of the project's own dvc.yaml, each in its own shell."""
+    """Every command of the project's dvc.yaml, run by DVC in its own shell, without `check`."""
     template = params.read_yaml(ROOT / "dvc.yaml")["stages"]
     commands = {key: block["do"]["cmd"] for key, block in template.items() if "do" in block}
     assert len(commands) == 5
@@ -300,13 +381,7 @@ def test_no_name_is_part_of_a_shell_command(name: str, checkout: Path) -> None:
         key: {"foreach": {name: {}}, "do": {"cmd": command}} for key, command in commands.items()
     }
     write(checkout / "dvc.yaml", {"stages": stages})
-    (checkout / ".dvc").mkdir()
-    (checkout / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
-    binaries = Path(sys.executable).parent
-    done = run(
-        str(binaries / "dvc"), "repro", "--keep-going",
-        PATH=f"{binaries}{os.pathsep}{os.environ['PATH']}",
-    )  # fmt: skip
+    done = dvc("repro", "--keep-going")
     assert done.returncode != 0
     assert done.stderr.count("is not a valid name") == 5, done.stderr
     assert not (checkout / "pwned").exists()
@@ -326,26 +401,26 @@ def test_no_name_is_part_of_a_shell_command(name: str, checkout: Path) -> None:
     ],
     ids=["remove", "write_text", "write_json", "atomic_folder", "atomic_file"],
 )
-def test_the_store_leaves_all_outside_of_the_checkout_alone(
+def test_the_store_writes_and_removes_nothing_else_than_results(
     act: Callable[[Path], Any], checkout: Path
 ) -> None:
     models = checkout.parent / "models"
-    paths = [
-        models,
-        models / "x",
-        Path("../models"),
-        Path("results/../../models"),
-        Path(),
-        checkout,
+    before = content(checkout.parent)
+    paths = [models, models / "x", Path("../models"), Path("results/../../models"), Path()]
+    code = [
+        Path("stages"),
+        Path("stages/x"),
+        Path(".git/x"),
+        Path(".dvc/config"),
+        Path("data/../x"),
     ]
-    for path in (*paths, checkout.parent, Path("/"), Path("/srv/models")):
-        with pytest.raises(store.StoreError, match=r"is outside of the checkout"):
+    for path in (*paths, *code, checkout, checkout.parent, Path("/"), Path("/srv/models")):
+        with pytest.raises(store.StoreError, match="not written and not removed"):
             act(path)
-    assert [p.name for p in models.iterdir()] == ["letter.txt"]
-    assert sorted(p.name for p in checkout.parent.iterdir()) == ["checkout", "models"]
+    assert content(checkout.parent) == before
 
 
-def test_the_store_writes_in_the_checkout_and_in_folders_that_are_named(
+def test_the_store_writes_in_its_own_folders_and_in_those_that_are_named(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_text(Path("results/a/text"), "x")
@@ -357,7 +432,10 @@ def test_the_store_writes_in_the_checkout_and_in_folders_that_are_named(
         store.write_text(folder / "text", "x")
         assert folder.is_relative_to(checkout / "scratch")
     assert not folder.exists()
-    monkeypatch.setenv(store.FOLDERS, str(checkout.parent / "models"))
-    store.write_text(checkout.parent / "models" / "text", "x")
+    models = checkout.parent / "models"
+    monkeypatch.setenv("OSTINATO_FOLDERS", f"/nowhere{os.pathsep}{models}/../models/")
+    store.write_text(models / "text", "x")
+    with pytest.raises(store.StoreError):
+        store.remove(models)
     store.remove(Path("results/a"))
     assert not Path("results/a").exists()
