@@ -137,7 +137,10 @@ def test_every_params_file_of_the_project_passes(file: Path) -> None:
         ("drift.psy", 1, "unknown; did you mean 'psi'?"),
         ("flows.stage", {}, "unknown; did you mean 'stages'?"),
         ("gates.sketches.margins", 0.1, "unknown; did you mean 'margin'?"),
-        ("gates.sketches.data", "drawing", "no data set 'drawing' of sketches; did you mean 'drawings'?"),
+        (
+            "gates.sketches.data", "drawing",
+            "no data set 'drawing' of sketches; did you mean 'drawings'?",
+        ),
         ("gates.sketches.data", "order", "no data set 'order' of sketches; there is drawings"),
         ("gates.sketches.at_most", 0.1, None),
         ("gates.wether", {}, None),
