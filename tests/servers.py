@@ -166,7 +166,10 @@ def closed_port() -> int:
 
 
 # Each service of Prefect comes around several times within the tests, as it does within a day.
+# SQLite has one writer, and a busy machine is slow: nothing is an error that only waits.
 QUICK = {
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": '["events", "flow_runs"]',
     "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "5",

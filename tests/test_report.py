@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from sequences import metrics, store
+from sequences.params import load
 from stages import report
 
 N = 400
@@ -21,6 +22,7 @@ Write = Callable[..., None]
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "load_study", load)  # its blocks have what a report reads alone
     store.write_json(
         Path("data/toy/manifest.json"),
         {"splits": {"train": {"drawings": 3200}, "test": {"drawings": N}}},

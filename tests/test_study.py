@@ -204,6 +204,10 @@ def test_an_ensemble_has_members_of_its_data_and_a_name_of_its_own() -> None:
     found = problems(values(ensembles={"gru": entry, "both": {**entry, "combine": "sum"}}))
     assert "ensembles.gru: a run has this name; give the ensemble another one" in found
     assert "ensembles.gru.members: no run 'gro'; did you mean 'gru'?" in found
+    other = {**entry, "data": "tea", "members": ["gru", "floor"]}
+    found += problems(values(ensembles={"tea": other}))
+    wanted = "gru learned from drawings, not from tea; leave it out, or make an ensemble"
+    assert f"ensembles.tea.members: {wanted} for each data set" in found
     few = "expected two or more different runs, found ['gro']"
     assert f"ensembles.gru.members: {few}" in found
     assert any(line.startswith("ensembles.both.combine: Input should be 'mean'") for line in found)
