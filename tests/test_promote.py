@@ -614,7 +614,8 @@ class Series(World):
         entry = {"data": "weather", "domain": "forecasting"}
         if members:
             whole = {**entry, "members": members, "combine": "mean"}
-            self.edit(lambda v: v.update(ensembles={name: whole}))
+            runs = dict.fromkeys(members, RUNS["weather-linear"])
+            self.edit(lambda v: v.update(runs=runs, ensembles={name: whole}))
         else:
             run = RUNS["weather-linear"]
             self.edit(lambda v: v.update(runs={name: run}, ensembles={}))
@@ -685,7 +686,7 @@ def test_of_forecasts_less_error_wins_and_luck_that_lasts_for_weeks_does_not(
     assert verdict["low"] < 0
     assert not verdict["promoted"]
     assert verdict["clusters"] == 26
-    md5 = series.forecast("second", lambda n: 1.0 + 0 * n, members=["lucky"])
+    md5 = series.forecast("second", lambda n: 1.0 + 0 * n, members=["lucky", "first"])
     verdict = judged()
     assert verdict["run"] == "second"
     assert "better than version 1: less mae +1.0000" in verdict["reason"]
