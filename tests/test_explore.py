@@ -439,7 +439,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     tiny = shrunk_run(values["runs"]["sketches-gru"])
     tiny["fit"]["epochs"] = 2
     with (folder / "params.yaml").open("w") as file:
-        YAML().dump({**values, "runs": {"tiny": tiny}}, file)
+        YAML().dump({**values, "runs": {"tiny": tiny}, "ensembles": {}}, file)
     sketches = values["data"]["sketches"]
     raw, data = folder / "data" / "raw", folder / "data" / "sketches"
     for path in (raw, data):

@@ -27,6 +27,7 @@ def test_repro_makes_every_result_and_then_nothing(workspace: Workspace) -> None
         "train@sketches-nearest",
         "evaluate@sketches-gru",
         "evaluate@sketches-nearest",
+        "check",
         "report",
     }
     assert workspace.ran(workspace("dvc", "repro")) == []
@@ -89,7 +90,7 @@ def build(data, *, units: Units):
 
     workspace.edit(add)
     ran = workspace.ran(workspace("dvc", "repro"))
-    assert ran == ["train@sketches-mean", "evaluate@sketches-mean", "report"]
+    assert ran == ["check", "train@sketches-mean", "evaluate@sketches-mean", "report"]
     assert "sketches-mean" in (workspace.folder / "report.md").read_text()
     workspace("dvc", "params", "diff")
     workspace.commit()
@@ -103,8 +104,7 @@ def test_a_misspelt_key_stops_the_run_and_says_where(workspace: Workspace) -> No
     workspace.edit(misspell)
     done = workspace.run("dvc", "repro")
     assert done.returncode != 0
-    assert "sequences.sketches.stacked.build" in done.stderr
-    assert "unitz: unknown; did you mean 'units'" in done.stderr
+    assert "runs.sketches-gru.build.unitz: unknown; did you mean 'units'" in done.stderr
     assert "Traceback" not in done.stderr
     (workspace.folder / "params.yaml").write_text(before)
     workspace("dvc", "repro")

@@ -50,6 +50,7 @@ class Workspace:
         runs = {name: shrunk_run(values["runs"][name]) for name in ("sketches-gru",)}
         values["data"] = {"sketches": sketches}  # what the runs below need
         runs["sketches-nearest"] = nearest(values)
+        values["gates"] = {"sketches": values["gates"]["sketches"]}
         self.write({**values, "runs": runs, "ensembles": {}})
         (folder / "ensembles").mkdir()  # report reads it
         self("git", "init", "-q", "-b", "main")
