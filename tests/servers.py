@@ -190,9 +190,10 @@ class PrefectServer:
     log: Path
 
     def errors(self) -> list[str]:
-        """The lines of its log that say ERROR or CRITICAL, or begin a traceback."""
-        lines = self.log.read_text(encoding="utf-8").splitlines()
-        return [line for line in lines if re.search(r"\b(ERROR|CRITICAL)\b|^Traceback", line)]
+        """The entries of its log at the level ERROR or CRITICAL, each with its traceback."""
+        text = self.log.read_text(encoding="utf-8")
+        entries = re.split(r"^(?=\d\d:\d\d:\d\d\.\d+ \| )", text, flags=re.MULTILINE)
+        return [entry for entry in entries if re.search(r"\b(ERROR|CRITICAL)\b|^Traceback", entry)]
 
 
 @contextlib.contextmanager
