@@ -121,7 +121,7 @@ def _write_run_cache(cache: Path, name: str, entry: Any) -> None:
     """Write an entry of DVC's run cache, which may lie outside of the checkout.
 
     Raises:
-        RuntimeError: the name, which comes from another machine, is no entry's.
+        RuntimeError: the name, which another machine has sent, is not one of an entry.
     """
     if not re.fullmatch(r"runs(/[0-9a-f]+){3}", name):
         raise RuntimeError(f"{name!r} is not the name of an entry of DVC's run cache")
@@ -253,8 +253,8 @@ def _transfer(verb: str, outs: Sequence[Mapping[str, Any]], cache: Path) -> None
     """
     keys = ("md5", "size", "nfiles", "hash")
     for out in outs:  # of another machine
-        if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", str(out["md5"])):
-            raise RuntimeError(f"{out['md5']!r} is not an md5 as DVC writes it")
+        if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5 := str(out.get("md5"))):
+            raise RuntimeError(f"{md5!r} is not an md5 as DVC writes it")
     named = [{"path": out["md5"], **{k: out[k] for k in keys if k in out}} for out in outs]
     with tempfile.TemporaryDirectory() as place:
         _configure(Path(place), cache)

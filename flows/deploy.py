@@ -1,8 +1,8 @@
 """Make all that an operator needs in Prefect, or bring it up to date: ``python -m flows.deploy``.
 
 Work pools, limits, the deployments of prefect.yaml and the automations. A second time changes
-nothing. The server is the one of PREFECT_API_URL. In the end every active schedule has a run in
-state Scheduled, or the command fails and says what the server says.
+nothing. The server is the one at PREFECT_API_URL. The command then waits until each active schedule
+has a flow run in state Scheduled; if the server makes none, it fails with the server's response.
 """
 
 import argparse
@@ -104,9 +104,9 @@ def main() -> None:
 
 @contextmanager
 def server() -> Iterator[SyncPrefectClient]:
-    """A client of the server of PREFECT_API_URL; exits with one line where none answers there.
+    """A client of the server at PREFECT_API_URL; exits with one line if no server answers.
 
-    Without that address Prefect would start a temporary server, which ends with this process.
+    Without an address Prefect would start a temporary server, which ends with this process.
     """
     url = PREFECT_API_URL.value()
     if not url:
@@ -159,7 +159,7 @@ def wait_for_runs(client: SyncPrefectClient, seconds: float) -> None:
 
     Args:
         client: of the server.
-        seconds: after which this exits with what the server says.
+        seconds: the longest wait; afterwards the process exits with the server's response.
     """
     began = time.monotonic()
     for schedule in schedules(client):
@@ -200,7 +200,7 @@ def _when(schedule: Any) -> str:
 
 
 def _diagnosis(client: SyncPrefectClient, schedule: Schedule) -> str:
-    """What the server says when it is asked to schedule a run at once; no run is left of it."""
+    """The server's response to a request to schedule a run now; the run is deleted again."""
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             path = f"/deployments/{schedule.deployment_id}/schedule"
