@@ -81,7 +81,7 @@ def main() -> None:
         type=float,
         default=120.0,
         metavar="SECONDS",
-        help="for the server's scheduler, at most (default: %(default)g)",
+        help="longest wait for the server to schedule a run (default: %(default)g)",
     )
     arguments = parser.parse_args()
     gpus = arguments.gpus or max(1, len(steps.gpus()))

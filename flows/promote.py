@@ -103,7 +103,7 @@ def rollback(domain: str) -> Verdict:
     """
     try:
         steps.study()
-    except params.ParamsError as error:  # a rollback reads none of it, and may be urgent
+    except (params.ParamsError, RuntimeError) as error:  # it reads none of it, and may be urgent
         get_run_logger().warning(f"{error}\nThe rollback goes on: it needs no value of params.yaml")
     with _alone(domain):
         with registry.connected() as client:

@@ -50,7 +50,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run from the folder that holds it") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError) as error:  # ruamel raises ValueError for 2014-02-31
         raise ParamsError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: expected a mapping at the top, found {type(values).__name__}")

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     path = own_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial.{path.name}")
+    temporary = path.with_name(f".partial.{uuid4().hex}.{path.name}")  # others may write it too
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -61,7 +61,9 @@ def load_study() -> dict[str, Any]:
     """
     values = params.load()
     code = Path(str(sequences.__file__)).parent
-    passed = PASSED / store.digest(repr(values), *sorted(code.rglob("*.py")))
+    files = sorted(code.rglob("*.py"))
+    names = [file.relative_to(code).as_posix() for file in files]
+    passed = PASSED / store.digest(repr(values), names, *files)
     if not passed.exists():
         start_tensorflow()
         from sequences import study

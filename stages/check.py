@@ -1,7 +1,8 @@
 """Check the whole of params.yaml: ``python -m stages.check``.
 
 Every stage checks it when it starts. As a stage of its own, which all others need, the check also
-finds a key that no stage reads, and stops before DVC touches the output of any other stage.
+finds a key that no stage reads, and stops before DVC touches the output of any other stage (not
+with --single-item, --downstream and --ignore-errors of `dvc repro`).
 """
 
 from pathlib import Path

@@ -65,7 +65,7 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path) -> None:
     assert params.load(file) == {"rate": 0.001, "language": "no"}
 
 
-@pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2", "- 1", "a: \x00"])
+@pytest.mark.parametrize("text", ["a: [1", "a: 1\na: 2", "- 1", "a: \x00", "a: 2014-02-31"])
 def test_broken_yaml_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(text)

@@ -575,6 +575,20 @@ def test_a_domain_without_a_gate_is_named_with_near_misses(world: World) -> None
         decide(domains=["sketch"])
 
 
+def test_a_rollback_goes_on_where_params_are_broken(world: World) -> None:
+    from flows import promote
+
+    world.train("first", lambda n: n % 2 == 0)
+    assert decide()["version"] == 1
+    world.train("second", lambda n: True)
+    assert decide()["version"] == 2
+    with Path("params.yaml").open("a") as file:
+        file.write("data: [\n")
+    assert promote.rollback("sketches")["version"] == 1
+    with pytest.raises(params.ParamsError, match="not valid YAML"):
+        decide()
+
+
 def test_two_at_once_register_one_version(world: World) -> None:
     world.train("first", lambda n: True)
     with ThreadPoolExecutor(2) as threads:

@@ -347,6 +347,28 @@ def test_studies_are_checked_side_by_side(checkout: Path) -> None:
     assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 4
 
 
+def test_a_renamed_model_is_checked_again(checkout: Path) -> None:
+    assert stage("check").returncode == 0
+    models = checkout / "sequences" / "sketches"
+    (models / "stacked.py").rename(models / "stackee.py")
+    done = stage("check")
+    assert done.returncode == 1
+    assert "runs.gru.model: sequences.sketches: no module 'stacked'" in done.stderr
+
+
+def test_processes_write_one_file_side_by_side(checkout: Path) -> None:
+    code = """
+from pathlib import Path
+from sequences import store
+for _ in range(200):
+    store.write_text(Path("data/.checked"), "x")
+"""
+    with ThreadPoolExecutor(3) as threads:
+        done = list(threads.map(lambda _: run(sys.executable, "-c", code), range(3)))
+    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 3
+    assert [path.name for path in (checkout / "data").iterdir()] == [".checked"]
+
+
 def test_a_wrong_number_of_arguments_shows_the_usage(checkout: Path) -> None:
     assert stage("train").stderr == "usage: python -m stages.train NAME\n"
     assert stage("train", "two", "names").stderr == "usage: python -m stages.train NAME\n"
