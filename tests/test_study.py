@@ -468,3 +468,9 @@ def test_the_store_writes_in_its_own_folders_and_in_those_that_are_named(
         store.remove(models)
     store.remove(Path("results/a"))
     assert not Path("results/a").exists()
+    monkeypatch.delenv("OSTINATO_FOLDERS")
+    for name in ("report", "results/a/tables"):
+        with store.atomic_folder(Path(name)) as folder:
+            store.write_text(folder / "text", "x")
+    store.write_text(Path("report.md"), "x")
+    assert Path("report/text").read_text() == Path("results/a/tables/text").read_text() == "x"

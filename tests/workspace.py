@@ -72,7 +72,9 @@ class Workspace:
         self("git", "commit", "-q", "-m", "state")
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "MLFLOW"))}
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("DVC", "MLFLOW", "OSTINATO"))
+        }
         binaries = Path(sys.executable).parent
         environment["PATH"] = f"{binaries}{os.pathsep}{environment['PATH']}"
         return subprocess.run(
