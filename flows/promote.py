@@ -386,11 +386,11 @@ def _duel(
 def _answers(folder: Path, inputs: Sequence[Any], whose: str) -> list[dict[str, Any]]:
     """What the model in ``folder`` answers in a process that knows no other code than its own."""
     with store.temporary_folder() as temporary:
-        asked, told = temporary / "asked.json", temporary / "told.json"
-        store.write_text(asked, json.dumps({"inputs": inputs}))
+        requests, responses = temporary / "requests.json", temporary / "responses.json"
+        store.write_text(requests, json.dumps({"inputs": inputs}))
         _command(
             *(sys.executable, "-I", "-m", "mlflow", "models", "predict", "-m", str(folder)),
-            *("-i", str(asked), "-o", str(told), "-t", "json", "--env-manager", "local"),
+            *("-i", str(requests), "-o", str(responses), "-t", "json", "--env-manager", "local"),
             failing=f"the {whose} does not answer",
             env={
                 "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -398,7 +398,7 @@ def _answers(folder: Path, inputs: Sequence[Any], whose: str) -> list[dict[str, 
                 "TF_CPP_MIN_LOG_LEVEL": "2",
             },
         )
-        return list(store.read_json(told)["predictions"])
+        return list(store.read_json(responses)["predictions"])
 
 
 def _command(*argv: str, failing: str | None = None, env: Mapping[str, str] | None = None) -> None:

@@ -189,7 +189,7 @@ def validate(
     """Check a block against a signature, as `bind` does.
 
     Returns:
-        The arguments, and what is wrong with the block; one of the two is empty.
+        The arguments by name, and the problems of the block; one of the two is empty.
 
     Raises:
         ParamsError: the block is no mapping.

@@ -68,13 +68,13 @@ class Gate:
         """Whether a score keeps the bound, and that in words."""
         if self.at_most is not None:
             kept, bound = score <= self.at_most, self.at_most
-            told = "keeps below the ceiling" if kept else "is above the ceiling"
+            verdict = "keeps below the ceiling" if kept else "is above the ceiling"
         else:
             assert self.at_least is not None
             kept, bound = score >= self.at_least, self.at_least
-            told = "reaches the floor" if kept else "is below the floor"
-        return kept, f"{self.metric} {score:.4f} {told} {bound:g}"
+            verdict = "reaches the floor" if kept else "is below the floor"
+        return kept, f"{self.metric} {score:.4f} {verdict} {bound:g}"
 
     def score(self, outcomes: NDArray[Any]) -> float:
-        """The metric of an outcome for each example; of those that were measured."""
+        """The metric: the mean over the examples whose outcome was measured."""
         return float(np.nanmean(outcomes)) * (1 if self.at_most is None else -1)

@@ -48,7 +48,7 @@ def check(values: Mapping[str, Any]) -> None:
 
 
 class _Checker:
-    """Collects what is wrong, and all keys that are known: the hints are made of them."""
+    """Collects the problems, and the known keys, from which the hints are made."""
 
     def __init__(self) -> None:
         self.problems: list[tuple[str, Problem]] = []  # the place of the block, and its problem

@@ -1,12 +1,10 @@
 """What `python -m flows.deploy` makes is whole, usable, and made once."""
 
 import ast
-import contextlib
 import itertools
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -162,12 +160,7 @@ flow.from_source({str(tmp_path)!r}, "tick.py:tick").deploy(
             until(completed, seconds=120)
         finally:
             client.delete_deployment(deployment.id)
-            worker.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(30)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
+            servers.stop(worker)
     assert (tmp_path / "ticks").read_text().startswith("x")
 
 
