@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-from sequences import store
+from ostinato import store
 
 others = os.environ.get(store.FOLDERS, "")
 os.environ[store.FOLDERS] = os.pathsep.join(filter(None, [others, tempfile.gettempdir()]))

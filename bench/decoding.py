@@ -8,7 +8,7 @@ Without them: random sentences of 8 to 20 tokens, and an untrained model of Mult
 ends by chance alone, so that each translation is as long as it may be: its source and ten tokens
 more, and no sentence is done long before the others of its batch. The sides:
 
-- one graph: `sequences/decoding.py`, on batches of like length, as `scores.translator` makes them
+- one graph: `ostinato/decoding/search.py`, on batches of like length, as `scores.translator` makes them
 - Keras: its layers with the same weights, called step by step in a Python loop
 - own step: the step function that the graph has, called step by step in a Python loop
 - PyTorch: bench/decoding_peer.py in an interpreter that has torch, with glibc told to keep its
@@ -37,20 +37,23 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from bench.decoding_peer import LENGTH, search, walk
-from sequences import decoding, store, training
-from sequences.decoding import Rules
-from sequences.translation import attention
-from sequences.translation.examples import load
-from sequences.translation.examples.batches import BOS, EOS, PAD
+from bench import decoding_peer
+from bench.decoding_peer import LENGTH, walk
+from ostinato import store
+from ostinato.decoding import search
+from ostinato.decoding.search import Rules
+from ostinato.training import runtime
+from ostinato.translation.dataset import load
+from ostinato.translation.dataset.batches import BOS, EOS, PAD
+from ostinato.translation.models import attention
 
 VOCABULARY = 8_000
 BUILD: dict[str, Any] = {
     "units": 256,
-    "layers": 1,
+    "num_layers": 1,
     "scores": "general",
     "dropout": 0.0,
-    "blank": 0.0,
+    "word_dropout": 0.0,
 }
 DATA = SimpleNamespace(vocabulary=(VOCABULARY, VOCABULARY), joint=False)
 WIDTH = 5
@@ -76,7 +79,7 @@ def main() -> None:
     if bool(args.model) != bool(args.data):
         parser.error("--model and --data go together")
     threads = {"intra_op": args.threads, "inter_op": args.threads}
-    with training.machine(1, precision="float32", devices=1, **threads):
+    with runtime.runtime(1, precision="float32", devices=1, **threads):
         model = store.read_model(args.model) if args.model else attention.build(DATA, **BUILD)
     decoder = model.get_layer("decoder")
     if (decoder.layers, decoder.scores) != (1, "general"):
@@ -155,9 +158,9 @@ def graph(model: Any, width: int) -> Callable[[Any, Any], Any]:
         step, state, shared = attention.start(model, source)
         rules = Rules(BOS, EOS, PAD, tf.zeros_like(maximum), maximum)
         if width == 1:
-            return decoding.greedy(step, state, shared, rules).tokens[:, 0]
+            return search.greedy(step, state, shared, rules).tokens[:, 0]
         options: dict[str, Any] = {"best": 1, "length": LENGTH, "coverage": 0.0}
-        found = decoding.beam(step, state, shared, rules, width=width, **options)
+        found = search.beam(step, state, shared, rules, width=width, **options)
         return found.tokens[:, 0]
 
     return lambda source, maximum: find(tf.constant(source), tf.constant(maximum, tf.int32))
@@ -248,7 +251,7 @@ def looped(step: Any, state: Any, maximum: Any, width: int, vocabulary: int) -> 
 
     if width == 1:
         return walk(likeliest, maximum)
-    return search(extend, reorder, maximum, width, vocabulary)
+    return decoding_peer.search(extend, reorder, maximum, width, vocabulary)
 
 
 def arrays(model: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ end (batch,). Gives log probabilities and places among hypothesis times vocabula
 def search(
     extend: Extend, reorder: Callable[[Any], None], maximum: Any, width: int, vocabulary: int
 ) -> Any:
-    """The beam search of `sequences.decoding.beam` as one writes it first; the best sequences."""
+    """The beam search of `ostinato.decoding.search.beam` as one writes it first; the best ostinato."""
     batch, steps = len(maximum), int(maximum.max()) + 1
     tokens = np.full((batch, width, steps), PAD, np.int32)
     live = np.full((batch, width), -np.inf, np.float32)

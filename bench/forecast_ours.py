@@ -19,9 +19,11 @@ import numpy as np
 import pandas as pd
 
 from bench.forecast_peer import HELD_OUT, Clock, costs
-from sequences import params, training
-from sequences.forecasting import examples, scores, sources
-from sequences.metrics import quantile
+from ostinato import params
+from ostinato.forecasting import dataset, evaluation, sources
+from ostinato.forecasting.metrics import quantile
+from ostinato.task import TrainingContext
+from ostinato.training import runtime
 
 TIMES = 20  # that all forecasts are made, to time them
 
@@ -49,15 +51,15 @@ def main() -> None:
     else:
         files = {part: str(args.data / f"Hourly-{part}.csv") for part in ("train", "test")}
     machine = {**values["machine"], "intra_op": 1, "inter_op": args.threads}
-    with tempfile.TemporaryDirectory() as folder, params.bind(training.machine, machine)(args.seed):
+    with tempfile.TemporaryDirectory() as folder, params.bind(runtime.runtime, machine)(args.seed):
         data = prepared(Path(folder), block, files)
-        module = params.module("forecasting", run["model"])
+        module = params.model("forecasting", run["model"])
         fit, forecast = Clock(), Clock()
         with fit:
             model = params.bind(module.build, run["build"])(data)
             train = params.bind(module.fit, run["fit"])
-            train(model, data, Path(folder, "checkpoints"), args.seed, lambda record: None)
-        call, every = scores.compiled(model), np.arange(data.size("test"))
+            train(model, data, TrainingContext(Path(folder, "checkpoints"), args.seed))
+        call, every = evaluation.compiled(model), np.arange(data.size("test"))
         call(data.examples("test", every)[0])
         with forecast:
             for _ in range(TIMES):
@@ -76,8 +78,8 @@ def prepared(folder: Path, block: dict[str, Any], files: dict[str, str]) -> Any:
     source = block["fetch"]["source"]
     fetch = params.bind(getattr(sources, source), {**block["fetch"][source], **files})
     fetch(folder / "raw", folder / "scratch", 1)
-    params.bind(examples.prepare, block["prepare"])(folder / "raw", folder / "data")
-    return examples.load(folder / "data")
+    params.bind(dataset.prepare, block["prepare"])(folder / "raw", folder / "data")
+    return dataset.load(folder / "data")
 
 
 def table(task: str, keys: Any, paths: Any) -> pd.DataFrame:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from sequences import store
-from sequences.sketches import examples, sources
+from ostinato import store
+from ostinato.sketches import dataset, sources
 
 SETTINGS: dict[str, Any] = {
     "tolerated_rejects": 0.0,
@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
     "test": 0.1,
     "points": 1_000,
     "only_recognised": False,
-    "shard": 16_384,
+    "shard_size": 16_384,
 }
 
 
@@ -137,7 +137,7 @@ def main() -> None:
         print(f"{many:,} drawings, {size / 1e6:,.0f} MB, {len(cores)} cores")
 
         def ours(raw: Path, workers: int) -> Callable[[Path], None]:
-            return lambda folder: examples.prepare(raw, folder, **SETTINGS, workers=workers)
+            return lambda folder: dataset.prepare(raw, folder, **SETTINGS, workers=workers)
 
         sides = {
             "the tutorial's way, 1 core": (1, lambda folder: tutorial(root / "many", folder)),

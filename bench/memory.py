@@ -16,20 +16,20 @@ import time
 from pathlib import Path
 
 from bench.ingest import SETTINGS, multiply
-from sequences.sketches import examples
+from ostinato.sketches import dataset
 
 
 def measure(raw: Path, folder: Path) -> None:
     """Prepare, read an epoch, and print the peaks as JSON."""
     start = time.perf_counter()
-    examples.prepare(raw, folder, **SETTINGS, workers=2)
+    dataset.prepare(raw, folder, **SETTINGS, workers=2)
     prepared = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     import tensorflow  # noqa: F401 (its import is not part of an epoch's time)
 
     start_reading = time.perf_counter()
-    data = examples.load(folder)
-    rows = sum(len(y) for _, y in data.batches("train", batch=128, seed=0, epoch=0))
+    data = dataset.load(folder)
+    rows = sum(len(y) for _, y in data.batches("train", batch_size=128, seed=0, epoch=0))
     assert rows == data.size("train")
     sizes = {
         "drawings": sum(data.size(split) for split in ("train", "validation", "test")),

@@ -19,9 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from sequences import store, training
-from sequences.translation import attention, examples, sources
-from sequences.translation.examples.batches import shard_name
+from ostinato import store
+from ostinato.task import TrainingContext
+from ostinato.training import teacher_forcing, trainer
+from ostinato.translation import dataset, sources
+from ostinato.translation.dataset.batches import shard_name
+from ostinato.translation.models import attention
 
 SHARD = 200_000  # pairs in a file
 
@@ -34,20 +37,20 @@ def seed(folder: Path) -> Path:
     sources.gettext(
         raw, scratch, 1, languages=["en", "fr"], original="en", packages=["django"], path=None
     )
-    examples.prepare(
+    dataset.prepare(
         raw,
         ready,
         validation=0.05,
         test=0.05,
-        ratio=0.0,
-        foreign=0.0,
-        longest=60,
-        pieces="unigram",
-        vocabulary=500,
-        coverage=0.999,
-        joint=True,
-        sample=10_000,
-        shard=SHARD,
+        max_length_ratio=0.0,
+        language_margin=0.0,
+        max_length=60,
+        tokenizer="unigram",
+        vocab_size=500,
+        character_coverage=0.999,
+        shared_vocabulary=True,
+        tokenizer_sample=10_000,
+        shard_size=SHARD,
     )
     return ready
 
@@ -116,31 +119,31 @@ class Part:
 
 def measure(folder: Path, steps: int) -> None:
     """Train, and print the resident memory after each epoch."""
-    data = examples.load(folder)
-    model = attention.build(data, units=16, layers=1, scores="general", dropout=0.1, blank=0.0)
+    data = dataset.load(folder)
+    model = attention.build(
+        data, units=16, num_layers=1, attention_score="general", dropout=0.1, word_dropout=0.0
+    )
 
-    def on_epoch(record: training.Record) -> None:
+    def on_epoch(record: trainer.Record) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         resident = pages * resource.getpagesize() >> 20
         print(f"step {steps * record['epoch']:,}: {resident:,} MiB", flush=True)
 
     with tempfile.TemporaryDirectory() as checkpoints:
-        training.teach(
+        teacher_forcing.fit_seq2seq(
             model,
             Part(data, steps),
-            Path(checkpoints),
-            1,
-            on_epoch,
+            TrainingContext(Path(checkpoints), 1, on_epoch),
             epochs=10,
-            batch=64,
-            smoothing=0.1,
-            sampled=0.0,
+            batch_size=64,
+            label_smoothing=0.1,
+            scheduled_sampling=0.0,
             optimizer="adam",
-            rate=1e-3,
+            learning_rate=1e-3,
             schedule="constant",
-            warmup=0.0,
-            clip=1.0,
-            averaged=1,
+            warmup_fraction=0.0,
+            clip_norm=1.0,
+            average_checkpoints=1,
             patience=10,
         )
 

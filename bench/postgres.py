@@ -26,8 +26,8 @@ from typing import Any
 import httpx
 import psycopg2  # type: ignore[import-untyped]
 
-from sequences import params
-from stages.tracking import masked
+from ostinato import params
+from ostinato.tracking.mirror import masked
 from tests.servers import closed_port
 from tests.workspace import Workspace
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sequences.forecasting import examples, sources
+from ostinato.forecasting import dataset, sources
 
 SETTINGS: dict[str, Any] = {
     "horizon": 7,
@@ -120,14 +120,14 @@ def prepare(folder: Path, stride: int) -> dict[str, float]:
         date_format=None,
         series="series",
         target="value",
-        past=[],
-        known=[],
-        static=[],
+        past_covariates=[],
+        future_covariates=[],
+        static_covariates=[],
         frequency="D",
         timeout=10.0,
         retries=1,
     )
-    examples.prepare(folder / "raw", folder / "data", **SETTINGS, stride=stride)
+    dataset.prepare(folder / "raw", folder / "data", **SETTINGS, stride=stride)
     return {"mib": peak(), "seconds": time.perf_counter() - start}
 
 
@@ -137,9 +137,9 @@ def read(folder: Path, batches: int) -> dict[str, float]:
 
     tf.data.Dataset.range(8).batch(2).reduce(np.int64(0), lambda total, x: total + x[0])
     base = peak()
-    data = examples.load(folder / "data")
+    data = dataset.load(folder / "data")
     start, seen, size = time.perf_counter(), 0, 0
-    for x, y, weight in data.batches("train", batch=BATCH, seed=1, epoch=1).take(batches):
+    for x, y, weight in data.batches("train", batch_size=BATCH, seed=1, epoch=1).take(batches):
         seen += len(y)
         size += sum(part.numpy().nbytes for part in (*x.values(), y, weight))
     return {

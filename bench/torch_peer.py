@@ -15,7 +15,7 @@ from torch import nn
 
 
 class Drawings(nn.Module):
-    """sequences/sketches/conv_bilstm.py at the tutorial's size."""
+    """ostinato/sketches/models/conv_bilstm.py at the tutorial's size."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Training speed of `conv_bilstm` at the paper's size, in sequences/s, against its peers.
+"""Training speed of `conv_bilstm` at the paper's size, in ostinato/s, against its peers.
 
     python -m bench.training --drawings FOLDER --torch-python TORCH/bin/python
 
-Ours is `sequences.training.fit` on the batches of `examples.load`, everything included. Against it:
+Ours is `ostinato.training.trainer.fit` on the batches of `examples.load`, everything included. Against it:
 - the same model in plain Keras (`Model.fit`), all drawings padded to the longest;
 - PyTorch on the very batches of ours (`bench/torch_peer.py`), with its default allocator; with
   glibc told to keep its memory; and with each library of `--preload` (tcmalloc, jemalloc).
@@ -27,14 +27,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from sequences import store, training
-from sequences.sketches import conv_bilstm, examples, sources
+from ostinato import store
+from ostinato.sketches import dataset, sources
+from ostinato.sketches.models import conv_bilstm
+from ostinato.task import TrainingContext
+from ostinato.training import runtime, trainer
 
 PAPER: dict[str, Any] = {
     "filters": [48, 64, 96],
-    "kernels": [5, 5, 3],
+    "kernel_sizes": [5, 5, 3],
     "units": 128,
-    "layers": 3,
+    "num_layers": 3,
     "dropout": 0.3,
 }
 KEPT = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
@@ -54,7 +57,7 @@ def main() -> None:
     threads = len(os.sched_getaffinity(0))
     with (
         tempfile.TemporaryDirectory() as folder,
-        training.machine(1, precision="float32", devices=1, intra_op=1, inter_op=threads),
+        runtime.runtime(1, precision="float32", devices=1, intra_op=1, inter_op=threads),
     ):
         data = prepared(Path(folder), args.drawings)
         sides = {"plain Keras, padded to the longest": padded(data, args.batch)}
@@ -80,18 +83,18 @@ def prepared(folder: Path, drawings: Path | None) -> Any:
         sources.folder(raw, scratch, 1, path=str(drawings), form="simplified", label="file")
     else:
         sources.doodles(raw, scratch, 1, categories="all", per_class=100)
-    examples.prepare(
+    dataset.prepare(
         raw,
         ready,
         tolerated_rejects=0.01,
         validation=0.05,
         test=0.0,
-        points=10_000,
+        max_points=10_000,
         only_recognised=False,
-        shard=100_000,
+        shard_size=100_000,
         workers=1,
     )
-    return examples.load(ready)
+    return dataset.load(ready)
 
 
 def race(
@@ -100,26 +103,24 @@ def race(
     """Sequences/s of every side in every round but the first; ours trains, the others cut in."""
     speeds = defaultdict(list)
 
-    def on_epoch(record: training.Record) -> None:
+    def on_epoch(record: trainer.Record) -> None:
         speeds["ours"].append(float(record["sequences_per_second"]))
         for name, side in sides.items():
             speeds[name].append(side())
 
-    training.fit(
+    trainer.fit(
         conv_bilstm.build(data, **PAPER),
         data,
-        checkpoints,
-        1,
-        on_epoch,
+        TrainingContext(checkpoints, 1, on_epoch),
         epochs=rounds + 1,
-        batch=batch,
+        batch_size=batch,
         loss="sparse_categorical_crossentropy",
         metrics=[],
         optimizer="adam",
-        rate=1e-3,
+        learning_rate=1e-3,
         schedule="constant",
-        warmup=0.0,
-        clip=9.0,
+        warmup_fraction=0.0,
+        clip_norm=9.0,
         monitor="loss",
         patience=rounds + 1,
     )
@@ -153,7 +154,7 @@ def padded(data: Any, batch: int) -> Callable[[], float]:
 
 def bucketed(file: Path, data: Any, batch: int) -> str:
     """Write an epoch's batches for PyTorch; says how they look."""
-    batches = list(data.batches("train", batch=batch, seed=1, epoch=1).as_numpy_iterator())
+    batches = list(data.batches("train", batch_size=batch, seed=1, epoch=1).as_numpy_iterator())
     arrays = {f"x{i}": x for i, (x, _) in enumerate(batches)}
     store.write_arrays(file, arrays | {f"y{i}": y for i, (_, y) in enumerate(batches)})
     points = sum(int(x.any(axis=-1).sum()) for x, _ in batches)
@@ -185,7 +186,7 @@ def report(speeds: dict[str, list[float]]) -> None:
     for name, found in speeds.items():
         ratio = np.median(np.divide(speeds["ours"], found))
         print(
-            f"{np.median(found):8.0f} sequences/s (best {max(found):.0f})  "
+            f"{np.median(found):8.0f} ostinato/s (best {max(found):.0f})  "
             f"ours is {ratio:5.2f} times as fast  {name}"
         )
 

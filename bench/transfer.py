@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from sequences import metrics, params, store
-from sequences.sketches import examples, sources
+from ostinato import params, store
+from ostinato.evaluation import bootstrap
+from ostinato.sketches import dataset, sources
 
 SETTINGS: dict[str, Any] = {
     "tolerated_rejects": 0.0,
     "validation": 0.1,
     "test": 0.1,
     "only_recognised": False,
-    "shard": 50_000,
+    "shard_size": 50_000,
     "workers": 2,
 }
 BATCH = 256
@@ -36,12 +37,12 @@ def main() -> None:
     parser.add_argument("--form", choices=["raw", "simplified"], default="raw")
     args = parser.parse_args()
     values = params.load()
-    trained = examples.load(Path("data", "sketches"))
+    trained = dataset.load(Path("data", "sketches"))
     points = values["data"]["sketches"]["prepare"]["points"]
     drawings, truth = real(args.folder, args.form, trained.classes, points)
     print(f"{len(truth)} real drawings of {len(np.unique(truth))} categories, {args.form}")
     for name, run in values["runs"].items():
-        params.module(run["domain"], run["model"])  # registers the model's layers
+        params.model(run["domain"], run["model"])  # registers the model's layers
         model = store.read_model(Path("results", name, "model.keras"))
         right = np.empty(len(truth), bool)
         order = np.argsort([len(drawing) for drawing in drawings], kind="stable")
@@ -49,7 +50,7 @@ def main() -> None:
             chosen = order[start : start + BATCH]
             x = trained.pad([drawings[i] for i in chosen])
             right[chosen] = np.asarray(model(x, training=False)).argmax(1) == truth[chosen]
-        low, high = metrics.interval(metrics.bootstrap(right, 1000, values["seed"]))
+        low, high = bootstrap.interval(bootstrap.bootstrap(right, 1000, values["seed"]))
         print(f"{name:24}{right.mean():.3f} [{low:.3f}, {high:.3f}]")
 
 
@@ -65,8 +66,8 @@ def real(
             if (folder / f"{name}.ndjson").exists():
                 shutil.copy(folder / f"{name}.ndjson", given)
         sources.folder(raw, ready, 0, path=str(given), form=form, label="file")  # type: ignore[arg-type]
-        examples.prepare(raw, ready, points=points, **SETTINGS)
-        data = examples.load(ready)
+        dataset.prepare(raw, ready, max_points=points, **SETTINGS)
+        data = dataset.load(ready)
         parts = [data.examples(split) for split in ("train", "validation", "test")]
     drawings = [part[i] for part in parts for i in range(len(part))]
     labels = np.concatenate([part.labels for part in parts])

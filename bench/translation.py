@@ -3,7 +3,7 @@
     python -m bench.translation data/multi30k-en-de --torch-python TORCH/bin/python
 
 The folder is a prepared data set (`dvc repro prepare@multi30k-en-de` after `cp
-params.translation.yaml params.yaml`; any other will do). Ours is `sequences.training.teach` on the
+params.translation.yaml params.yaml`; any other will do). Ours is `ostinato.training.trainer.teach` on the
 batches of `examples.load`, everything included; the other side is the same model in PyTorch
 (`bench/translation_peer.py`) on the very same batches, with its default allocator and with glibc
 told to keep its memory. All use as many threads and take turns, round by round; the first round
@@ -20,21 +20,24 @@ from pathlib import Path
 from typing import Any
 
 from bench.training import KEPT, peer, report
-from sequences import params, store, training
-from sequences.translation import attention, examples
+from ostinato import params, store
+from ostinato.task import TrainingContext
+from ostinato.training import runtime, teacher_forcing, trainer
+from ostinato.translation import dataset
+from ostinato.translation.models import attention
 
 
 class Few:
     """The first batches of an epoch, every epoch the same."""
 
     def __init__(self, data: Any, batch: int, count: int) -> None:
-        self.kept = list(data.batches("train", batch=batch, seed=1, epoch=1).take(count))
+        self.kept = list(data.batches("train", batch_size=batch, seed=1, epoch=1).take(count))
 
     def size(self, split: str) -> int:
         """How many pairs."""
         return sum(len(y) for _, y, _ in self.kept)
 
-    def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> Any:
+    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
         """The batches; one to validate."""
         import tensorflow as tf
 
@@ -62,9 +65,9 @@ def main() -> None:
     speeds: dict[str, list[float]] = defaultdict(list)
     with (
         tempfile.TemporaryDirectory() as folder,
-        training.machine(1, precision="float32", devices=1, intra_op=1, inter_op=threads),
+        runtime.runtime(1, precision="float32", devices=1, intra_op=1, inter_op=threads),
     ):
-        data = examples.load(args.data)
+        data = dataset.load(args.data)
         few = Few(data, run["fit"]["batch"], args.batches)
         file = Path(folder, "batches.npz")
         arrays: dict[str, Any] = {}
@@ -81,15 +84,17 @@ def main() -> None:
             for name, variables in {"default allocator": {}, "keeps its memory": KEPT}.items()
         }
 
-        def on_epoch(record: training.Record) -> None:
+        def on_epoch(record: trainer.Record) -> None:
             speeds["ours"].append(float(record["sequences_per_second"]))
             for name, side in sides.items():
                 speeds[name].append(side())
 
         fit = {**run["fit"], "epochs": args.rounds + 1, "patience": args.rounds + 1}
-        build = {**run["build"], "layers": 1, "scores": "general", "blank": 0.0}
+        build = {**run["build"], "num_layers": 1, "attention_score": "general", "word_dropout": 0.0}
         model = attention.build(data, **build)
-        training.teach(model, few, Path(folder, "checkpoints"), 1, on_epoch, **fit)
+        teacher_forcing.fit_seq2seq(
+            model, few, TrainingContext(Path(folder, "checkpoints"), 1, on_epoch), **fit
+        )
     report({name: found[1:] for name, found in speeds.items()})
 
 

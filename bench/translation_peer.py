@@ -15,7 +15,7 @@ from torch import nn
 
 
 class Translator(nn.Module):
-    """sequences/translation/attention.py with one layer and general scores."""
+    """ostinato/translation/models/attention.py with one layer and general scores."""
 
     def __init__(self, source: int, target: int, joint: bool, units: int, dropout: float) -> None:
         super().__init__()

@@ -34,10 +34,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from sequences import training
-from sequences.video import cnn3d, cnn_rnn
+from ostinato.training import runtime
+from ostinato.video.models import c3d, cnn_rnn
 
-SIZES = {"batch": 32, "frames": 16, "height": 32, "width": 32, "classes": 10}
+SIZES = {"batch_size": 32, "frames": 16, "height": 32, "width": 32, "classes": 10}
 FILTERS = [16, 32, 64]
 KEPT = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
 
@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     within, at_once = (1, threads) if args.mode == "training" else (None, None)
-    with training.machine(1, precision="float32", devices=1, intra_op=within, inter_op=at_once):
+    with runtime.runtime(1, precision="float32", devices=1, intra_op=within, inter_op=at_once):
         x, y = clips()
         peers = {"channels last, keeps its memory": KEPT}
         peers |= {f"channels last, {Path(p).name}": {"LD_PRELOAD": p} for p in args.preload}
@@ -74,7 +74,7 @@ def clips() -> tuple[Any, Any]:
     random = np.random.default_rng(0)
     shape = tuple(SIZES[name] for name in ("batch", "frames", "height", "width"))
     x = {
-        "clip": tf.constant(random.random((*shape, 1), np.float32)),
+        "clip_norm": tf.constant(random.random((*shape, 1), np.float32)),
         "frames": tf.fill((SIZES["batch"],), SIZES["frames"]),
     }
     return x, tf.constant(random.integers(SIZES["classes"], size=SIZES["batch"]), tf.int32)
@@ -82,8 +82,8 @@ def clips() -> tuple[Any, Any]:
 
 def spatial() -> dict[str, Any]:
     """3D networks: ours, and in plain Keras."""
-    ours = cnn3d.build(
-        data(), filters=FILTERS, depths=[1] * len(FILTERS), kernel=3, units=64, dropout=0.0
+    ours = c3d.build(
+        data(), filters=FILTERS, depths=[1] * len(FILTERS), kernel_size=3, units=64, dropout=0.0
     )
     x = clip = keras.Input((SIZES["frames"], SIZES["height"], SIZES["width"], 1), name="clip")
     for stage, width in enumerate(FILTERS):
@@ -92,7 +92,9 @@ def spatial() -> dict[str, Any]:
         x = layers.MaxPooling3D((2 if stage else 1, 2, 2))(x)
     x = keras.ops.mean(layers.Reshape((x.shape[1], -1))(x), axis=1)
     x = layers.Dense(64, activation="relu")(x)
-    plain = keras.Model({"clip": clip}, layers.Dense(SIZES["classes"], activation="softmax")(x))
+    plain = keras.Model(
+        {"clip_norm": clip}, layers.Dense(SIZES["classes"], activation="softmax")(x)
+    )
     return {"ours": ours, "Keras": plain}
 
 
@@ -103,11 +105,11 @@ def recurrent() -> dict[str, Any]:
         backbone=None,
         weights=None,
         filters=FILTERS,
-        kernel=3,
+        kernel_size=3,
         features=64,
         cell="gru",
         units=64,
-        layers=1,
+        num_layers=1,
         dropout=0.0,
     )
 
@@ -122,7 +124,7 @@ def recurrent() -> dict[str, Any]:
 
     def ended(clip: Any, x: Any) -> Any:
         p = layers.Dense(SIZES["classes"], activation="softmax")(layers.GRU(64)(x))
-        return keras.Model({"clip": clip}, p)
+        return keras.Model({"clip_norm": clip}, p)
 
     each = x = keras.Input(shape, name="clip")
     for layer in stack():

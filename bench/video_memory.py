@@ -18,24 +18,30 @@ from typing import Any
 import numpy as np
 
 from bench.video_decoding import write
-from sequences import params
-from sequences.video import examples, sources
+from ostinato import params
+from ostinato.video import dataset, sources
 
-SETTINGS: dict[str, Any] = {"colour": "rgb", "frames": 16, "height": 64, "width": 64, "shard": 200}
+SETTINGS: dict[str, Any] = {
+    "colour": "rgb",
+    "frames": 16,
+    "height": 64,
+    "width": 64,
+    "shard_size": 200,
+}
 FILM = (40, 120, 160)
 
 
 def measure(raw: Path, folder: Path) -> None:
     """Prepare, and print the peak and the time as JSON."""
     block = params.load()["data"]["clips"]["prepare"]
-    prepare = params.bind(examples.prepare, {**block, **SETTINGS})
+    prepare = params.bind(dataset.prepare, {**block, **SETTINGS})
     import tensorflow  # noqa: F401 (its import is no part of the time)
 
     before = peak()
     start = time.perf_counter()
     prepare(raw, folder)
     seconds = time.perf_counter() - start
-    data = examples.load(folder)
+    data = dataset.load(folder)
     clips = sum(data.size(split) for split in ("train", "validation", "test"))
     print(json.dumps({"clips": clips, "before": before, "mib": peak(), "seconds": seconds}))
 

@@ -16,7 +16,7 @@ FILTERS = (16, 32, 64)
 
 
 class Spatial(nn.Module):
-    """sequences/video/cnn3d.py."""
+    """ostinato/video/models/c3d.py."""
 
     def __init__(self, height: int, width: int, classes: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Spatial(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """sequences/video/cnn_rnn.py with a GRU, frames folded into the batch."""
+    """ostinato/video/models/cnn_rnn.py with a GRU, frames folded into the batch."""
 
     def __init__(self, frames: int, height: int, width: int, classes: int) -> None:
         super().__init__()

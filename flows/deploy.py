@@ -39,9 +39,9 @@ from prefect.settings import (
 )
 from pydantic import SecretStr
 
-from flows import steps
-from sequences import params
-from stages.tracking import masked
+from flows.engine import devices
+from ostinato import params
+from ostinato.tracking.mirror import masked
 
 POOLS = {
     "cpu": "Flows, and training on machines without a GPU",
@@ -84,7 +84,7 @@ def main() -> None:
         help="longest wait for the server to schedule a run (default: %(default)g)",
     )
     arguments = parser.parse_args()
-    gpus = arguments.gpus or max(1, len(steps.gpus()))
+    gpus = arguments.gpus or max(1, len(devices.list_gpus()))
     with server() as client:
         before = _state(client)
         _pools(client, gpus)

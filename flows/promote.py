@@ -32,11 +32,12 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.logging import get_run_logger
 from pydantic import Field
 
-from flows import registry, steps
-from flows.registry import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK
-from sequences import metrics, params, store
-from sequences.policies import Gate
-from stages import tracking
+from flows.engine import checkout, commands, dvc_graph
+from ostinato import errors, params, store
+from ostinato.evaluation import bootstrap
+from ostinato.policies import Gate
+from ostinato.tracking import mirror, registry
+from ostinato.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK
 
 EXAMPLES = 16  # that a fresh process answers before an alias moves
 TOLERANCE = 0.005  # of the largest answer: some are kept in half precision, and machines round
@@ -73,14 +74,14 @@ def promote(
         version: approve this version of the one domain: make it champion after the same check in
             a fresh process, whatever the gate says.
     """
-    values = steps.study()
+    values = dvc_graph.check_study()
     gates = params.entry(values, "gates")
     names = domains or list(gates)
     bound = {name: params.bind(Gate, params.entry(gates, name))() for name in names}
     for name, gate in bound.items():
         gate.check(name)
     if version is None:
-        with steps.checkout():
+        with checkout.checkout():
             states = {
                 name: challenge(name, gate, values["seed"], return_state=True)
                 for name, gate in bound.items()
@@ -88,7 +89,7 @@ def promote(
             return {name: state.result() for name, state in states.items()}
     if len(names) != 1:
         raise PromoteError(f"version {version} of which domain? Name one of {', '.join(names)}")
-    with steps.leashed():
+    with commands.supervised():
         return {names[0]: approve(names[0], str(version))}
 
 
@@ -102,8 +103,8 @@ def rollback(domain: str) -> Verdict:
         domain: whose model, such as sketches.
     """
     try:
-        steps.study()
-    except (params.ParamsError, RuntimeError) as error:  # it reads none of it, and may be urgent
+        dvc_graph.check_study()
+    except (errors.ParamsError, RuntimeError) as error:  # it reads none of it, and may be urgent
         get_run_logger().warning(f"{error}\nThe rollback goes on: it needs no value of params.yaml")
     with _alone(domain):
         with registry.connected() as client:
@@ -231,7 +232,7 @@ def results(domain: str, gate: Gate) -> tuple[Result | None, list[str]]:
     Raises:
         ParamsError: the runs are on several data sets, or on none of the name that the gate has.
     """
-    scores = params.module(domain, "scores")
+    scores = params.module(domain, "evaluation")
     found, skipped = [], []
     values = params.load()
     entries = {**values["runs"], **values.get("ensembles", {})}
@@ -239,20 +240,20 @@ def results(domain: str, gate: Gate) -> tuple[Result | None, list[str]]:
     known = sorted({run["data"] for run in runs.values()})
     if gate.data not in known and (gate.data or len(known) > 1):
         told = params.near(gate.data or "", known)
-        raise params.ParamsError(f"gates.{domain}.data: the runs of which data set? {told}")
+        raise errors.ParamsError(f"gates.{domain}.data: the runs of which data set? {told}")
     for name, run in runs.items():
         if gate.data not in (None, run["data"]):
             continue
         if problem := _stale(name, run["data"]):
             skipped.append(f"{name}: {problem}")
             continue
-        folder, (made, _) = tracking.result(name)
+        folder, (made, _) = mirror.result(name)
         arrays = store.read_arrays(folder / "predictions.npz")
         outcomes = scores.outcomes(gate.metric, arrays)
         if np.isnan(outcomes).all():
             skipped.append(f"{name}: its {gate.metric} is not a number")
             continue
-        model = tracking.locked()[f"{made}@{name}"]["outs"][f"{folder}/model.keras"]
+        model = mirror.locked()[f"{made}@{name}"]["outs"][f"{folder}/model.keras"]
         found.append(Result(name, str(model), run["data"], arrays, outcomes))
     return max(found, key=lambda result: float(np.nanmean(result.outcomes)), default=None), skipped
 
@@ -260,10 +261,10 @@ def results(domain: str, gate: Gate) -> tuple[Result | None, list[str]]:
 def _stale(name: str, data: str) -> str | None:
     """Why the results of a run on disk cannot be judged, if so."""
     folder, raw = f"data/{data}", f"data/raw/{data}"
-    results, stages = tracking.result(name)
+    results, stages = mirror.result(name)
     entries = []
     for stage, key in (("prepare", data), *((stage, name) for stage in stages)):
-        if (entry := tracking.recorded(stage, key)) is None:
+        if (entry := mirror.recorded(stage, key)) is None:
             return f"{stage}@{key} is not on disk as dvc.lock has it; run reproduce"
         entries.append(entry)
     prepare, made, scored = entries
@@ -272,7 +273,7 @@ def _stale(name: str, data: str) -> str | None:
         return "its scores are an earlier model's; run reproduce"
     if scored["deps"][folder] != prepare["outs"][folder]:
         return f"it was tested on other data than {folder} holds now; run reproduce"
-    if prepare["deps"][raw] != tracking.md5_of(Path(raw)):
+    if prepare["deps"][raw] != mirror.md5_of(Path(raw)):
         return f"{raw} is not what {folder} was prepared from; run reproduce, or dvc checkout"
     return None
 
@@ -281,17 +282,19 @@ def _training(name: str) -> Any:
     """MLflow's complete run of a result; mirrored from the files now, if it is not there."""
     for again in (True, False):
         with registry.connected() as client:
-            if run := tracking.training(client, name):
+            if run := mirror.training(client, name):
                 return run
         if again:
-            _command(sys.executable, "-m", "stages.tracking")
-    raise PromoteError(f"MLflow has no run of {name}; see what `python -m stages.tracking` says")
+            _command(sys.executable, "-m", "ostinato.tracking.mirror")
+    raise PromoteError(
+        f"MLflow has no run of {name}; see what `python -m ostinato.tracking.mirror` says"
+    )
 
 
 def _questions(name: str, limit: int) -> dict[str, Any]:
     with store.temporary_folder() as temporary:
         file = temporary / "questions.json"
-        _command(sys.executable, "-m", "stages.contest", name, str(limit), str(file))
+        _command(sys.executable, "-m", "stages.sample_requests", name, str(limit), str(file))
         asked: dict[str, Any] = store.read_json(file)
     if not asked["keys"]:
         raise PromoteError(f"none of the examples that {name} was tested on is in its raw data")
@@ -346,25 +349,25 @@ def _duel(
     verdict: Verdict,
 ) -> bool:
     """Whether the challenger beats the champion on the same examples; the verdict gets why."""
-    rows, scores = _rows(best, asked["keys"]), params.module(domain, "scores")
+    rows, scores = _rows(best, asked["keys"]), params.module(domain, "evaluation")
     with TemporaryDirectory() as temporary:
         with registry.connected() as client:
             folder = registry.download(client, champion, Path(temporary))
         told = _answers(folder, asked["inputs"], f"champion, version {champion.version},")
     ours = {key: array[rows] for key, array in best.arrays.items()}
     try:  # other classes are comparable; another horizon, say, is not
-        theirs = params.module(domain, "served").arrays(told, *_truth(best, rows))
+        theirs = params.module(domain, "serving").arrays(told, *_truth(best, rows))
         old, new = scores.outcomes(gate.metric, {**ours, **theirs}), best.outcomes[rows]
         both, together = ~np.isnan(new) & ~np.isnan(old), None
         if find := getattr(scores, "clusters", None):
             together = find(best.arrays)[rows][both]
             verdict["clusters"] = len(np.unique(together))
-        means = metrics.paired_bootstrap(new[both], old[both], gate.resamples, seed, together)
+        means = bootstrap.paired_bootstrap(new[both], old[both], gate.resamples, seed, together)
     except ValueError as error:
         raise PromoteError(
             f"{best.run} cannot be compared with the champion, version {champion.version}: {error}"
         ) from None
-    low, high = metrics.interval(means, gate.confidence)
+    low, high = bootstrap.interval(means, gate.confidence)
     difference = float(np.mean(new[both] - old[both]))
     passed = low >= gate.margin and low > 0
     verdict |= {
@@ -402,7 +405,7 @@ def _answers(folder: Path, inputs: Sequence[Any], whose: str) -> list[dict[str, 
 
 
 def _command(*argv: str, failing: str | None = None, env: Mapping[str, str] | None = None) -> None:
-    output = steps.command(*argv, on_line=get_run_logger().debug, env=env)
+    output = commands.run(*argv, on_line=get_run_logger().debug, env=env)
     if output.code:
         last = "\n".join(output.lines[-5:])
         raise PromoteError(f"{failing or ' '.join(argv[1:4])} (exit code {output.code}): {last}")
@@ -419,12 +422,12 @@ def _verify(domain: str, version: Any) -> None:
         with TemporaryDirectory() as temporary:
             with registry.connected() as client:
                 folder = registry.download(client, version, Path(temporary))
-            md5 = tracking.md5_of(folder / "artifacts" / "model.keras")
+            md5 = mirror.md5_of(folder / "artifacts" / "model.keras")
             if md5 is None or md5 != version.tags.get("model"):
                 raise PromoteError(f"{name}: model.keras is not the file that was registered")
             examples = store.read_json(folder / "artifacts" / "examples.json")
             told = _answers(folder, examples["inputs"], name)
-        served = params.module(domain, "served")
+        served = params.module(domain, "serving")
         answers = served.arrays(told, examples["truth"], examples["classes"])
         check = f"passed: {len(told)} examples as in evaluation{_gap(name, answers, examples)}"
     except PromoteError as error:
@@ -500,7 +503,7 @@ def _record(domain: str, verdict: Verdict, gate: Gate | None, challenger: str) -
     }
     with registry.connected() as client:
         run = client.create_run(
-            tracking.experiment(client, domain), run_name=f"promote {domain}", tags=said
+            mirror.experiment(client, domain), run_name=f"promote {domain}", tags=said
         )
         now = run.info.start_time
         settings = [Param(key, str(value)) for key, value in (asdict(gate) if gate else {}).items()]

@@ -26,10 +26,11 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
-from flows import steps
-from sequences import params
-from sequences.policies import RetryPolicy
-from stages import tracking
+from flows.engine import checkout, commands, devices, dvc_graph
+from ostinato import errors as ostinato_errors
+from ostinato import params
+from ostinato.policies import RetryPolicy
+from ostinato.tracking import mirror
 
 Graph = Mapping[str, Collection[str]]  # each stage, and those that it needs
 Row = dict[str, Any]  # stage, outcome, seconds, message
@@ -80,7 +81,7 @@ def reproduce(
             blocked="; ".join(sorted(blocked)),
             changed=changed,
             policy=policies[stage],
-            gpus=values.get("machine", {}).get("devices", 1),
+            gpus=values.get("runtime", {}).get("devices", 1),
             train_on=train_on if stage.startswith("train@") else None,
             force=force,
             wait_for=[allow_failure(s) for s in needed.values() if not s.is_cancelled()],
@@ -91,13 +92,15 @@ def reproduce(
         return states[stage]
 
     if force and train_on:
-        raise params.ParamsError(f"force runs every stage here, {train_on} elsewhere: choose one")
+        raise ostinato_errors.ParamsError(
+            f"force runs every stage here, {train_on} elsewhere: choose one"
+        )
     try:
-        with steps.checkout():
-            values = steps.study()
-            graph = chosen(steps.graph(), targets)
+        with checkout.checkout():
+            values = dvc_graph.check_study()
+            graph = chosen(dvc_graph.read_graph(), targets)
             policies = retry_policies(graph, values)
-            stale = set(graph) if force else steps.stale() & set(graph)
+            stale = set(graph) if force else dvc_graph.stale_stages() & set(graph)
             get_run_logger().info(f"{len(graph)} stages, {len(stale)} of them changed")
             in_order(graph, start, at_once)
             ended = [state.result() for state in states.values()]
@@ -148,26 +151,28 @@ def bring(
     def log(line: str) -> None:
         if line.strip() and not line.startswith(ADVICE):
             level = re.match("ERROR|WARNING", line)
-            getattr(logger, level[0].lower() if level else "info")(tracking.masked(line))
+            getattr(logger, level[0].lower() if level else "info")(mirror.masked(line))
 
     try:
         if runtime.task_run.run_count > 1:
-            steps.pause(policy.delay)
-        if train_on and steps.stale(stage):
-            from flows.away import away
+            commands.wait_or_stop(policy.delay)
+        if train_on and dvc_graph.stale_stages(stage):
+            from flows.engine.remote_training import away
 
             away(stage, train_on)
         with ExitStack() as held:
             bound = policy.gpu and not train_on
-            env = held.enter_context(steps.device(gpus)) if bound else {}
+            env = held.enter_context(devices.reserve_devices(gpus)) if bound else {}
             how = ["--single-item", *(["--force"] if force else [])]
-            output = steps.dvc("repro", *how, stage, on_line=log, env=env, timeout=policy.timeout)
-    except steps.Stopped:
+            output = dvc_graph.dvc(
+                "repro", *how, stage, on_line=log, env=env, timeout=policy.timeout
+            )
+    except commands.StoppedError:
         return Cancelled(message="stopped with its flow")
     except TimeoutError as error:
         return Failed(name="TimedOut", message=str(error))
     if output.code:
-        return Failed(message=tracking.masked(_reason(output)))
+        return Failed(message=mirror.masked(_reason(output)))
     untracked = any(line.startswith("Not tracked in") for line in output.lines)
     if f"Stage '{stage}' is cached - skipping run, checking out outputs" in output.lines:
         return Completed(name="Restored", message="from DVC's run cache", data=True)
@@ -197,7 +202,7 @@ def chosen(graph: Graph, targets: Sequence[str]) -> Graph:
     for target in targets or ["*"]:
         found = {*fnmatch.filter(graph, target), *fnmatch.filter(graph, f"{target}@*")}
         if not found:
-            raise params.ParamsError(f"no stage {target!r}; {params.near(target, graph)}")
+            raise ostinato_errors.ParamsError(f"no stage {target!r}; {params.near(target, graph)}")
         left |= found
     needed: set[str] = set()
     while left:
@@ -221,23 +226,23 @@ def _policies(*, stages: dict[str, dict[str, Any]]) -> dict[str, RetryPolicy]:
     for pattern, block in stages.items():
         try:
             policies[pattern] = params.bind(RetryPolicy, block)()
-        except params.ParamsError as error:
-            raise params.ParamsError(f"flows.stages.{pattern}: {error}") from None
+        except ostinato_errors.ParamsError as error:
+            raise ostinato_errors.ParamsError(f"flows.stages.{pattern}: {error}") from None
     return policies
 
 
 def track() -> str:
     """Complete MLflow; a sentence where that fails, which stops nothing."""
     logger = get_run_logger()
-    output = steps.command(sys.executable, "-m", "stages.tracking", on_line=logger.info)
+    output = commands.run(sys.executable, "-m", "ostinato.tracking.mirror", on_line=logger.info)
     if not output.code:
         return ""
     note = f"MLflow is incomplete: {output.lines[-1] if output.lines else 'no answer'}."
-    logger.warning(f"{note} `python -m stages.tracking` completes it.")
+    logger.warning(f"{note} `python -m ostinato.tracking.mirror` completes it.")
     return note
 
 
-def _reason(output: steps.Output) -> str:
+def _reason(output: commands.Output) -> str:
     """Why DVC failed: the last words of the stage's command and its code, or DVC's own error."""
     said = [line for line in output.lines if line.strip()]
     errors = [number for number, line in enumerate(said) if line.startswith("ERROR: ")]

@@ -1,7 +1,7 @@
 """The scheduled flow: fetch new data, and train anew where they or the champion's age ask for it.
 
 Each data set is fetched, prepared, and compared with what its domain's champion was trained on
-(sequences/drift.py). Where nothing asks for a training, and where a step before it fails, the
+(ostinato/data/drift.py). Where nothing asks for a training, and where a step before it fails, the
 former data come back: data, results and dvc.lock fit together again, if need be after the next run
 (of one that was killed). What was done, and why, is told with figures by an artifact in Prefect,
 and by a run (stage ``retrain``) in MLflow.
@@ -25,11 +25,12 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import Field
 
-from flows import registry, steps
+from flows.engine import checkout, dvc_graph
 from flows.promote import promote
 from flows.reproduce import bring, reproduce, retry_policies
-from sequences import drift, params, store
-from stages import tracking
+from ostinato import params, store
+from ostinato.data import drift
+from ostinato.tracking import mirror, registry
 
 LOCK = Path("dvc.lock")
 
@@ -98,8 +99,8 @@ def retrain(
     Returns:
         For each data set whether it was retrained, whether the champion changed, and why.
     """
-    with steps.checkout():
-        values = steps.study()
+    with checkout.checkout():
+        values = dvc_graph.check_study()
         limits = dict(params.entry(values, "drift"))
         params.bind(drift.compare, limits)
         names = data or list(params.entry(values, "data"))
@@ -118,7 +119,7 @@ def retrain(
                     story.stages = rows
                     story.verdict = promote([story.domain])[story.domain]
             except Exception as error:
-                story.error = tracking.masked(str(error)) or type(error).__name__
+                story.error = mirror.masked(str(error)) or type(error).__name__
             if not story.because:
                 put_back(story, former)
             (get_run_logger().error if story.error else get_run_logger().info)(_line(story))
@@ -219,10 +220,10 @@ def put_back(story: Story, former: Path) -> None:
         return
     same = LOCK.read_bytes() == former.read_bytes()
     store.write_bytes(LOCK, former.read_bytes())
-    entries = [tracking.locked().get(f"{stage}@{story.data}") for stage in ("fetch", "prepare")]
+    entries = [mirror.locked().get(f"{stage}@{story.data}") for stage in ("fetch", "prepare")]
     paths = [path for entry in entries if entry for path in entry["outs"]]
     if paths and not (same and all(Path(path).exists() for path in paths)):
-        output = steps.dvc("checkout", "--force", *paths)
+        output = dvc_graph.dvc("checkout", "--force", *paths)
         if output.code:
             story.error += f"\nThe former data did not come back: {' '.join(output.lines[-2:])}"
             return
@@ -306,7 +307,7 @@ def _table(columns: tuple[str, ...], rows: list[dict[Any, Any]]) -> list[str]:
 
 def draw(story: Story, folder: Path) -> list[Path]:
     """Draw what there is to show of drift, what has changed most first."""
-    from sequences import figures
+    from ostinato.data import figures
 
     if not (story.then and story.now and story.drift):
         return []
@@ -320,7 +321,7 @@ def draw(story: Story, folder: Path) -> list[Path]:
         drawn["distributions"] = figures.distributions(sample, now["numbers"])
     for name in names.get("counts", [])[:3]:
         changes = drift.changes(*(side["counts"].get(name, {}) for side in (then, now)))
-        drawn[f"shares_{name}"] = figures.shares(changes, name)
+        drawn[f"shares_{name}"] = figures.category_shift(changes, name)
     paths = [folder / f"{re.sub('[^a-z0-9]+', '_', title.lower())}.png" for title in drawn]
     for path, figure in zip(paths, drawn.values(), strict=True):
         store.write_figure(path, figure)
@@ -345,7 +346,7 @@ def record(story: Story, text: str, folder: Path) -> str:
         "mlflow.note.content": text[:5000],
     }
     with registry.connected() as client:
-        experiment = tracking.experiment(client, story.domain)
+        experiment = mirror.experiment(client, story.domain)
         run = client.create_run(experiment, run_name=f"retrain {story.data}", tags=tags)
         key, now = run.info.run_id, run.info.start_time
         kept = [Metric(name, x, now, 0) for name, x in numbers.items() if not math.isnan(x)]

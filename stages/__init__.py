@@ -1,4 +1,4 @@
-"""Entry points that DVC runs: each reads files, calls sequences, and writes files."""
+"""Entry points that DVC runs: each reads files, calls ostinato, and writes files."""
 
 import inspect
 import os
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sequences
-from sequences import params, store
+import ostinato
+from ostinato import params, store
 
 PASSED = Path("scratch", "checked")  # an empty file for each params.yaml and code that passed
 
@@ -33,7 +33,7 @@ def command(main: Callable[..., None]) -> None:
     try:
         main(*arguments)
     except Exception as error:
-        if not type(error).__module__.startswith("sequences."):
+        if not type(error).__module__.startswith("ostinato."):
             raise
         sys.exit(f"{type(error).__name__}: {error}")
 
@@ -51,7 +51,7 @@ def key_of(stage: str) -> str:
 
 
 def load_study() -> dict[str, Any]:
-    """The content of params.yaml, after a check of all of it (sequences/study.py).
+    """The content of params.yaml, after a check of all of it (ostinato/study.py).
 
     The check imports every model, which takes seconds, so it is left out where the same file has
     passed it with the same code.
@@ -60,13 +60,13 @@ def load_study() -> dict[str, Any]:
         ParamsError: lists all that is wrong.
     """
     values = params.load()
-    code = Path(str(sequences.__file__)).parent
+    code = Path(str(ostinato.__file__)).parent
     files = sorted(code.rglob("*.py"))
     names = [file.relative_to(code).as_posix() for file in files]
     passed = PASSED / store.digest(repr(values), names, *files)
     if not passed.exists():
         start_tensorflow()
-        from sequences import study
+        from ostinato import study
 
         study.check(values)
         PASSED.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ with --single-item, --downstream and --ignore-errors of `dvc repro`).
 
 from pathlib import Path
 
-from sequences import store
+from ostinato import store
 from stages import command, load_study
 
 CHECKED = Path("data", ".checked")  # its content is always the same: it makes no stage stale

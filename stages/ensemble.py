@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from sequences import params, store
-from stages import command, key_of, load_study, start_tensorflow, tracking
+from ostinato import params, store
+from ostinato.tracking import mirror
+from stages import command, key_of, load_study, start_tensorflow
 from stages.evaluate import keep
 
 
@@ -18,15 +19,15 @@ def main(name: str) -> None:
     name, values = key_of(name), load_study()
     block = params.entry(values, "ensembles", name)
     domain, data = params.entry(block, "domain"), params.entry(block, "data")
-    scores = params.module(domain, "scores")
-    score = params.bind(scores.score, params.entry(values, "scores", domain))
+    scores = params.module(domain, "evaluation")
+    score = params.bind(scores.evaluate, params.entry(values, "evaluation", domain))
     start_tensorflow()
-    ensemble = params.module(domain, "ensemble")
+    ensemble = params.model(domain, "ensemble")
     build = params.bind(ensemble.build, {"combine": params.entry(block, "combine")})
     folders = {member: Path("results", member) for member in block["members"]}
     members = {run: store.read_model(folder / "model.keras") for run, folder in folders.items()}
     trained = pd.concat([pd.read_csv(folder / "history.csv") for folder in folders.values()])
-    loaded = params.module(domain, "examples").load(Path("data", data))
+    loaded = params.module(domain, "dataset").load(Path("data", data))
     began, results = time.perf_counter(), Path("ensembles", name)
     model, shares = build(loaded, members)
     seconds = trained["seconds"].sum() + time.perf_counter() - began
@@ -35,7 +36,7 @@ def main(name: str) -> None:
     scored = score(model, loaded, values["seed"])
     scored.tables["members"] = pd.DataFrame({"run": shares.keys(), "weight": shares.values()})
     keep(scored, results)
-    tracking.mirror("ensemble", name)
+    mirror.mirror("ensemble", name)
 
 
 if __name__ == "__main__":

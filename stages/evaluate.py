@@ -5,8 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from sequences import figures, params, store
-from stages import command, key_of, load_study, start_tensorflow, tracking
+from ostinato import params, store
+from ostinato.evaluation import figures
+from ostinato.tracking import mirror
+from stages import command, key_of, load_study, start_tensorflow
 
 
 def main(name: str) -> None:
@@ -14,22 +16,22 @@ def main(name: str) -> None:
     name, values = key_of(name), load_study()
     run = params.entry(values, "runs", name)
     domain, results = params.entry(run, "domain"), Path("results", name)
-    scores = params.module(domain, "scores")
-    score = params.bind(scores.score, params.entry(values, "scores", domain))
+    scores = params.module(domain, "evaluation")
+    score = params.bind(scores.evaluate, params.entry(values, "evaluation", domain))
     start_tensorflow()
-    from sequences import training
+    from ostinato.training import trainer
 
-    params.module(domain, params.entry(run, "model"))  # registers the model's layers
+    params.model(domain, params.entry(run, "model"))  # registers the model's layers
     model = store.read_model(results / "model.keras")
-    data = params.module(domain, "examples").load(Path("data", params.entry(run, "data")))
+    data = params.module(domain, "dataset").load(Path("data", params.entry(run, "data")))
     scored = score(model, data, values["seed"])
     history = pd.read_csv(results / "history.csv")
     if "epochs" in run["fit"]:  # else nothing was learned
         monitor = run["fit"].get("monitor")  # none where weights of many epochs were averaged
-        best = training.best_epoch(history.to_dict("records"), monitor) if monitor else None
+        best = trainer.best_epoch(history.to_dict("records"), monitor) if monitor else None
         scored.figures["learning_curves"] = figures.learning_curves(history, best)
     keep(scored, results)
-    tracking.mirror("evaluate", name)
+    mirror.mirror("evaluate", name)
 
 
 def keep(scored: Any, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sequences import params, store
+from ostinato import params, store
 from stages import command, key_of, load_study
 
 

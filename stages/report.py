@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from sequences import figures, params, store
+from ostinato import params, store
+from ostinato.evaluation import figures
 from stages import command, load_study
 
 HEAD = """\
@@ -62,8 +63,8 @@ def main() -> None:
             if (result := _result(run, Path("results", name)))
         }
         for domain in domains:
-            if beside := getattr(params.module(domain, "summary"), "beside", None):
-                parts += beside(results, values["scores"][domain], values["seed"])
+            if beside := getattr(params.module(domain, "reporting"), "beside", None):
+                parts += beside(results, values["evaluation"][domain], values["seed"])
     store.write_text(Path("report.md"), "\n".join(parts))
 
 
@@ -71,7 +72,7 @@ def _section(
     values: Mapping[str, Any], domain: str, title: str, places: Mapping[str, Path], folder: Path
 ) -> Iterator[str]:
     """The paragraphs on a domain's runs on a data set; its figures are written into ``folder``."""
-    about = params.module(domain, "summary")
+    about = params.module(domain, "reporting")
     entries = {
         **values["runs"],
         **{name: {**entry, "model": "ensemble"} for name, entry in values["ensembles"].items()},
@@ -89,7 +90,7 @@ def _section(
             f"**{best.name}** is {place}: {about.SPOKEN} {_score(best)} on "
             f"{best.scores['samples']:,} test {about.EXAMPLES}.\n"
         )
-        yield from _verdicts(known, values["scores"][domain], values["seed"])
+        yield from _verdicts(known, values["evaluation"][domain], values["seed"])
     if lost:
         yield f"No result yet: {', '.join(lost)} (`dvc repro` makes it).\n"
     if known:
@@ -98,7 +99,7 @@ def _section(
 
 
 def _result(run: Mapping[str, Any], folder: Path) -> Result | None:
-    about = params.module(run["domain"], "summary")
+    about = params.module(run["domain"], "reporting")
     needed = ("metrics.json", "speed.json", "history.csv", "predictions.npz")
     if not all((folder / file).exists() for file in needed):
         return None
@@ -211,7 +212,7 @@ def _pictures(results: list[Result], stem: str, folder: Path) -> Iterator[str]:
 
 def _makings(values: Mapping[str, Any], results: list[Result]) -> Iterator[str]:
     yield "### How each number was made\n"
-    machine = _plain(values["machine"])
+    machine = _plain(values["runtime"])
     yield f"Seed {values['seed']}; {machine}. `dvc repro` runs these, where they are out of date:\n"
     for data in dict.fromkeys(r.run["data"] for r in results):
         block = values["data"][data]
@@ -230,7 +231,7 @@ def _makings(values: Mapping[str, Any], results: list[Result]) -> Iterator[str]:
             yield f"  - {run['combine']} of {members}"
             continue
         yield f"- `{name}`: `python -m stages.train {name}`, `python -m stages.evaluate {name}`"
-        yield f"  - sequences/{run['domain']}/{run['model']}.py on `{run['data']}`"
+        yield f"  - ostinato/{run['domain']}/{run['model']}.py on `{run['data']}`"
         yield f"  - build: {_plain(run['build'])}"
         yield f"  - fit: {_plain(run['fit'])}"
     yield ""

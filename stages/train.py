@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from sequences import params, store
-from stages import command, key_of, load_study, start_tensorflow, tracking
+from ostinato import params, store
+from ostinato.task import TrainingContext
+from ostinato.tracking import mirror
+from stages import command, key_of, load_study, start_tensorflow
 
 
 def main(name: str) -> None:
@@ -18,21 +20,22 @@ def main(name: str) -> None:
     run, seed = params.entry(values, "runs", name), values["seed"]
     domain, folder = params.entry(run, "domain"), Path("data", params.entry(run, "data"))
     start_tensorflow()
-    from sequences import layers, losses, training
+    from ostinato import layers
+    from ostinato.training import losses, runtime, trainer
 
-    model_file = params.module(domain, params.entry(run, "model"))
+    model_file = params.model(domain, params.entry(run, "model"))
     build = params.bind(model_file.build, params.entry(run, "build"))
     fit = params.bind(model_file.fit, params.entry(run, "fit"))
-    machine = params.bind(training.machine, params.entry(values, "machine"))
-    used = (layers, losses, training, params.module(domain, "layers"), model_file)
+    machine = params.bind(runtime.runtime, params.entry(values, "runtime"))
+    used = (layers, losses, trainer, params.module(domain, "layers"), model_file)
     code = [Path(str(file.__file__)) for file in used]
-    key = store.digest(run, seed, values["machine"], folder / "manifest.json", *code)
+    key = store.digest(run, seed, values["runtime"], folder / "manifest.json", *code)
     checkpoints = Path("scratch", "train", name, key)
-    data = params.module(domain, "examples").load(folder)
+    data = params.module(domain, "dataset").load(folder)
     results = Path("results", name)
-    with tracking.live(name) as record, machine(seed):
+    with mirror.live(name) as record, machine(seed):
         model = build(data)
-        history = fit(model, data, checkpoints, seed, record)
+        history = fit(model, data, TrainingContext(checkpoints, seed, record))
         store.write_model(results / "model.keras", model)
         store.write_table(results / "history.csv", pd.DataFrame(history))
     store.remove(checkpoints.parent)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sequences import params, store
-from sequences.forecasting import examples, sources
+from ostinato import params, store
+from ostinato.forecasting import dataset, sources
 
 RULES: dict[str, Any] = {
     "horizon": 3,
@@ -37,9 +37,9 @@ COLUMNS: dict[str, Any] = {
     "date_format": None,
     "series": None,
     "target": "value",
-    "past": ["other"],
-    "known": ["kind"],
-    "static": [],
+    "past_covariates": ["other"],
+    "future_covariates": ["kind"],
+    "static_covariates": [],
     "frequency": "D",
     "timeout": 1.0,
     "retries": 1,
@@ -72,8 +72,8 @@ def prepared(folder: Path, rows: pd.DataFrame | str, columns: Any = None, **rule
         (folder / name).mkdir()
     block = {**COLUMNS, **(columns or {}), "where": str(folder / "series.csv")}
     params.bind(sources.csv, block)(folder / "raw", folder / "scratch", 1)
-    params.bind(examples.prepare, {**RULES, **rules})(folder / "raw", folder / "data")
-    return examples.load(folder / "data")
+    params.bind(dataset.prepare, {**RULES, **rules})(folder / "raw", folder / "data")
+    return dataset.load(folder / "data")
 
 
 def counts(folder: Path) -> dict[str, int]:

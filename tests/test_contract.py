@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sequences import params, store
+from ostinato import params, store
+from ostinato.task import TrainingContext
 from tests.tiny import shrunk_run
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         sources = params.module(entry["domain"], "sources")
         fetch = params.bind(params.function(sources, source), block)
         fetch(folder / "raw", folder / "scratch", SEED)
-        examples = params.module(entry["domain"], "examples")
+        examples = params.module(entry["domain"], "dataset")
         params.bind(examples.prepare, entry["prepare"])(folder / "raw", folder / "data")
         return folder / "data"
 
@@ -71,7 +72,7 @@ class Repeated:
         batches = self.data.batches(split, **given)
         if split != "train" or given["epoch"] == 1:
             return batches
-        return self.data.batches("train", batch=8, seed=SEED, epoch=0).take(1).repeat(20)
+        return self.data.batches("train", batch_size=8, seed=SEED, epoch=0).take(1).repeat(20)
 
 
 class Run:
@@ -80,20 +81,26 @@ class Run:
     def __init__(self, name: str, data: Any, folder: Path) -> None:
         self.values = params.load(ROOT / "params.yaml")
         self.entry = shrunk_run(self.values["runs"][name])
-        self.module = params.module(self.entry["domain"], self.entry["model"])
+        self.module = params.model(self.entry["domain"], self.entry["model"])
         self.data, self.folder = data, folder
         self.model, self.history = self.trained("one")
 
     def trained(self, name: str) -> tuple[Any, list[dict[str, float]]]:
         """From scratch: an epoch of the data, then two of a batch, where there are epochs."""
-        from sequences import training
+        from ostinato.training import runtime
 
-        given = {"epochs": 3, "rate": 0.01, "warmup": 0.0, "schedule": "constant", "patience": 9}
+        given = {
+            "epochs": 3,
+            "learning_rate": 0.01,
+            "warmup_fraction": 0.0,
+            "schedule": "constant",
+            "patience": 9,
+        }
         block = self.entry["fit"] | {k: v for k, v in given.items() if k in self.entry["fit"]}
         fit: Callable[..., Any] = params.bind(self.module.fit, block)
-        with params.bind(training.machine, MACHINE)(SEED):
+        with params.bind(runtime.runtime, MACHINE)(SEED):
             model = params.bind(self.module.build, self.entry["build"])(self.data)
-            history = fit(model, Repeated(self.data), self.folder / name, SEED, lambda record: None)
+            history = fit(model, Repeated(self.data), TrainingContext(self.folder / name, SEED))
         return model, history
 
 
@@ -104,13 +111,13 @@ def run(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
     entry = params.load(ROOT / "params.yaml")["runs"][request.param]
-    data = params.module(entry["domain"], "examples").load(prepared(entry["data"]))
+    data = params.module(entry["domain"], "dataset").load(prepared(entry["data"]))
     return Run(request.param, data, tmp_path_factory.mktemp("run"))
 
 
 def inputs(run: Run) -> Any:
     """What a model reads of eight examples: an array, or a dict of arrays."""
-    x, *_ = next(iter(run.data.batches("train", batch=8, seed=SEED, epoch=0)))
+    x, *_ = next(iter(run.data.batches("train", batch_size=8, seed=SEED, epoch=0)))
     return keras.tree.map_structure(lambda tensor: tensor.numpy(), x)
 
 
@@ -143,9 +150,9 @@ def forecasts(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
         assert (answers(model, later) != expected).any(), "what is known of the future is ignored"
     (past,) = (given for given in model.inputs if given.name == "past")
     if past.shape[1] is None:
-        longer = np.concatenate([x["past"][:, :5], x["past"]], axis=1)
-        for other in (x["past"][:, -9:], longer):
-            assert np.isfinite(answers(model, {**x, "past": other})).all()
+        longer = np.concatenate([x["past_covariates"][:, :5], x["past"]], axis=1)
+        for other in (x["past_covariates"][:, -9:], longer):
+            assert np.isfinite(answers(model, {**x, "past_covariates": other})).all()
 
 
 def translates(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
@@ -162,12 +169,12 @@ def watches(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
     expected, clip = answers(model, x), x["clip"]
     assert expected.shape == (len(clip), len(run.data.classes))
     np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-5, err_msg="no probabilities")
-    padded = {**x, "clip": np.pad(clip, ((0, 0), (0, 5), *[(0, 0)] * 3))}
+    padded = {**x, "clip_norm": np.pad(clip, ((0, 0), (0, 5), *[(0, 0)] * 3))}
     np.testing.assert_allclose(
         answers(model, padded), expected, atol=1e-5, err_msg="padding counts"
     )
-    few = {"clip": clip[:, :3], "frames": np.minimum(x["frames"], 3)}
-    many = {"clip": np.concatenate([clip, clip], axis=1), "frames": 2 * x["frames"]}
+    few = {"clip_norm": clip[:, :3], "frames": np.minimum(x["frames"], 3)}
+    many = {"clip_norm": np.concatenate([clip, clip], axis=1), "frames": 2 * x["frames"]}
     for other in (few, many):
         assert np.isfinite(answers(model, other)).all()
 
@@ -205,10 +212,10 @@ def test_the_same_seed_gives_the_same_model_to_the_last_byte(run: Run, tmp_path:
 
 
 def test_scores_are_finite_and_named(run: Run) -> None:
-    scores = params.module(run.entry["domain"], "scores")
-    block = run.values["scores"][run.entry["domain"]]
-    scored = params.bind(scores.score, block)(run.model, run.data, SEED)
-    about = params.module(run.entry["domain"], "summary")
+    scores = params.module(run.entry["domain"], "evaluation")
+    block = run.values["evaluation"][run.entry["domain"]]
+    scored = params.bind(scores.evaluate, block)(run.model, run.data, SEED)
+    about = params.module(run.entry["domain"], "reporting")
     ends = {f"{about.SCORE}{end}" for end in ("", "_low", "_high")}
     assert {"samples", "parameters", *ends, *about.COLUMNS.values()} <= set(scored.metrics)
     assert all(math.isfinite(value) for value in scored.metrics.values())
@@ -221,22 +228,22 @@ def test_scores_are_finite_and_named(run: Run) -> None:
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
 def test_every_block_of_a_params_file_fits_what_receives_it(file: Path) -> None:
-    from sequences import training
+    from ostinato.training import runtime
 
     values = params.load(file)
-    params.bind(training.machine, values["machine"])
+    params.bind(runtime.runtime, values["runtime"])
     for entry in values["data"].values():
         sources = params.module(entry["domain"], "sources")
         blocks = {name: block for name, block in entry["fetch"].items() if name != "source"}
         assert entry["fetch"]["source"] in blocks
         for name, block in blocks.items():
             params.bind(params.function(sources, name), block)
-        params.bind(params.module(entry["domain"], "examples").prepare, entry["prepare"])
-    for domain, block in values["scores"].items():
-        params.bind(params.module(domain, "scores").score, block)
+        params.bind(params.module(entry["domain"], "dataset").prepare, entry["prepare"])
+    for domain, block in values["evaluation"].items():
+        params.bind(params.module(domain, "evaluation").score, block)
     for entry in values["runs"].values():
         assert set(entry) == {"data", "domain", "model", "build", "fit"}
         assert entry["data"] in values["data"]
-        model = params.module(entry["domain"], entry["model"])
+        model = params.model(entry["domain"], entry["model"])
         params.bind(model.build, entry["build"])
         params.bind(model.fit, entry["fit"])

@@ -14,8 +14,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sequences import decoding
-from sequences.decoding import Found, Rules
+from ostinato.decoding import search as decoding_search
+from ostinato.decoding.search import Found, Rules
 
 PAD, BOS, EOS = 0, 1, 2
 WORDS = (3, 4, 5)
@@ -78,7 +78,7 @@ class Network:
         return Rules(BOS, EOS, PAD, **{"minimum": self.minimum, "maximum": self.maximum, **some})
 
     def taken(self, order: Any) -> "Network":
-        """The same network with other sequences in its batch."""
+        """The same network with other ostinato in its batch."""
         other = Network.__new__(Network)
         other.__dict__ = dict(self.__dict__)
         for name in ("state", "source", "real", "maximum", "minimum", "prefix", "allowed", "draws"):
@@ -88,22 +88,24 @@ class Network:
 
     def greedy(self, rules: Rules) -> tuple[Found, Found]:
         return (
-            decoding.greedy_numpy(self.numpy, *self.begin(np.asarray), rules),
-            arrays(decoding.greedy(self.tensors, *self.begin(tf.constant), rules)),
+            decoding_search.greedy_numpy(self.numpy, *self.begin(np.asarray), rules),
+            arrays(decoding_search.greedy(self.tensors, *self.begin(tf.constant), rules)),
         )
 
     def sample(self, rules: Rules, **options: Any) -> tuple[Found, Found]:
         begin, draws = self.begin, self.draws
         return (
-            decoding.sample_numpy(self.numpy, *begin(np.asarray), rules, draws, **options),
-            arrays(decoding.sample(self.tensors, *begin(tf.constant), rules, draws, **options)),
+            decoding_search.sample_numpy(self.numpy, *begin(np.asarray), rules, draws, **options),
+            arrays(
+                decoding_search.sample(self.tensors, *begin(tf.constant), rules, draws, **options)
+            ),
         )
 
     def beam(self, rules: Rules, **options: Any) -> tuple[Found, Found]:
         begin, real = self.begin, self.real
         return (
-            decoding.beam_numpy(self.numpy, *begin(np.asarray), rules, real, **options),
-            arrays(decoding.beam(self.tensors, *begin(tf.constant), rules, real, **options)),
+            decoding_search.beam_numpy(self.numpy, *begin(np.asarray), rules, real, **options),
+            arrays(decoding_search.beam(self.tensors, *begin(tf.constant), rules, real, **options)),
         )
 
 
@@ -311,8 +313,8 @@ def test_the_nucleus_is_the_fewest_tokens_that_hold_its_share() -> None:
         (1.0, 1, {3}),
     ]:
         options: dict[str, Any] = {"temperature": 1.0, "top_k": top_k, "nucleus": nucleus}
-        one = decoding.sample_numpy(step, state, (), rules, draws, **options)
-        two = arrays(decoding.sample(step, tf.constant(state), (), rules, draws, **options))
+        one = decoding_search.sample_numpy(step, state, (), rules, draws, **options)
+        two = arrays(decoding_search.sample(step, tf.constant(state), (), rules, draws, **options))
         for found in (one, two):
             assert set(found.tokens[:, 0, 0].tolist()) == tokens
             counts = np.bincount(found.tokens[:, 0, 0], minlength=SIZE)[sorted(tokens)]
@@ -332,12 +334,18 @@ def test_the_search_stops_when_every_beam_is_done() -> None:
     rules = Rules(BOS, EOS, PAD, minimum=np.zeros(2, int), maximum=np.full(2, 50))
     state = np.zeros((2, 1), np.float32)
     options: dict[str, Any] = {"width": 3, "best": 3, "length": 0.6, "coverage": 0.0}
-    for search, begin in ((decoding.beam_numpy, state), (decoding.beam, tf.constant(state))):
+    for search, begin in (
+        (decoding_search.beam_numpy, state),
+        (decoding_search.beam, tf.constant(state)),
+    ):
         steps.clear()
         found = search(step, begin, (), rules, **options)
         assert len(steps) == 2  # eos, then eos after each of two words
         np.testing.assert_array_equal(found.lengths, [[1, 2, 2]] * 2)
-    for walk, begin in ((decoding.greedy_numpy, state), (decoding.greedy, tf.constant(state))):
+    for walk, begin in (
+        (decoding_search.greedy_numpy, state),
+        (decoding_search.greedy, tf.constant(state)),
+    ):
         steps.clear()
         walk(step, begin, (), rules)
         assert len(steps) == 1
@@ -356,8 +364,8 @@ def test_a_sequence_that_is_done_leaves_the_batch() -> None:
 
     rules = Rules(BOS, EOS, PAD, minimum=np.array([1, 3, 1]), maximum=np.array([1, 3, 1]))
     state, shared = tf.constant(names[:, None]), tf.constant(names)
-    wide: Any = partial(decoding.beam, width=2, best=1, length=0.6, coverage=0.0)
-    for search in (decoding.greedy, wide):
+    wide: Any = partial(decoding_search.beam, width=2, best=1, length=0.6, coverage=0.0)
+    for search in (decoding_search.greedy, wide):
         sizes.clear()
         found = search(step, state, shared, rules)
         assert sizes == [3, 3, 1, 1]
@@ -378,8 +386,8 @@ def test_what_ends_leaves_its_place_to_the_next_hypothesis() -> None:
     options: dict[str, Any] = {"width": 2, "best": 2, "length": 0.0, "coverage": 0.0}
     state = np.zeros((1, 1), np.float32)
     for found in (
-        decoding.beam_numpy(step, state, (), rules, **options),
-        arrays(decoding.beam(step, tf.constant(state), (), rules, **options)),
+        decoding_search.beam_numpy(step, state, (), rules, **options),
+        arrays(decoding_search.beam(step, tf.constant(state), (), rules, **options)),
     ):
         assert found.tokens[0, :, :2].tolist() == [[EOS, PAD], [4, EOS]]
         np.testing.assert_allclose(np.exp(found.scores[0]), [0.5, 0.2], rtol=1e-5)
@@ -408,7 +416,7 @@ def test_one_graph_serves_batches_of_any_size() -> None:
         rules = Rules(BOS, EOS, PAD, least, most, ngram=2, prefix=prefix, allowed=None)
         given: tuple[Any, Any, Any, Rules] = (network.tensors, begin, (source, real), rules)
         options: dict[str, Any] = {"width": 3, "best": 2, "length": 0.6, "coverage": 0.2}
-        return decoding.beam(*given, real, **options), decoding.greedy(*given)
+        return decoding_search.beam(*given, real, **options), decoding_search.greedy(*given)
 
     for rows in (slice(0, 6), slice(0, 1), slice(2, 5)):
         part = network.taken(np.arange(6)[rows])
@@ -432,8 +440,11 @@ def test_no_sequence_is_an_empty_answer() -> None:
 def test_options_that_cannot_work_are_errors() -> None:
     network = Network(1, batch=1)
     begin, rules = network.begin(tf.constant), network.rules()
-    for search, step in ((decoding.beam, network.tensors), (decoding.beam_numpy, network.numpy)):
-        with pytest.raises(ValueError, match="best: 3 sequences"):
+    for search, step in (
+        (decoding_search.beam, network.tensors),
+        (decoding_search.beam_numpy, network.numpy),
+    ):
+        with pytest.raises(ValueError, match="best: 3 ostinato"):
             search(step, *begin, rules, width=2, best=3, length=0.0, coverage=0.0)
         with pytest.raises(ValueError, match="coverage: which source tokens"):
             search(step, *begin, rules, width=2, best=2, length=0.0, coverage=0.1)
@@ -441,7 +452,7 @@ def test_options_that_cannot_work_are_errors() -> None:
     def blind(tokens: Any, state: Any, shared: Any) -> Any:
         return np.zeros((*tokens.shape, SIZE), np.float32), None, state
 
-    for search in (decoding.beam, decoding.beam_numpy):
+    for search in (decoding_search.beam, decoding_search.beam_numpy):
         with pytest.raises(ValueError, match="gives no attention"):
             search(
                 blind,
@@ -460,7 +471,7 @@ def test_the_numpy_part_needs_no_tensorflow() -> None:
     code = """
 import sys
 import numpy as np
-from sequences import decoding
+from ostinato import decoding
 rules = decoding.Rules(1, 2, 0, np.zeros(1, int), np.ones(1, int))
 step = lambda tokens, state, shared: (np.zeros((*tokens.shape, 4)), None, state)
 decoding.beam_numpy(step, np.zeros((1, 1)), (), rules, width=2, best=1, length=0.0, coverage=0.0)
@@ -475,7 +486,7 @@ assert not {"tensorflow", "keras"} & set(sys.modules)
 def test_the_likeliest_of_many_tokens_are_those_of_all(seed: int, count: int, size: int) -> None:
     """Ties go to the lower token, also where it stands in another chunk."""
     logits = np.random.default_rng(seed).integers(0, 40, (2, 3, size)).astype(np.float32)
-    values, places = decoding._top(tf.constant(logits), count)
+    values, places = decoding_search._top(tf.constant(logits), count)
     expected = np.argsort(-logits, axis=-1, kind="stable")[..., :count]
     np.testing.assert_array_equal(places, expected)
     np.testing.assert_array_equal(values, np.take_along_axis(logits, expected, -1))

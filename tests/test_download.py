@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sequences import download
-from sequences.download import DownloadError, Lines, Part, UnreachableError, Whole, fetch_all
+from ostinato import download
+from ostinato.download import Lines, Part, Whole, fetch_all
+from ostinato.errors import DownloadError, UnreachableError
 from tests.servers import Site, closed_port, serve
 
 LINES = b"".join(b"%06d " % i + b"x" * (i * 37 % 190) + b"\n" for i in range(20_000))
@@ -44,7 +45,7 @@ def get(
     def wanted() -> Part:
         return Lines(part, typical=100) if isinstance(part, int) else part()
 
-    fetch_all({path: f"{site.url}/{name}"}, wanted, at_once=1, timeout=5, retries=retries)
+    fetch_all({path: f"{site.url}/{name}"}, wanted, max_concurrency=1, timeout=5, retries=retries)
     assert [p.name for p in folder.iterdir()] == [name], "nothing is left beside the file"
     return path.read_bytes()
 
@@ -177,7 +178,7 @@ def test_a_missing_file_is_an_error_at_once(site: Site, tmp_path: Path) -> None:
 def test_every_failure_is_named_and_the_rest_is_there(site: Site, tmp_path: Path) -> None:
     files = {tmp_path / name: f"{site.url}/{name}" for name in ["gone", "one", "lost", "lines"]}
     with pytest.raises(DownloadError) as raised:
-        fetch_all(files, Whole, at_once=2, timeout=5, retries=0)
+        fetch_all(files, Whole, max_concurrency=2, timeout=5, retries=0)
     assert "2 of 4" in str(raised.value)
     assert "/gone: HTTP 404" in str(raised.value)
     assert "/lost: HTTP 404" in str(raised.value)
@@ -197,7 +198,7 @@ def test_no_network_is_an_error_within_seconds(tmp_path: Path, host: str) -> Non
     files = {tmp_path / str(i): url for i in range(300)}
     start = time.monotonic()
     with pytest.raises(UnreachableError, match="cannot reach"):
-        fetch_all(files, Whole, at_once=4, timeout=60, retries=8)
+        fetch_all(files, Whole, max_concurrency=4, timeout=60, retries=8)
     assert time.monotonic() - start < 2 * download.CONNECT + 1
 
 
@@ -207,21 +208,23 @@ def test_a_name_that_takes_forever_to_look_up_is_given_up(
     monkeypatch.setattr(download, "CONNECT", 0.1)
     monkeypatch.setattr(httpx.Client, "head", lambda *_, **__: time.sleep(1))
     with pytest.raises(UnreachableError, match="no answer"):
-        fetch_all({tmp_path / "x": "http://example.org/x"}, Whole, at_once=1, timeout=9, retries=0)
+        fetch_all(
+            {tmp_path / "x": "http://example.org/x"}, Whole, max_concurrency=1, timeout=9, retries=0
+        )
 
 
 def test_a_silent_server_is_given_up_after_the_timeout(site: Site, tmp_path: Path) -> None:
     site.pause, start = 3.0, time.monotonic()
     files = {tmp_path / "lines": f"{site.url}/lines"}
     with pytest.raises(DownloadError, match=r"lines: .*timed out"):
-        fetch_all(files, Whole, at_once=1, timeout=0.2, retries=1)
+        fetch_all(files, Whole, max_concurrency=1, timeout=0.2, retries=1)
     assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize("url", ["ftp://h/x", "file:///etc/hostname", "http://", "gopher://h/x"])
 def test_only_http_is_read(tmp_path: Path, url: str) -> None:
     with pytest.raises(DownloadError, match="only http"):
-        fetch_all({tmp_path / "x": url}, Whole, at_once=1, timeout=1, retries=0)
+        fetch_all({tmp_path / "x": url}, Whole, max_concurrency=1, timeout=1, retries=0)
 
 
 def test_redirects_are_followed_but_neither_forever_nor_elsewhere(
@@ -230,7 +233,7 @@ def test_redirects_are_followed_but_neither_forever_nor_elsewhere(
     site.moved = {"old": "/lines", "round": "/round", "out": "file:///etc/hostname"}
     files = {tmp_path / name: f"{site.url}/{name}" for name in site.moved}
     with pytest.raises(DownloadError) as raised:
-        fetch_all(files, Whole, at_once=1, timeout=5, retries=0)
+        fetch_all(files, Whole, max_concurrency=1, timeout=5, retries=0)
     assert "2 of 3" in str(raised.value)
     assert "round: Exceeded maximum" in str(raised.value)
     assert (tmp_path / "old").read_bytes() == LINES
@@ -246,14 +249,14 @@ def test_local_files_are_copied_by_the_same_rule(tmp_path: Path) -> None:
     (tmp_path / "from").write_bytes(LINES)
     files = {tmp_path / "to": str(tmp_path / "from"), tmp_path / "x": str(tmp_path / "absent")}
     with pytest.raises(DownloadError, match="absent: No such file"):
-        fetch_all(files, lambda: Lines(30, typical=1), at_once=1, timeout=1, retries=0)
+        fetch_all(files, lambda: Lines(30, typical=1), max_concurrency=1, timeout=1, retries=0)
     assert (tmp_path / "to").read_bytes() == first(30)
 
 
 def test_a_killed_download_goes_on_where_it_was(site: Site, tmp_path: Path) -> None:
     site.pause = 0.02
     code = (
-        "import sys, pathlib; from sequences.download import Whole, fetch_all\n"
+        "import sys, pathlib; from ostinato.download import Whole, fetch_all\n"
         "fetch_all({pathlib.Path(sys.argv[1]): sys.argv[2]}, Whole,"
         " at_once=1, timeout=9, retries=0)"
     )

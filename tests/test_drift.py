@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sequences import drift, params, store
-from sequences.sketches import examples
-from sequences.sketches.examples import profiles, strokes
-from tests.test_prepare import CLASSES, drawn, prepared, raw
+from ostinato import params, store
+from ostinato.data import drift
+from ostinato.sketches import dataset
+from ostinato.sketches.dataset import profiles, strokes
+from tests.test_sketches_dataset import CLASSES, drawn, prepared, raw
 
-LIMITS: dict[str, Any] = {"psi": 0.2, "ks": 0.15, "level": 0.01, "bins": 10}
+LIMITS: dict[str, Any] = {"psi_threshold": 0.2, "ks_threshold": 0.15, "level": 0.01, "bins": 10}
 NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 COUNTS = st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, 1000), min_size=1).filter(
     lambda counts: any(counts.values())
@@ -37,7 +38,7 @@ def compared(reference: Any, current: Any, **changed: Any) -> pd.DataFrame:
 def test_what_is_identical_has_not_moved(profile: dict[str, Any]) -> None:
     found = compared(profile, profile, level=1.0)
     np.testing.assert_array_equal(found["psi"], 0)
-    assert found.loc["x", "ks"] == 0
+    assert found.loc["x", "ks_threshold"] == 0
     assert found["p"].tolist() == [1, 1]
     assert not found["drifted"].any()
 
@@ -73,7 +74,7 @@ def test_the_tests_are_scipys_times_the_number_of_features(
 ) -> None:
     found = compared(one, other)
     wanted = stats.ks_2samp(one["numbers"]["x"], other["numbers"]["x"])
-    assert found.loc["x", "ks"] == wanted.statistic
+    assert found.loc["x", "ks_threshold"] == wanted.statistic
     assert found.loc["x", "p"] == pytest.approx(min(1, 2 * wanted.pvalue))
     table = pd.DataFrame([one["counts"]["y"], other["counts"]["y"]]).fillna(0)
     table = table.loc[:, table.any()]
@@ -142,7 +143,7 @@ def test_a_large_sample_makes_no_drift_of_a_small_difference_nor_a_small_one_of_
     assert not found["drifted"]
     assert found["why"].startswith("a small change: a 50.0% to 51.0%")
     found = compared(known({"x": [1, 2, 3]}), known({"x": [4, 5, 6]})).loc["x"]
-    assert found["ks"] == 1
+    assert found["ks_threshold"] == 1
     assert not found["drifted"]
     assert found["why"] == "chance may have done it"
 
@@ -211,7 +212,7 @@ def slow(rows: np.ndarray) -> list[float]:
 
 
 def test_a_drawings_numbers_are_those_of_its_strokes(folder: Path) -> None:
-    found: Any = examples.load(folder).examples("train", 200)
+    found: Any = dataset.load(folder).examples("train", 200)
     unfinished = np.array([[3, 4, 0], [0, 8, 1], [5, 0, 0]], np.int16)
     dot = np.array([[7, 7, 1]], np.int16)
     several = [*found, unfinished, dot]
@@ -224,7 +225,7 @@ def test_a_drawings_numbers_are_those_of_its_strokes(folder: Path) -> None:
 
 def test_a_profile_is_a_random_sample_of_the_training_drawings(folder: Path) -> None:
     found = profile(folder)
-    drawings: Any = examples.load(folder).examples("train")
+    drawings: Any = dataset.load(folder).examples("train")
     labels = Counter(CLASSES[label] for label in drawings.labels)
     assert found["counts"] == {"category": dict(sorted(labels.items()))}
     assert found["examples"] == len(drawings) > profiles.SAMPLE
@@ -238,7 +239,9 @@ def test_a_profile_is_a_random_sample_of_the_training_drawings(folder: Path) -> 
     assert (folder / "profile.json").stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("changed", [{"shard": 40}, {"shard": 10**6, "workers": 1}], ids=str)
+@pytest.mark.parametrize(
+    "changed", [{"shard_size": 40}, {"shard_size": 10**6, "workers": 1}], ids=str
+)
 def test_a_profile_does_not_depend_on_how_the_data_are_stored(
     source: Path, folder: Path, tmp_path: Path, changed: dict[str, int]
 ) -> None:

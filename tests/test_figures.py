@@ -12,7 +12,11 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from sequences import figures, metrics, store
+from ostinato import store
+from ostinato.data import figures as data_figures
+from ostinato.evaluation import classification, figures
+from ostinato.forecasting import figures as forecasting_figures
+from ostinato.sketches import figures as sketches_figures
 
 HISTORY = pd.DataFrame(
     {
@@ -41,8 +45,8 @@ PROGRESS = pd.DataFrame(
 DRIFT = pd.DataFrame(
     {
         "feature": ["points", "category", "new"],
-        "psi": [0.01, 0.5, np.nan],
-        "ks": [0.05, np.nan, np.nan],
+        "psi_threshold": [0.01, 0.5, np.nan],
+        "ks_threshold": [0.05, np.nan, np.nan],
         "drifted": [False, True, True],
     }
 )
@@ -58,7 +62,9 @@ def counts(classes: int, wrong: float = 0.3) -> np.ndarray:
     random = np.random.default_rng(classes)
     truth = random.integers(classes, size=20 * classes)
     slip = random.random(len(truth)) < wrong
-    return metrics.confusion(truth, np.where(slip, (truth * 7 + 3) % classes, truth), classes)
+    return classification.confusion(
+        truth, np.where(slip, (truth * 7 + 3) % classes, truth), classes
+    )
 
 
 def names(classes: int) -> list[str]:
@@ -66,19 +72,19 @@ def names(classes: int) -> list[str]:
 
 
 def each(classes: int) -> pd.DataFrame:
-    return pd.DataFrame({"class": names(classes), **metrics.per_class(counts(classes))})
+    return pd.DataFrame({"class": names(classes), **classification.per_class(counts(classes))})
 
 
 def calibration() -> Figure:
     confidence = np.linspace(0.3, 1, 200)
-    table = metrics.reliability(confidence, np.arange(200) % 3 > 0, 10)
-    return figures.calibration(table, metrics.calibration_error(table))
+    table = classification.reliability(confidence, np.arange(200) % 3 > 0, 10)
+    return figures.calibration(table, classification.calibration_error(table))
 
 
 STEPS = np.arange(7.0)
 PANEL: dict[str, Any] = {
     "title": "rail@2019-03-01",
-    "past": STEPS,
+    "past_covariates": STEPS,
     "truth": STEPS,
     "forecast": STEPS + 1,
     "bounds": {0.95: (STEPS - 2, STEPS + 2), 0.8: (STEPS - 1, STEPS + 1)},
@@ -93,17 +99,17 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "per_class": lambda: figures.per_class(each(24)),
     "per_class_large": lambda: figures.per_class(each(345)),
     "calibration": calibration,
-    "progress": lambda: figures.progress(PROGRESS, 100),
+    "progress": lambda: sketches_figures.early_recognition(PROGRESS, 100),
     "gallery": lambda: figures.gallery([STROKES] * 8, ["a\nas b\n99%"] * 8, "mistakes"),
     "comparison": lambda: figures.comparison(RUNS, "top-1", False),
     "tradeoff": lambda: figures.tradeoff(RUNS, "top-1", False),
-    "forecasts": lambda: figures.forecasts([PANEL] * 5, "5 of 90 forecasts"),
-    "horizon": lambda: figures.horizon(BY_STEP),
-    "held": lambda: figures.held(LEVELS),
-    "residuals": lambda: figures.residuals(np.arange(60.0).reshape(20, 3), "Errors"),
-    "drift": lambda: figures.drift(DRIFT, 0.2, 0.15),
-    "distributions": lambda: figures.distributions(SAMPLES, {**SAMPLES, "points": [9, 9, 9]}),
-    "shares": lambda: figures.shares(SHARES, "category"),
+    "forecasts": lambda: forecasting_figures.forecasts([PANEL] * 5, "5 of 90 forecasts"),
+    "horizon": lambda: forecasting_figures.horizon(BY_STEP),
+    "held": lambda: forecasting_figures.interval_coverage(LEVELS),
+    "residuals": lambda: forecasting_figures.residuals(np.arange(60.0).reshape(20, 3), "Errors"),
+    "drift": lambda: data_figures.drift(DRIFT, 0.2, 0.15),
+    "distributions": lambda: data_figures.distributions(SAMPLES, {**SAMPLES, "points": [9, 9, 9]}),
+    "shares": lambda: data_figures.category_shift(SHARES, "category"),
 }
 
 
@@ -174,7 +180,7 @@ def test_a_large_confusion_matrix_shows_the_worst_pairs_first_and_counts_everyth
 def test_a_model_without_mistakes_and_classes_without_examples_can_be_drawn(classes: int) -> None:
     matrix = np.diag(np.arange(classes))
     figures.confusion(matrix, names(classes))
-    figures.per_class(pd.DataFrame({"class": names(classes), **metrics.per_class(matrix)}))
+    figures.per_class(pd.DataFrame({"class": names(classes), **classification.per_class(matrix)}))
     figures.gallery([], [], "No mistakes")
 
 

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from sequences.layers import LSTM, MaskedConv1D, MaskedPooling
-from sequences.sketches.layers import Neighbours, Rasterise
+from ostinato.layers import LSTM, MaskedConv1D, MaskedPooling
+from ostinato.sketches.layers import Neighbours, Rasterise
 
 ROWS, POINTS, FEATURES = 5, 13, 3
 
 
-def sequences(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def ostinato(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Noise, also where the mask says padding, and right-padded masks of lengths 1 to POINTS."""
     generator = np.random.default_rng(seed)
     x = generator.normal(size=(ROWS, POINTS, FEATURES)).astype("float32")
@@ -42,7 +42,7 @@ def doodle(generator: np.random.Generator, strokes: int = 4) -> np.ndarray:
 def test_a_masked_convolution_is_that_of_each_sequence_alone(
     kernel: int, stride: int, more: int
 ) -> None:
-    x, mask = sequences()
+    x, mask = ostinato()
     x = np.pad(x, ((0, 0), (0, more), (0, 0)), constant_values=9)
     mask = np.pad(mask, ((0, 0), (0, more)))
     layer = MaskedConv1D(4, kernel, strides=stride, bias_initializer="normal")
@@ -63,7 +63,7 @@ def test_a_masked_convolution_is_that_of_each_sequence_alone(
 
 @pytest.mark.parametrize("kernel", [2, 3, 5])
 def test_without_stride_and_mask_it_is_keras_convolution(kernel: int) -> None:
-    x, _ = sequences()
+    x, _ = ostinato()
     ours, plain = MaskedConv1D(4, kernel), keras.layers.Conv1D(4, kernel, padding="same")
     ours.build(x.shape)
     plain.build(x.shape)
@@ -81,7 +81,7 @@ def test_the_shape_foretold_is_the_shape_made(stride: int) -> None:
 
 @pytest.mark.parametrize(("pool", "reduce"), [("sum", np.sum), ("mean", np.mean), ("max", np.max)])
 def test_pooling_sees_what_the_mask_leaves(pool: str, reduce: np.ufunc) -> None:
-    x, mask = sequences()
+    x, mask = ostinato()
     expected = [reduce(row[some], axis=0) for row, some in zip(x, mask, strict=True)]
     np.testing.assert_allclose(MaskedPooling(pool)(x, mask=mask), expected, rtol=1e-5)
     np.testing.assert_allclose(MaskedPooling(pool)(x), reduce(x, axis=1), rtol=1e-5)
@@ -89,7 +89,7 @@ def test_pooling_sees_what_the_mask_leaves(pool: str, reduce: np.ufunc) -> None:
 
 @pytest.mark.parametrize("pool", ["sum", "mean", "max"])
 def test_pooling_nothing_gives_zeroes(pool: str) -> None:
-    x, mask = sequences()
+    x, mask = ostinato()
     assert not np.any(MaskedPooling(pool)(x, mask=np.zeros_like(mask)))
 
 
@@ -105,19 +105,19 @@ def test_an_unknown_pool_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("returned", ["sequences", "last"])
+@pytest.mark.parametrize("returned", ["ostinato", "last"])
 @pytest.mark.parametrize("direction", ["forwards", "backwards", "both"])
 def test_our_lstm_is_keras_lstm_and_so_is_its_gradient(
     masked: bool, returned: str, direction: str
 ) -> None:
-    x, mask = sequences()
+    x, mask = ostinato()
     answers = []
     for kind in (LSTM, keras.layers.LSTM):
         layer = kind(
             4,
-            return_sequences=returned == "sequences",
+            return_sequences=returned == "ostinato",
             go_backwards=direction == "backwards",
-            zero_output_for_mask=returned == "sequences",
+            zero_output_for_mask=returned == "ostinato",
         )
         if direction == "both":
             layer = keras.layers.Bidirectional(layer)
@@ -135,7 +135,7 @@ def test_our_lstm_is_keras_lstm_and_so_is_its_gradient(
 
 
 def test_our_lstm_begins_at_the_state_that_it_is_given() -> None:
-    x, mask = sequences()
+    x, mask = ostinato()
     h, c = (np.full((ROWS, 4), value, "float32") for value in (0.5, -1.0))
     ours, plain = LSTM(4), keras.layers.LSTM(4)
     ours.build(x.shape)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sequences import params
+from ostinato import params
 
 ROOT = Path(__file__).parent.parent
 
 # An edit of these makes no result stale: tracking writes to MLflow alone, never to an out, and the
 # check of params.yaml only stops a stage.
-WITHOUT_EFFECT = {"stages/tracking.py", "sequences/study.py"}
+WITHOUT_EFFECT = {"ostinato/tracking/mirror.py", "ostinato/study.py"}
 
 
 @cache
@@ -31,7 +31,7 @@ def imports(file: str) -> frozenset[str]:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     candidates = [name.replace(".", "/") for name in names]
     found = [f for c in candidates for f in (f"{c}.py", f"{c}/__init__.py")]
-    first_party = ("sequences/", "stages/", "flows/")
+    first_party = ("ostinato/", "stages/", "flows/")
     return frozenset(f for f in found if f.startswith(first_party) and (ROOT / f).is_file())
 
 
@@ -55,18 +55,18 @@ def entry_points(stage: str, key: str, values: dict[str, Any]) -> set[str]:
     """The files that a stage starts from: its own, and those that it finds by name."""
     files = {f"stages/{stage}.py"}
     if stage in ("fetch", "prepare"):
-        face = {"fetch": "sources", "prepare": "examples"}[stage]
+        face = {"fetch": "sources", "prepare": "dataset"}[stage]
         files |= {code(values["data"][key]["domain"], face)}
     elif stage in ("train", "evaluate"):
         run = values["runs"][key]
-        files |= {code(run["domain"], "examples"), code(run["domain"], run["model"])}
+        files |= {code(run["domain"], "dataset"), code(run["domain"], "models", run["model"])}
         if stage == "evaluate":
-            files |= {code(run["domain"], "scores")}
+            files |= {code(run["domain"], "evaluation")}
     elif stage == "ensemble":
         domain = values["ensembles"][key]["domain"]
-        files |= {code(domain, face) for face in ("ensemble", "examples", "scores")}
+        files |= {code(domain, face) for face in ("models/ensemble", "dataset", "evaluation")}
     elif stage == "report":
-        files |= {code(run["domain"], "summary") for run in values["runs"].values()}
+        files |= {code(run["domain"], "reporting") for run in values["runs"].values()}
     return files
 
 
@@ -96,7 +96,7 @@ def test_the_code_that_a_stage_runs_is_what_it_depends_on(stage: str) -> None:
     name, _, key = stage.partition("@")
     values = params.load(ROOT / "params.yaml")
     runs = reached(entry_points(name, key, values))
-    deps = {d for d in STAGES[stage] if d.startswith(("sequences", "stages"))}
+    deps = {d for d in STAGES[stage] if d.startswith(("ostinato", "stages"))}
     covered = {f for f in runs if any(Path(f).is_relative_to(d) for d in deps)}
     assert runs - covered == set(), "runs, but is no dependency"
     # A template names the same code for all its entries: one that runs it is enough.
@@ -110,12 +110,12 @@ def test_the_code_that_a_stage_runs_is_what_it_depends_on(stage: str) -> None:
 def test_every_file_that_the_graph_names_is_there(file: str) -> None:
     for stage, deps in graph(file).items():
         for dep in deps:
-            if dep.startswith(("sequences", "stages")):
+            if dep.startswith(("ostinato", "stages")):
                 assert (ROOT / dep).exists(), f"{file}: {stage}: {dep}"
 
 
 FORBIDDEN = {
-    "sequences": {"mlflow", "dvc", "prefect", "stages", "flows"},
+    "ostinato": {"mlflow", "dvc", "prefect", "stages", "flows"},
     "stages": {"dvc", "prefect", "flows"},
     "flows": {"keras", "tensorflow", "dvc"},
 }
@@ -134,7 +134,7 @@ def test_imports_go_one_way(file: Path) -> None:
         elif isinstance(node, ast.ImportFrom) and node.module:
             packages |= {node.module.split(".")[0]}
     forbidden = set(FORBIDDEN[top])
-    if file.relative_to(ROOT).as_posix() != "stages/tracking.py":
+    if file.relative_to(ROOT).as_posix() != "ostinato/tracking/mirror.py":
         forbidden |= {"mlflow"} if top == "stages" else set()
     if file.name in ("scores.py", "metrics.py", "figures.py") or "examples" in file.parts:
         forbidden |= {"keras"}
@@ -145,7 +145,7 @@ def test_no_two_layers_have_one_name_in_saved_models() -> None:
     """Keras would read the one as the other where a process has imported both."""
     named = [
         (ast.unparse(decorator), node.name)
-        for file in sorted((ROOT / "sequences").rglob("*.py"))
+        for file in sorted((ROOT / "ostinato").rglob("*.py"))
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
         for decorator in node.decorator_list

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from sequences import params
+from ostinato import params
 from tests.servers import serve
 from tests.workspace import Values, Workspace
 
@@ -68,9 +68,9 @@ def test_a_new_model_is_one_file_and_one_entry(workspace: Workspace) -> None:
 
 import keras
 
-from sequences.layers import MaskedPooling
-from sequences.training import fit
-from sequences.units import Units
+from ostinato.layers import MaskedPooling
+from ostinato.training.trainer import fit
+from ostinato.units import Units
 
 __all__ = ["build", "fit"]
 
@@ -82,7 +82,7 @@ def build(data, *, units: Units):
     classes = keras.layers.Dense(len(data.classes), "softmax", dtype="float32")(hidden)
     return keras.Model(strokes, classes)
 '''
-    (workspace.folder / "sequences" / "sketches" / "mean_point.py").write_text(source)
+    (workspace.folder / "ostinato" / "sketches" / "mean_point.py").write_text(source)
 
     def add(values: Values) -> None:
         run = values["runs"]["sketches-gru"]

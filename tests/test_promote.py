@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from sequences import params, store
-from stages import contest, tracking
+from ostinato import errors, params, store
+from ostinato.tracking import mirror
+from stages import sample_requests
 from tests.workspace import ROOT, Workspace
 
 CLASSES = ("circle", "fish", "house")
@@ -44,7 +45,7 @@ class World:
 
     def prepare(self, *categories: str) -> None:
         """Fetch and prepare drawings of these categories."""
-        from sequences.sketches import examples
+        from ostinato.sketches import dataset
         from stages import fetch
 
         self.edit(
@@ -53,7 +54,7 @@ class World:
             )
         )
         fetch.main("sketches")
-        prepare = params.bind(examples.prepare, params.load()["data"]["sketches"]["prepare"])
+        prepare = params.bind(dataset.prepare, params.load()["data"]["sketches"]["prepare"])
         with store.atomic_folder(Path("data/sketches")) as folder:
             prepare(Path("data/raw/sketches"), folder)
         self.lock(("fetch", "sketches"), ("prepare", "sketches"))
@@ -62,14 +63,14 @@ class World:
         """A run that is right on every test example whose number makes ``right`` true."""
         import keras
 
-        from sequences.sketches import examples, served
+        from ostinato.sketches import dataset, serving
 
         def runs(values: dict[str, Any]) -> None:
             others = {} if only else values["runs"]
             values["runs"] = {**others, name: RUNS["sketches-nearest"]}
 
         self.edit(runs)
-        data = examples.load(Path("data/sketches"))
+        data = dataset.load(Path("data/sketches"))
         split = data.examples("test")
         order = np.argsort(split.keys)
         label = np.array([0] * len(order))
@@ -94,8 +95,8 @@ class World:
             (results / part).mkdir(exist_ok=True)
             (results / part / "some.txt").write_text(name)
         self.lock(("train", name), ("evaluate", name))
-        md5 = str(tracking.md5_of(results / "model.keras"))
-        asked = served.questions(Path("data/raw/sketches"), Path("data/sketches"), split.keys)
+        md5 = str(mirror.md5_of(results / "model.keras"))
+        asked = serving.questions(Path("data/raw/sketches"), Path("data/sketches"), split.keys)
         names = dict(zip(split.keys.tolist(), label.tolist(), strict=True))
         self.told[md5] = {
             json.dumps(question): data.classes[names[key]] for key, question in asked.items()
@@ -109,7 +110,7 @@ class World:
         if file.exists():
             locked = params.load(file)
         for stage, name in stages:
-            entry = tracking.current(stage, name)
+            entry = mirror.current(stage, name)
             locked["stages"][f"{stage}@{name}"] = {
                 "cmd": entry["cmd"],
                 "params": {"params.yaml": entry["params"]},
@@ -123,16 +124,16 @@ class World:
 
     def command(self, *argv: str, **options: Any) -> None:
         """What the flow runs in processes of its own, without their start and the network."""
-        if "stages.contest" in argv:
-            contest.main(*argv[-3:])
-        elif "stages.tracking" in argv:
-            tracking.main()
+        if "stages.sample_requests" in argv:
+            sample_requests.main(*argv[-3:])
+        elif "ostinato.tracking.mirror" in argv:
+            mirror.main()
         else:
             given = argv[argv.index("predict") :]
             self.predict(*(Path(given[given.index(flag) + 1]) for flag in ("-m", "-i", "-o")))
 
     def predict(self, model: Path, asked: Path, told: Path) -> None:
-        known = self.told[str(tracking.md5_of(model / "artifacts" / "model.keras"))]
+        known = self.told[str(mirror.md5_of(model / "artifacts" / "model.keras"))]
         classes = store.read_json(model / "artifacts" / "manifest.json")["classes"]
         answers = []
         for question in store.read_json(asked)["inputs"]:
@@ -149,7 +150,7 @@ class World:
 def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     """A checkout with drawings, without runs, and an empty MLflow store."""
     folder = tmp_path_factory.mktemp("made")
-    for name in ("flows", "sequences", "stages"):
+    for name in ("flows", "ostinato", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / ".dvc").mkdir()
@@ -169,7 +170,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
 def world(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
 ) -> World:
-    from flows import promote, steps
+    from flows import promote
+    from flows.engine import commands
 
     folder = tmp_path / "checkout"
     shutil.copytree(made, folder)
@@ -178,7 +180,7 @@ def world(
         monkeypatch.delenv(name, raising=False)
     world = World(folder)
     monkeypatch.setattr(promote, "_command", world.command)
-    monkeypatch.setattr(steps, "study", params.load)  # a check takes 5 s after each edit
+    monkeypatch.setattr(commands, "study", params.load)  # a check takes 5 s after each edit
     return world
 
 
@@ -221,12 +223,11 @@ def test_the_first_champion_needs_the_floor_alone_and_carries_its_lineage(world:
     assert (verdict["promoted"], verdict["version"]) == (True, 1)
     assert aliases() == {"champion": "1"}
     version = versions()["1"]
-    lock = tracking.locked()["train@first"]
+    lock = mirror.locked()["train@first"]
     assert version.tags["model"] == md5
     assert version.tags["data"] == lock["deps"]["data/sketches"]
     assert (
-        json.loads(version.tags["code"])["sequences/layers.py"]
-        == lock["deps"]["sequences/layers.py"]
+        json.loads(version.tags["code"])["ostinato/layers.py"] == lock["deps"]["ostinato/layers.py"]
     )
     assert json.loads(version.tags["params"])["model"] == "nearest"
     assert json.loads(version.tags["scores"])["top1"] == verdict["score"]
@@ -245,12 +246,12 @@ def test_the_first_champion_needs_the_floor_alone_and_carries_its_lineage(world:
 
 def test_a_promotion_changes_neither_status_nor_end_of_the_training_run(world: World) -> None:
     world.train("first", lambda n: True)
-    tracking.main()
+    mirror.main()
     before = training("first")
     decide()
     after = training("first")
     assert (after.info.status, after.info.end_time) == (before.info.status, before.info.end_time)
-    tracking.main()  # still takes it for complete
+    mirror.main()  # still takes it for complete
     assert training("first").info.end_time == before.info.end_time
 
 
@@ -369,7 +370,8 @@ def test_results_that_are_not_those_of_dvc_lock_are_left_out_with_the_reason(wor
 def test_a_version_that_does_not_answer_as_in_evaluation_is_not_crowned(
     world: World, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import promote, registry
+    from flows import promote
+    from ostinato.tracking import registry
 
     world.train("first", lambda n: n % 2 == 0)
     decide()
@@ -423,7 +425,8 @@ def test_a_move_of_aliases_cut_off_half_way_is_finished_by_whoever_comes_next(
 ) -> None:
     from mlflow import MlflowClient
 
-    from flows import promote, registry
+    from flows import promote
+    from ostinato.tracking import registry
 
     world.train("first", lambda n: n % 2 == 0)
     decide()
@@ -526,7 +529,8 @@ def test_a_champion_that_changed_is_an_event_with_from_and_to(
 def test_a_server_that_is_down_is_told_without_its_password_and_moves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import promote, registry
+    from flows import promote
+    from ostinato.tracking import registry
 
     world.train("first", lambda n: n % 2 == 0)
     decide()
@@ -560,7 +564,7 @@ def test_a_gate_that_cannot_be_is_named(world: World, change: dict[str, Any], to
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
 def test_every_gate_of_a_params_file_can_be(file: Path) -> None:
-    from sequences.policies import Gate
+    from ostinato.policies import Gate
 
     values = params.load(file)
     for domain, block in values["gates"].items():
@@ -571,7 +575,7 @@ def test_every_gate_of_a_params_file_can_be(file: Path) -> None:
 
 
 def test_a_domain_without_a_gate_is_named_with_near_misses(world: World) -> None:
-    with pytest.raises(params.ParamsError, match="did you mean 'sketches'"):
+    with pytest.raises(errors.ParamsError, match="did you mean 'sketches'"):
         decide(domains=["sketch"])
 
 
@@ -585,7 +589,7 @@ def test_a_rollback_goes_on_where_params_are_broken(world: World) -> None:
     with Path("params.yaml").open("a") as file:
         file.write("data: [\n")
     assert promote.rollback("sketches")["version"] == 1
-    with pytest.raises(params.ParamsError, match="not valid YAML"):
+    with pytest.raises(errors.ParamsError, match="not valid YAML"):
         decide()
 
 
@@ -606,7 +610,7 @@ class Series(World):
         self.edit(lambda values: values["gates"]["forecasting"].update(changes))
 
     def prepare(self) -> None:  # type: ignore[override]
-        from sequences.forecasting import examples
+        from ostinato.forecasting import dataset
         from stages import fetch
 
         values = params.load(ROOT / "params.yaml")
@@ -615,7 +619,7 @@ class Series(World):
         self.edit(lambda mine: mine.update(gates={"forecasting": block}))
         fetch.main("weather")
         with store.atomic_folder(Path("data/weather")) as folder:
-            prepare = params.bind(examples.prepare, values["data"]["weather"]["prepare"])
+            prepare = params.bind(dataset.prepare, values["data"]["weather"]["prepare"])
             prepare(Path("data/raw/weather"), folder)
         self.lock(("fetch", "weather"), ("prepare", "weather"))
 
@@ -623,7 +627,7 @@ class Series(World):
         """A run, or ensemble, whose forecast from each origin is too high by an error."""
         import keras
 
-        from sequences.forecasting import examples, served
+        from ostinato.forecasting import dataset, serving
 
         entry = {"data": "weather", "domain": "forecasting"}
         if members:
@@ -633,11 +637,11 @@ class Series(World):
         else:
             run = RUNS["weather-linear"]
             self.edit(lambda v: v.update(runs={name: run}, ensembles={}))
-        data = examples.load(Path("data/weather"))
+        data = dataset.load(Path("data/weather"))
         windows = data.windows("test", np.arange(data.size("test")))
         high = error(np.arange(len(windows.keys)))[:, None] * np.ones(data.horizon)
-        results, stages = tracking.result(name)
-        given = {"past": keras.Input((data.window, data.past), name="past")}
+        results, stages = mirror.result(name)
+        given = {"past_covariates": keras.Input((data.window, data.past), name="past")}
         flat = keras.layers.Dense(data.horizon)(keras.layers.Flatten()(given["past"]))
         store.write_model(results / "model.keras", keras.Model(given, flat))
         arrays = {
@@ -655,14 +659,14 @@ class Series(World):
             (results / part).mkdir(exist_ok=True)
             (results / part / file).write_text("level,step,margin\n0.8,1,0.5\n")
         self.lock(*((stage, name) for stage in stages))
-        asked = served.questions(Path("data/raw/weather"), Path("data/weather"), windows.keys)
+        asked = serving.questions(Path("data/raw/weather"), Path("data/weather"), windows.keys)
         told = dict(zip(windows.keys.tolist(), arrays["forecast"].tolist(), strict=True))
-        md5 = str(tracking.md5_of(results / "model.keras"))
+        md5 = str(mirror.md5_of(results / "model.keras"))
         self.told[md5] = {json.dumps(q): json.dumps(told[key]) for key, q in asked.items()}
         return md5
 
     def predict(self, model: Path, asked: Path, told: Path) -> None:
-        known = self.told[str(tracking.md5_of(model / "artifacts" / "model.keras"))]
+        known = self.told[str(mirror.md5_of(model / "artifacts" / "model.keras"))]
         forecasts = [json.loads(known[json.dumps(q)]) for q in store.read_json(asked)["inputs"]]
         forecasts = [f[: self.steps] for f in forecasts]
         answers = [{"dates": [], "forecast": f, "intervals": {}} for f in forecasts]
@@ -733,7 +737,7 @@ def test_the_champion_answers_with_its_own_code_whatever_the_checkout_says(
     assert (version.tags["run"], aliases()) == ("sketches-nearest", {"champion": "1"})
     assert version.tags["check"].startswith("passed: 16 examples")
     # From here on the checkout simplifies coarsely, and knows one run, which is worse.
-    code = Path("sequences/sketches/examples/strokes.py")
+    code = Path("ostinato/sketches/dataset/strokes.py")
     code.write_text(code.read_text().replace("EPSILON = 2.0", "EPSILON = 90.0"))
     workspace.edit(lambda values: values["runs"].pop("sketches-nearest"))
     workspace(sys.executable, "-m", "flows.promote")

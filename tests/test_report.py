@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from sequences import metrics, store
-from sequences.params import load
+from ostinato import store
+from ostinato.evaluation import bootstrap
+from ostinato.params import load
 from stages import report
 
 N = 400
@@ -55,7 +56,7 @@ def result(
 ) -> None:
     """The files of a run that answered ``right`` (example,)."""
     folder = Path("results", name)
-    low, high = metrics.interval(metrics.bootstrap(right, 300, 5))
+    low, high = bootstrap.interval(bootstrap.bootstrap(right, 300, 5))
     numbers = {
         "samples": len(right), "top1": float(right.mean()), "top1_low": low, "top1_high": high,
         "top5": 0.987, "map3": 0.912, "log_loss": 0.345, "calibration_error": 0.021,
@@ -98,7 +99,7 @@ def test_every_number_of_a_run_stands_in_its_row_and_the_best_comes_first(worksp
     report.main()
     rows = [line for line in Path("report.md").read_text().splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| **gru**", "| floor"]
-    low, high = metrics.interval(metrics.bootstrap(accurate(0.75), 300, 5))
+    low, high = bootstrap.interval(bootstrap.bootstrap(accurate(0.75), 300, 5))
     assert rows[2] == (
         f"| **gru** | **0.750 [{low:.3f}, {high:.3f}]** | 0.987 | 0.912 | 0.345 | 0.021 | 12,345 "
         "| 2 min 03 s (2 epochs) | 1.50 / 0.250 | 400 |"
@@ -179,7 +180,7 @@ def test_it_says_how_each_number_was_made(workspace: Path) -> None:
     for part in (
         "Seed 5; precision float32",
         "`python -m stages.train gru`, `python -m stages.evaluate gru`",
-        "sequences/sketches/stacked.py on `toy`",
+        "ostinato/sketches/models/rnn.py on `toy`",
         "build: units 8",
         "fit: epochs 2",
         "source doodles: categories ['c0', 'c1', 'c2'] and 96 more",

@@ -21,10 +21,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.states import Cancelling
 from ruamel.yaml import YAML
 
-from flows import steps
+from flows.engine import commands, dvc_graph
 from flows.reproduce import chosen, in_order, reproduce, retry_policies
-from sequences import params
-from tests.test_leash import FAMILY, gone, pids
+from ostinato import errors
+from tests.test_supervisor import FAMILY, gone, pids
 
 ROOT = Path(__file__).parent.parent
 DVC = Path(sys.executable).parent / "dvc"
@@ -106,7 +106,7 @@ KINDS = {
     "left": copied("first", "left"),
     "right": copied("first raw", "right"),
     "join": copied("left right", "join"),
-    "frozen": copied("left", "frozen"),
+    "frozen_epochs": copied("left", "frozen"),
     "below-frozen": copied("frozen", "below-frozen"),
     "always": copied("first", "always", always_changed=True),
     "below-always": copied("always", "below-always"),
@@ -125,11 +125,11 @@ def test_it_does_what_dvc_repro_does(toy: Path) -> None:
     assert state.result() == list(rows.values())
     order = Path("order").read_text().split()
     assert Counter(order) == Counter(list(KINDS)), "each ran once"
-    for stage, needed in steps.graph().items():
+    for stage, needed in dvc_graph.read_graph().items():
         for name in needed - {"raw.dvc"}:
             assert order.index(name) < order.index(stage)
 
-    kinds = {**KINDS, "frozen": {**KINDS["frozen"], "frozen": True}}
+    kinds = {**KINDS, "frozen_epochs": {**KINDS["frozen"], "frozen_epochs": True}}
     kinds["alone"] = {"cmd": "echo alone again >> order"}
     write(kinds)
     Path("left").unlink()
@@ -149,7 +149,7 @@ def test_it_does_what_dvc_repro_does(toy: Path) -> None:
         line.split("'")[1] for line in told.splitlines() if "is cached" in line
     }
     assert flow["always"] == flow["alone"] == flow["join"] == "ran"
-    assert flow["frozen"] == flow["below-always"] == "up to date"
+    assert flow["frozen_epochs"] == flow["below-always"] == "up to date"
     for file in ("dvc.lock", "raw.dvc", "join", "left", "right"):
         assert (toy / file).read_bytes() == (twin / file).read_bytes(), file
     assert Counter(Path("order").read_text()) == Counter((twin / "order").read_text())
@@ -159,13 +159,13 @@ def test_what_is_there_costs_nothing_and_what_was_there_comes_back(
     toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, ...]] = []
-    dvc = steps.dvc
+    dvc = dvc_graph.dvc
 
-    def spy(*arguments: str, **options: Any) -> steps.Output:
+    def spy(*arguments: str, **options: Any) -> commands.Output:
         asked.append(arguments)
         return dvc(*arguments, **options)
 
-    monkeypatch.setattr(steps, "dvc", spy)
+    monkeypatch.setattr(commands, "dvc", spy)
     stages = {"one": copied("seed", "one"), "two": copied("one", "two")}
     write(stages)
     Path("seed").write_text("1")
@@ -413,7 +413,7 @@ def test_a_target_brings_all_that_it_needs(targets: list[str], stages: set[str])
 
 
 def test_an_unknown_target_names_the_near_ones() -> None:
-    with pytest.raises(params.ParamsError, match=r"'train@z'; did you mean 'train@"):
+    with pytest.raises(errors.ParamsError, match=r"'train@z'; did you mean 'train@"):
         chosen(GRAPH, ["report", "train@z"])
 
 
@@ -439,20 +439,20 @@ def test_the_first_pattern_that_fits_says_how_a_stage_is_tried() -> None:
     ],
 )
 def test_a_wrong_policy_is_an_error_that_names_it(block: dict[str, Any], problem: str) -> None:
-    with pytest.raises(params.ParamsError, match=problem):
+    with pytest.raises(errors.ParamsError, match=problem):
         retry_policies(GRAPH, {"flows": block})
 
 
 def test_what_another_machine_says_of_the_run_cache_is_no_path(tmp_path: Path) -> None:
-    from flows import away
+    from flows.engine import remote_training
 
     one, two, three = "ab", "ab12" * 16, "cd34" * 16
-    away._write_run_cache(tmp_path, f"runs/{one}/{two}/{three}", {"outs": []})
+    remote_training._write_run_cache(tmp_path, f"runs/{one}/{two}/{three}", {"outs": []})
     assert json.loads((tmp_path / "runs" / one / two / three).read_text()) == {"outs": []}
     for name in ("../x", "/etc/x", f"runs/{one}/../{three}", f"runs/{one}/{two}", "runs/a/b/c/d"):
         with pytest.raises(RuntimeError, match="is not the name of an entry"):
-            away._write_run_cache(tmp_path, name, {})
+            remote_training._write_run_cache(tmp_path, name, {})
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     for md5 in ("../../x", f"{two}", "x" * 32):
         with pytest.raises(RuntimeError, match="is not an md5"):
-            away._transfer("fetch", [{"md5": md5}], tmp_path)
+            remote_training._transfer("fetch", [{"md5": md5}], tmp_path)

@@ -21,10 +21,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
 from flows import retrain as module
-from flows import steps
+from flows.engine import commands
 from flows.retrain import retrain
-from sequences import params, store
-from stages import tracking
+from ostinato import params, store
+from ostinato.tracking import mirror
 from tests.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -123,7 +123,7 @@ class Toys:
             "params": json.dumps({"data": data}),
             "data": "0",
         }
-        with tracking.connected() as client:
+        with mirror.connected() as client:
             if not client.search_registered_models("name = 'toys'"):
                 client.create_registered_model("toys")
             version = client.create_model_version("toys", source.as_uri(), tags=tags)
@@ -141,8 +141,8 @@ class Toys:
 
     def run(self, domain: str = "toys") -> Any:
         """The flow's latest run in MLflow, and the files in it."""
-        with tracking.connected() as client:
-            ids = [tracking.experiment(client, domain)]
+        with mirror.connected() as client:
+            ids = [mirror.experiment(client, domain)]
             run, *_ = client.search_runs(ids, "tags.stage = 'retrain'")
         place = Path(run.info.artifact_uri.removeprefix("file://"))
         return run, {str(p.relative_to(place)): p for p in place.rglob("*") if p.is_file()}
@@ -176,8 +176,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        with tracking.connected() as client:
-            tracking.experiment(client, "toys")
+        with mirror.connected() as client:
+            mirror.experiment(client, "toys")
     return folder
 
 
@@ -188,7 +188,7 @@ def toys(made: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.Mo
     toys = Toys(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(module, "promote", toys.promote)
-    monkeypatch.setattr(steps, "study", params.load)  # its domain has no signatures
+    monkeypatch.setattr(commands, "study", params.load)  # its domain has no signatures
     return toys
 
 
@@ -324,7 +324,7 @@ def test_a_name_that_params_do_not_know_is_an_error_before_anything_is_fetched(t
 
 RETRAIN = """
 from flows import retrain, steps
-from sequences import params
+from ostinato import params
 steps.study = params.load
 retrain.main()
 """

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.figure import Figure
 
-from sequences import store
+from ostinato import store
 
 DTYPES = [np.dtype(name) for name in ("int16", "float32", "float64", "bool", "U4")]
 ARRAYS: st.SearchStrategy[dict[str, np.ndarray]] = st.dictionaries(
@@ -81,7 +81,7 @@ def test_identical_arrays_tables_and_figures_are_identical_files(
 MODEL = """
 import sys, time, keras
 from pathlib import Path
-from sequences import store
+from ostinato import store
 keras.utils.set_random_seed(7)
 junk = [object() for _ in range(int(sys.argv[2]))]
 shared = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=3))
@@ -151,7 +151,7 @@ def test_a_folder_that_fails_leaves_the_former_folder(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from sequences import store
+from ostinato import store
 with store.atomic_folder(Path(sys.argv[1])) as folder:
     (folder / "x").write_text("half")
     print("in", flush=True)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from sequences import params, store
+from ostinato import errors, params, store
 
 ROOT = Path(__file__).parent.parent
 TABLES = ("data", "runs", "ensembles", "gates")
@@ -24,7 +24,7 @@ RUN = {
     "domain": "sketches",
     "model": "nearest",
     "build": {"references": 10, "neighbours": 1, "blur": 1.0, "smoothing": 1.0},
-    "fit": {"batch": 8},
+    "fit": {"batch_size": 8},
 }
 
 
@@ -39,17 +39,17 @@ def values(**changes: Any) -> dict[str, Any]:
                 "fetch": {"source": "doodles", "doodles": {"categories": "all", "per_class": 5}},
                 "prepare": {
                     "tolerated_rejects": 0.0, "validation": 0.1, "test": 0.1, "points": 100,
-                    "only_recognised": False, "shard": 100, "workers": 1,
+                    "only_recognised": False, "shard_size": 100, "workers": 1,
                 },
             }
         },
         "scores": {
             "sketches": {
                 "resamples": 10, "bins": 5, "shares": [1.0], "limit": 10, "gallery": 2,
-                "batch": 8, "timings": 2,
+                "batch_size": 8, "timed_requests": 2,
             }
         },
-        "drift": {"psi": 0.2, "ks": 0.1, "level": 0.01, "bins": 10},
+        "drift": {"psi_threshold": 0.2, "ks_threshold": 0.1, "level": 0.01, "bins": 10},
         "flows": {"stages": {"*": {"retries": 0, "delay": 0.0, "timeout": None, "gpu": False}}},
         "gates": {
             "sketches": {
@@ -67,15 +67,15 @@ def values(**changes: Any) -> dict[str, Any]:
 
 def gru() -> dict[str, Any]:
     build = {
-        "cell": "gru", "units": 4, "layers": 1, "bidirectional": False, "pool": "last",
-        "dropout": 0.0, "decay": 0.0,
+        "cell": "gru", "units": 4, "num_layers": 1, "bidirectional": False, "pooling": "last",
+        "dropout": 0.0, "weight_decay": 0.0,
     }  # fmt: skip
     fit = {
-        "epochs": 1, "batch": 8, "loss": "sparse_categorical_crossentropy", "metrics": [],
-        "optimizer": "adam", "rate": 0.01, "schedule": "constant", "warmup": 0.0, "clip": 1.0,
+        "epochs": 1, "batch_size": 8, "loss": "sparse_categorical_crossentropy", "metrics": [],
+        "optimizer": "adam", "learning_rate": 0.01, "schedule": "constant", "warmup_fraction": 0.0, "clip_norm": 1.0,
         "monitor": "validation_loss", "patience": 1,
     }  # fmt: skip
-    return {**RUN, "model": "stacked", "build": build, "fit": fit}
+    return {**RUN, "model": "rnn", "build": build, "fit": fit}
 
 
 def put(table: dict[str, Any], path: str, value: Any) -> None:
@@ -86,9 +86,9 @@ def put(table: dict[str, Any], path: str, value: Any) -> None:
 
 
 def problems(study_values: dict[str, Any]) -> list[str]:
-    from sequences import study
+    from ostinato import study
 
-    with pytest.raises(params.ParamsError) as caught:
+    with pytest.raises(errors.ParamsError) as caught:
         study.check(study_values)
     head, *lines = str(caught.value).splitlines()
     assert head == f"params.yaml: {len(lines)} wrong"
@@ -96,7 +96,7 @@ def problems(study_values: dict[str, Any]) -> list[str]:
 
 
 def test_a_valid_study_passes() -> None:
-    from sequences import study
+    from ostinato import study
 
     study.check(values())
     study.check({k: v for k, v in values().items() if k not in study.OPTIONAL})
@@ -104,7 +104,7 @@ def test_a_valid_study_passes() -> None:
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
 def test_every_params_file_of_the_project_passes(file: Path) -> None:
-    from sequences import study
+    from ostinato import study
 
     study.check(params.load(file))
 
@@ -193,7 +193,7 @@ def test_a_seed_is_a_whole_number_of_32_bits(seed: Any) -> None:
 
 
 def test_all_problems_are_listed_at_once() -> None:
-    changed = values(**{"seed": None, "runs.gru.fit.epochs": 0, "drift.psi": -1})
+    changed = values(**{"seed": None, "runs.gru.fit.epochs": 0, "drift.psi_threshold": -1})
     del changed["machine"]
     places = {line.partition(":")[0] for line in problems(changed)}
     assert places == {"machine", "seed", "drift.psi", "runs.gru.fit.epochs"}
@@ -227,14 +227,14 @@ def test_a_name_that_is_no_name_is_refused_where_params_are_loaded(
     table: str, name: Any, tmp_path: Path
 ) -> None:
     write(tmp_path / "params.yaml", {"seed": 1, table: {name: {}}})
-    with pytest.raises(params.ParamsError, match=rf"1 wrong\n  {table}: ") as caught:
+    with pytest.raises(errors.ParamsError, match=rf"1 wrong\n  {table}: ") as caught:
         params.load(tmp_path / "params.yaml")
     assert "not a valid name" in str(caught.value) or "put it in quotes" in str(caught.value)
 
 
 def test_a_data_set_has_not_the_name_of_the_folder_of_raw_data(tmp_path: Path) -> None:
     write(tmp_path / "params.yaml", {"data": {"raw": {}}})
-    with pytest.raises(params.ParamsError, match="'raw' is the folder of all raw data"):
+    with pytest.raises(errors.ParamsError, match="'raw' is the folder of all raw data"):
         params.load(tmp_path / "params.yaml")
 
 
@@ -255,7 +255,7 @@ def write(file: Path, content: Any) -> None:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with a small study, beside a folder of somebody else."""
     folder = tmp_path / "checkout"
-    for name in ("sequences", "stages"):
+    for name in ("ostinato", "stages"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "dvc.yaml", folder)
@@ -349,17 +349,17 @@ def test_studies_are_checked_side_by_side(checkout: Path) -> None:
 
 def test_a_renamed_model_is_checked_again(checkout: Path) -> None:
     assert stage("check").returncode == 0
-    models = checkout / "sequences" / "sketches"
+    models = checkout / "ostinato" / "sketches"
     (models / "stacked.py").rename(models / "stackee.py")
     done = stage("check")
     assert done.returncode == 1
-    assert "runs.gru.model: sequences.sketches: no module 'stacked'" in done.stderr
+    assert "runs.gru.model: ostinato.sketches: no module 'stacked'" in done.stderr
 
 
 def test_processes_write_one_file_side_by_side(checkout: Path) -> None:
     code = """
 from pathlib import Path
-from sequences import store
+from ostinato import store
 for _ in range(200):
     store.write_text(Path("data/.checked"), "x")
 """
@@ -444,7 +444,7 @@ def test_the_store_writes_and_removes_nothing_else_than_results(
         Path("data/../x"),
     ]
     for path in (*paths, *code, checkout, checkout.parent, Path("/"), Path("/srv/models")):
-        with pytest.raises(store.StoreError, match="not written and not removed"):
+        with pytest.raises(errors.StoreError, match="not written and not removed"):
             act(path)
     assert content(checkout.parent) == before
 
@@ -464,7 +464,7 @@ def test_the_store_writes_in_its_own_folders_and_in_those_that_are_named(
     models = checkout.parent / "models"
     monkeypatch.setenv("OSTINATO_FOLDERS", f"/nowhere{os.pathsep}{models}/../models/")
     store.write_text(models / "text", "x")
-    with pytest.raises(store.StoreError):
+    with pytest.raises(errors.StoreError):
         store.remove(models)
     store.remove(Path("results/a"))
     assert not Path("results/a").exists()

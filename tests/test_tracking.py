@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from sequences import params, store
-from stages import tracking
+from ostinato import params, store
+from ostinato.tracking import mirror
 
 ROOT = Path(__file__).parent.parent
 
@@ -108,7 +108,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     """A workspace as `dvc repro` leaves it, and an empty MLflow store."""
     import keras
 
-    from sequences.layers import MaskedPooling
+    from ostinato.layers import MaskedPooling
 
     folder = tmp_path_factory.mktemp("made")
     for name, text in (("params.yaml", PARAMS), ("dvc.yaml", GRAPH), ("work.py", WORK)):
@@ -119,7 +119,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     (folder / ".dvcignore").write_text("__pycache__/\n*.pyc\nmlflow.db*\nmlartifacts/\n")
     (folder / ".gitignore").write_text("mlflow.db*\nmlartifacts/\nmade.keras\n")
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "sequences", folder / "sequences", ignore=ignored)
+    shutil.copytree(ROOT / "ostinato", folder / "ostinato", ignore=ignored)
     (folder / "code" / "__pycache__").mkdir(parents=True)
     (folder / "code" / "a.py").write_text("a = 1\n")
     (folder / "code" / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"cache")
@@ -150,7 +150,7 @@ def workspace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.chdir(folder)
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(tracking, "_said", [])
+    monkeypatch.setattr(mirror, "_said", [])
     return folder
 
 
@@ -186,7 +186,7 @@ def dump(folder: Path) -> dict[str, Any]:
 
 def train_live(before: Callable[[int], object] = lambda epoch: None) -> None:
     """What the train stage does, with the outputs that are there."""
-    with tracking.live("toy-a") as record:
+    with mirror.live("toy-a") as record:
         for epoch in EPOCHS:
             before(int(epoch["epoch"]))
             record(epoch)
@@ -196,19 +196,19 @@ def test_md5s_are_those_of_dvc(workspace: Path) -> None:
     lock = params.load("dvc.lock")["stages"]
     assert set(lock) == {"prepare@toy", "train@toy-a", "evaluate@toy-a"}
     for address, entry in lock.items():
-        ours = tracking.current(*address.split("@"))
+        ours = mirror.current(*address.split("@"))
         assert ours["cmd"] == entry["cmd"]
         assert ours["params"] == entry["params"]["params.yaml"]
         for side in ("deps", "outs"):
             assert ours[side] == {item["path"]: item["md5"] for item in entry[side]}
-    tracking.main()
+    mirror.main()
     (given,) = training().inputs.dataset_inputs
     assert given.dataset.name == "toy"
     assert given.dataset.digest == lock["prepare@toy"]["outs"][0]["md5"]
 
 
 def test_a_result_without_a_run_gets_one_with_all_of_it(workspace: Path) -> None:
-    tracking.main()
+    mirror.main()
     prepared, run = sorted(runs(), key=lambda run: run.data.tags["stage"])
     assert (prepared.info.run_name, run.info.run_name) == ("prepare toy", "toy-a")
     assert {run.info.status for run in (prepared, run)} == {"FINISHED"}
@@ -217,8 +217,8 @@ def test_a_result_without_a_run_gets_one_with_all_of_it(workspace: Path) -> None
     }  # fmt: skip
     assert run.data.params == {
         "seed": "7", "machine.precision": "float32", "data": "toy", "domain": "sketches",
-        "model": "stacked", "build.units": "[4, 4]", "fit.epochs": "3", "data.domain": "sketches",
-        "data.prepare.rate": "0.001", "data.prepare.language": "no",
+        "model": "rnn", "build.units": "[4, 4]", "fit.epochs": "3", "data.domain": "sketches",
+        "data.prepare.learning_rate": "0.001", "data.prepare.language": "no",
     }  # fmt: skip
     assert steps(run, "loss") == [(1, 1.0), (2, 1 / 2), (3, 1 / 3)]
     assert run.data.metrics["test/top1"] == 0.75
@@ -240,12 +240,12 @@ def test_a_result_without_a_run_gets_one_with_all_of_it(workspace: Path) -> None
 
 
 def test_mirroring_twice_adds_nothing(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tracking.main()
+    mirror.main()
     once = dump(workspace)
     assert capsys.readouterr().out.count(": logged") == 2
-    tracking.main()
-    tracking.mirror("prepare", "toy")
-    tracking.mirror("evaluate", "toy-a")
+    mirror.main()
+    mirror.mirror("prepare", "toy")
+    mirror.mirror("evaluate", "toy-a")
     train_live()
     printed = capsys.readouterr()
     assert (printed.out.count("complete"), printed.err) == (2, "")
@@ -269,7 +269,7 @@ def test_a_training_logged_live_and_one_mirrored_later_are_the_same(
     train_live()
     live = training()
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    tracking.main()
+    mirror.main()
     later = training(tmp_path)
     assert (live.data.params, live.data.metrics) == (later.data.params, later.data.metrics)
     assert live.data.tags == later.data.tags
@@ -277,18 +277,18 @@ def test_a_training_logged_live_and_one_mirrored_later_are_the_same(
 
 
 def test_a_training_that_was_killed_is_completed_and_not_doubled(workspace: Path) -> None:
-    killed = tracking.live("toy-a")
+    killed = mirror.live("toy-a")
     record = killed.__enter__()
     record(EPOCHS[0])
     record(EPOCHS[1])
     assert training().info.status == "RUNNING"
-    with tracking.live("toy-a") as resumed:  # hands the epochs of its checkpoint in again
+    with mirror.live("toy-a") as resumed:  # hands the epochs of its checkpoint in again
         for epoch in EPOCHS:
             resumed({**epoch, "seconds": epoch["seconds"] + (epoch["epoch"] == 3)})
     run = training()
     assert run.info.status == "FINISHED"
     assert steps(run, "loss") == [(e["epoch"], e["loss"]) for e in EPOCHS]
-    tracking.main()
+    mirror.main()
     assert steps(training(), "seconds")[:2] == [(e["epoch"], e["seconds"]) for e in EPOCHS[:2]]
 
 
@@ -315,7 +315,7 @@ def test_a_training_that_fails_is_marked_and_its_error_goes_on(
 def test_code_edited_while_training_goes_on_makes_no_second_run(workspace: Path) -> None:
     train_live(lambda epoch: Path("code/a.py").write_text(f"a = {epoch}\n"))
     assert training().info.status == "FINISHED"
-    deps = tracking.current("train", "toy-a")["deps"]  # what DVC takes for the inputs now
+    deps = mirror.current("train", "toy-a")["deps"]  # what DVC takes for the inputs now
     assert json.loads(training().data.tags["deps"]) == deps
 
 
@@ -326,7 +326,7 @@ def test_scores_go_to_the_run_of_their_model_and_the_latest_count(workspace: Pat
     for value in (0.5, 0.25):
         store.write_json(later, {"top1": value})
         os.utime(later, (time.time() + 1 / value, time.time() + 1 / value))
-        tracking.mirror("evaluate", "toy-a")
+        mirror.mirror("evaluate", "toy-a")
         assert training().data.metrics["test/top1"] == value
 
 
@@ -336,7 +336,7 @@ def test_scores_of_an_earlier_model_are_not_those_of_a_new_one(workspace: Path) 
     store.write_model(Path("results/toy-a/model.keras"), model)
     train_live()
     assert "test/top1" not in training().data.metrics
-    tracking.mirror("evaluate", "toy-a")
+    mirror.mirror("evaluate", "toy-a")
     assert training().data.metrics["test/top1"] == 0.75
 
 
@@ -348,7 +348,7 @@ def test_what_is_not_as_dvc_left_it_is_not_taken_for_its_result(
         Path("results/toy-a/history.csv").write_text("epoch,loss\n1,0.0\n")
     else:
         Path("results/toy-a/model.keras").unlink()
-    tracking.main()
+    mirror.main()
     assert "train@toy-a: not on disk as dvc.lock has it" in capsys.readouterr().out
     assert [run.data.tags["stage"] for run in runs()] == ["prepare"]
 
@@ -417,12 +417,12 @@ def test_a_dead_server_costs_seconds_one_line_and_no_secret(
     assert printed.out == ""
     assert printed.err.count("\n") == 1
     assert f"Not tracked in http://***@{hostile}" in printed.err
-    assert "python -m stages.tracking" in printed.err
+    assert "python -m ostinato.tracking.mirror" in printed.err
     with pytest.raises(SystemExit, match=r"Cannot log to http://\*\*\*@") as stopped:
-        tracking.main()
+        mirror.main()
     assert "hunter2" not in printed.err + str(stopped.value)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    tracking.main()
+    mirror.main()
     assert steps(training(), "loss") == [(e["epoch"], e["loss"]) for e in EPOCHS]
 
 
@@ -433,7 +433,7 @@ def test_no_password_of_an_address_is_logged(workspace: Path) -> None:
             "data.toy.fetch": {"url": "http://anna:hunter2@example.org/bucket"}}},
     }  # fmt: skip
     Path("dvc.lock").write_text(f"{lock}\n  fetch@toy: {json.dumps(fetched)}\n")
-    tracking.main()
+    mirror.main()
     assert training().data.params["data.fetch.url"] == "http://***@example.org/bucket"
     assert "hunter2" not in "".join(dump(workspace)["rows"])
 
@@ -494,7 +494,7 @@ def test_a_server_that_dies_in_mid_training_stops_nothing(
         train_live(lambda epoch: kill(server) if epoch == 3 else None)
         assert capsys.readouterr().err.count("Not tracked") == 1
         server = serve()
-        tracking.main()
+        mirror.main()
         from mlflow import MlflowClient
 
         served = MlflowClient(address)
@@ -516,7 +516,7 @@ def test_a_logged_model_loads_anywhere_and_predicts_the_same(
 ) -> None:
     import numpy as np
 
-    tracking.main()
+    mirror.main()
     (output,) = training().outputs.model_outputs
     folder = workspace / "mlartifacts" / "sketches" / "models" / output.model_id / "artifacts"
     example = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)

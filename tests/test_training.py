@@ -1,4 +1,4 @@
-"""Laws of the training loop, on small sequences made here."""
+"""Laws of the training loop, on small ostinato made here."""
 
 import json
 import os
@@ -15,22 +15,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sequences import store, training
-from sequences.params import ParamsError
-from sequences.training import Record
+from ostinato import errors, store
+from ostinato.errors import ParamsError
+from ostinato.task import TrainingContext
+from ostinato.training import runtime, trainer
+from ostinato.training.trainer import Record
 
 ROOT = Path(__file__).parents[1]
 CLASSES = 4
 FIT: dict[str, Any] = {
     "epochs": 4,
-    "batch": 16,
+    "batch_size": 16,
     "loss": "sparse_categorical_crossentropy",
     "metrics": ["accuracy"],
     "optimizer": "adam",
-    "rate": 0.05,
+    "learning_rate": 0.05,
     "schedule": "cosine",
-    "warmup": 0.1,
-    "clip": 0.5,
+    "warmup_fraction": 0.1,
+    "clip_norm": 0.5,
     "monitor": "validation_loss",
     "patience": 10,
 }
@@ -65,14 +67,14 @@ class Waves:
         return len(self.y[split])
 
     def arrays(
-        self, split: str, *, batch: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int
     ) -> list[tuple[np.ndarray, ...]]:
         order = np.arange(self.size(split))
         if seed is not None:
             np.random.default_rng((seed, epoch)).shuffle(order)
         made: list[tuple[np.ndarray, ...]] = []
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
             rows = [self.x[split][i] for i in chosen]
             x = np.zeros((len(rows), max(map(len, rows)) + self.pad, 3), np.float32)
             for target, row in zip(x, rows, strict=True):
@@ -83,8 +85,10 @@ class Waves:
             made.append((x, self.y[split][chosen], *extra))
         return made
 
-    def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> tf.data.Dataset:
-        made = self.arrays(split, batch=batch, seed=seed, epoch=epoch)
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+    ) -> tf.data.Dataset:
+        made = self.arrays(split, batch_size=batch_size, seed=seed, epoch=epoch)
 
         def each() -> Any:
             for index, items in enumerate(made, 1):
@@ -127,9 +131,9 @@ def pooled(dropout: float = 0.0) -> keras.Model:
     )
 
 
-def machine(seed: int = 1, **changed: Any) -> Any:
+def runtime_of(seed: int = 1, **changed: Any) -> Any:
     usual = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
-    return training.machine(seed, **{**usual, **changed})
+    return runtime.runtime(seed, **{**usual, **changed})
 
 
 def train(
@@ -147,7 +151,7 @@ def train(
     ``after`` receives the weights after every epoch, ``seen`` the records.
     """
     place = {k: changed.pop(k) for k in ("precision", "devices") if k in changed}
-    with machine(**place):
+    with runtime_of(**place):
         model = build()
 
         def on_epoch(record: Record) -> None:
@@ -157,7 +161,9 @@ def train(
                 seen.append(record)
 
         data = Waves() if data is None else data
-        return model, training.fit(model, data, folder, seed, on_epoch, **{**FIT, **changed})
+        return model, trainer.fit(
+            model, data, TrainingContext(folder, seed, on_epoch), **{**FIT, **changed}
+        )
 
 
 def weights(model: keras.Model) -> list[np.ndarray]:
@@ -276,10 +282,10 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
             [keras.Input((None, 3)), keras.layers.Dense(9), keras.layers.GlobalMaxPooling1D()]
         )
 
-    with pytest.raises(training.TrainingError, match=r"of another model.*\[3, 8\].*\[3, 9\]"):
+    with pytest.raises(errors.TrainingError, match=r"of another model.*\[3, 8\].*\[3, 9\]"):
         train(tmp_path, build=wider)
     (tmp_path / "epoch.npz").write_bytes(b"torn")
-    with pytest.raises(training.TrainingError, match="unreadable"):
+    with pytest.raises(errors.TrainingError, match="unreadable"):
         train(tmp_path)
 
 
@@ -295,7 +301,7 @@ def test_two_devices_compute_the_losses_of_one(tmp_path: Path) -> None:
         "_, half = train(folder / 'half', precision='mixed_float16', **both)\n"
         "store.write_json(folder / 'two.json', [full, half])\n"
         "def dropped():\n"
-        "    with machine(devices=2) as strategy:\n"
+        "    with runtime_of(devices=2) as strategy:\n"
         "        model = recurrent(0.5)\n"
         "        training._reseed(model, 1, 1)\n"
         "        ones = tf.ones((8, 8))\n"
@@ -311,13 +317,13 @@ def test_two_devices_compute_the_losses_of_one(tmp_path: Path) -> None:
     printed, _ = child(code).communicate(timeout=300)
     assert "3 asked for, 2 CPU there" in printed, printed
     full, half = json.loads((tmp_path / "two.json").read_text())
-    _, one = train(tmp_path / "1", build=lambda: recurrent(0.0, 0.01), batch=32, epochs=2)
+    _, one = train(tmp_path / "1", build=lambda: recurrent(0.0, 0.01), batch_size=32, epochs=2)
     assert max(record["gradient_norm"] for record in one) > FIT["clip"]
     for here, there in zip(one, full, strict=True):
         for name in ("loss", "accuracy", "validation_loss", "validation_accuracy"):
             assert there[name] == pytest.approx(here[name], abs=1e-5)
         assert there["gradient_norm"] == pytest.approx(here["gradient_norm"], rel=1e-4)
-    _, one = train(tmp_path / "2", batch=32, epochs=2)
+    _, one = train(tmp_path / "2", batch_size=32, epochs=2)
     for here, there in zip(one, half, strict=True):
         assert there["loss"] == pytest.approx(here["loss"], abs=0.01)
 
@@ -325,13 +331,13 @@ def test_two_devices_compute_the_losses_of_one(tmp_path: Path) -> None:
 def test_it_trains_as_keras_does(tmp_path: Path) -> None:
     """Keras' own loop is the slow, independent one: a batch at a time by ``train_on_batch``."""
     after: list[list[np.ndarray]] = []
-    options: dict[str, Any] = {"schedule": "constant", "warmup": 0.0, "epochs": 2}
+    options: dict[str, Any] = {"schedule": "constant", "warmup_fraction": 0.0, "epochs": 2}
     train(tmp_path, build=lambda: recurrent(0.0, 0.01), after=after, **options)
-    with machine():
+    with runtime_of():
         peer = recurrent(0.0, 0.01)
         peer.compile(keras.optimizers.Adam(FIT["rate"], global_clipnorm=FIT["clip"]), FIT["loss"])
         for epoch in (1, 2):
-            for x, y in Waves().arrays("train", batch=FIT["batch"], seed=1, epoch=epoch):
+            for x, y in Waves().arrays("train", batch_size=FIT["batch"], seed=1, epoch=epoch):
                 peer.train_on_batch(x, y)
     for one, other in zip(after[-1], weights(peer), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
@@ -354,14 +360,16 @@ class Tags:
     def size(self, split: str) -> int:
         return 20
 
-    def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> tf.data.Dataset:
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+    ) -> tf.data.Dataset:
         generator = np.random.default_rng(3)
         x = np.zeros((20, 8 + self.pad), np.int32)
         for row in x:
             row[: generator.integers(3, 9)] = 1
         x[x > 0] = generator.integers(1, 5, size=int((x > 0).sum()))
         y = np.where(x > 0, x - 1, 3)
-        return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch)
+        return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size)
 
 
 def test_masked_times_are_out_of_the_mean(tmp_path: Path) -> None:
@@ -375,12 +383,16 @@ def test_masked_times_are_out_of_the_mean(tmp_path: Path) -> None:
         )
 
     # batches of 20 and of 7: a mean of means of batches would differ, as lengths do
-    model, history = train(tmp_path / "a", Tags(0), build, batch=20, rate=1e-9, epochs=1)
+    model, history = train(
+        tmp_path / "a", Tags(0), build, batch_size=20, learning_rate=1e-9, epochs=1
+    )
     for pad, batch in ((0, 7), (6, 20)):
-        _, other = train(tmp_path / f"{pad}", Tags(pad), build, batch=batch, rate=1e-9, epochs=1)
+        _, other = train(
+            tmp_path / f"{pad}", Tags(pad), build, batch_size=batch, learning_rate=1e-9, epochs=1
+        )
         assert other[-1]["loss"] == pytest.approx(history[-1]["loss"], abs=1e-5)
         assert other[-1]["accuracy"] == pytest.approx(history[-1]["accuracy"], abs=1e-9)
-    x, y = next(iter(Tags(0).batches("train", batch=20, seed=1, epoch=1)))
+    x, y = next(iter(Tags(0).batches("train", batch_size=20, seed=1, epoch=1)))
     probabilities = np.take_along_axis(model(x).numpy(), y.numpy()[..., None], -1)[..., 0]
     assert history[-1]["loss"] == pytest.approx(-np.log(probabilities[x.numpy() > 0]).mean())
 
@@ -392,8 +404,8 @@ def test_a_sequence_of_weight_zero_might_as_well_not_be_there(tmp_path: Path) ->
     kept = np.flatnonzero(heavy.weights)
     light.x["train"] = [light.x["train"][i] for i in kept]
     light.y["train"] = light.y["train"][kept]
-    _, one = train(tmp_path / "one", heavy, batch=97, optimizer="sgd")
-    _, other = train(tmp_path / "other", light, batch=97, optimizer="sgd")
+    _, one = train(tmp_path / "one", heavy, batch_size=97, optimizer="sgd")
+    _, other = train(tmp_path / "other", light, batch_size=97, optimizer="sgd")
     for a, b in zip(one, other, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
         assert a["accuracy"] == pytest.approx(b["accuracy"])
@@ -402,23 +414,23 @@ def test_a_sequence_of_weight_zero_might_as_well_not_be_there(tmp_path: Path) ->
 def test_a_clipped_step_is_as_long_as_rate_times_clip(tmp_path: Path) -> None:
     one: dict[str, Any] = {
         "epochs": 1,
-        "batch": 97,
+        "batch_size": 97,
         "optimizer": "sgd",
         "schedule": "constant",
-        "warmup": 0.0,
+        "warmup_fraction": 0.0,
     }
-    with machine():
+    with runtime_of():
         start = pooled()
-        x, y = Waves().arrays("train", batch=97, seed=1, epoch=1)[0]
+        x, y = Waves().arrays("train", batch_size=97, seed=1, epoch=1)[0]
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, start(x)))
         norm = float(tf.linalg.global_norm(tape.gradient(loss, start.trainable_weights)))
-    model, history = train(tmp_path / "a", rate=2.0, clip=norm / 4, **one)
+    model, history = train(tmp_path / "a", learning_rate=2.0, clip_norm=norm / 4, **one)
     moved = [a - b for a, b in zip(weights(model), weights(start), strict=True)]
     assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(2.0 * norm / 4, rel=1e-4)
     assert history[0]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
     assert history[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
-    model, _ = train(tmp_path / "b", rate=2.0, clip=0.0, **one)
+    model, _ = train(tmp_path / "b", learning_rate=2.0, clip_norm=0.0, **one)
     moved = [a - b for a, b in zip(weights(model), weights(start), strict=True)]
     assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(2.0 * norm, rel=1e-4)
 
@@ -429,7 +441,12 @@ def test_patience_stops_and_the_best_weights_come_back(
 ) -> None:
     after: list[list[np.ndarray]] = []
     monitor = f"validation_{monitor}"
-    options: dict[str, Any] = {"epochs": 30, "patience": 2, "rate": 0.3, "monitor": monitor}
+    options: dict[str, Any] = {
+        "epochs": 30,
+        "patience": 2,
+        "learning_rate": 0.3,
+        "monitor": monitor,
+    }
     model, history = train(tmp_path, after=after, schedule="constant", **options)
     best = int(better([record[monitor] for record in history]))
     assert len(history) == best + 1 + 2 < 30
@@ -439,7 +456,7 @@ def test_patience_stops_and_the_best_weights_come_back(
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "inverse_sqrt"])
 def test_the_rate_follows_its_schedule(tmp_path: Path, schedule: str) -> None:
-    _, history = train(tmp_path, schedule=schedule, warmup=0.3, batch=97)
+    _, history = train(tmp_path, schedule=schedule, warmup_fraction=0.3, batch_size=97)
     for record in history:
         share = (record["epoch"] - 0.5) / FIT["epochs"]  # the middle of the epoch's only batch
         falling = {
@@ -456,7 +473,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_place_and_keeps_the_epochs_bef
 ) -> None:
     data = Waves()
     data.odd = (2, 3)
-    with pytest.raises(training.TrainingError, match=r"epoch 2, step 3: .*not finite.*try"):
+    with pytest.raises(errors.TrainingError, match=r"epoch 2, step 3: .*not finite.*try"):
         train(tmp_path, data)
     data.odd = None
     _, whole = train(tmp_path / "whole", data)
@@ -485,8 +502,8 @@ def test_batch_normalisation_keeps_its_statistics(tmp_path: Path) -> None:
             ]
         )
 
-    model, _ = train(tmp_path, build=build, epochs=1, batch=97)
-    x, _ = Waves().arrays("train", batch=97, seed=1, epoch=1)[0]
+    model, _ = train(tmp_path, build=build, epochs=1, batch_size=97)
+    x, _ = Waves().arrays("train", batch_size=97, seed=1, epoch=1)[0]
     mean = model.layers[0].moving_mean.numpy()
     np.testing.assert_allclose(mean, 0.5 * x.mean((0, 1)), atol=1e-6)
 
@@ -498,7 +515,7 @@ def test_a_weight_that_does_not_reach_the_loss_is_named(tmp_path: Path) -> None:
         y = keras.layers.Dense(CLASSES, activation="softmax")(keras.ops.stop_gradient(pool))
         return keras.Model(x, y)
 
-    with pytest.raises(training.TrainingError, match="lost/kernel"):
+    with pytest.raises(errors.TrainingError, match="lost/kernel"):
         train(tmp_path, build=build)
 
 
@@ -538,10 +555,10 @@ def test_an_unknown_name_is_answered_with_near_misses(
 def test_threads_are_set_before_tensorflow_starts_or_not_at_all() -> None:
     tf.constant(0) + 1
     present = tf.config.threading.get_intra_op_parallelism_threads()
-    with pytest.raises(training.TrainingError, match=r"machine\.intra_op: TensorFlow has started"):
-        machine(intra_op=present + 1).__enter__()
-    with pytest.raises(training.TrainingError, match="2 asked for, 1 CPU there"):
-        machine(devices=2).__enter__()
+    with pytest.raises(errors.TrainingError, match=r"runtime\.intra_op: TensorFlow has started"):
+        runtime_of(intra_op=present + 1).__enter__()
+    with pytest.raises(errors.TrainingError, match="2 asked for, 1 CPU there"):
+        runtime_of(devices=2).__enter__()
 
 
 def test_a_log_has_one_line_an_epoch(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -550,5 +567,5 @@ def test_a_log_has_one_line_an_epoch(tmp_path: Path, capfd: pytest.CaptureFixtur
     lines = printed.splitlines()
     assert len(lines) == len(history)
     assert all(line.startswith(f"epoch {i}/4  loss ") for i, line in enumerate(lines, 1))
-    assert "sequences/s" in lines[0]
-    assert "sequences/s" not in bar
+    assert "ostinato/s" in lines[0]
+    assert "ostinato/s" not in bar

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sequences import decoding, losses, store, training
-from sequences.decoding import Rules
-from sequences.translation import attention, seq2seq, transformer
-from sequences.translation.examples.batches import BOS, EOS, PAD
+from ostinato import store
+from ostinato.decoding import search as decoding_search
+from ostinato.decoding.search import Rules
+from ostinato.task import TrainingContext
+from ostinato.training import losses, runtime, teacher_forcing, trainer
+from ostinato.translation.dataset.batches import BOS, EOS, PAD
+from ostinato.translation.models import attention, seq2seq, transformer
 
 BUILDS: list[tuple[Any, dict[str, Any]]] = [
-    (seq2seq, {"cell": "gru", "layers": 1}),
-    (seq2seq, {"cell": "lstm", "layers": 2}),
-    (attention, {"scores": "general", "layers": 1}),
-    (attention, {"scores": "additive", "layers": 2}),
-    (transformer, {"heads": 2, "wide": 16, "layers": 2}),
+    (seq2seq, {"cell": "gru", "num_layers": 1}),
+    (seq2seq, {"cell": "lstm", "num_layers": 2}),
+    (attention, {"scores": "general", "num_layers": 1}),
+    (attention, {"scores": "additive", "num_layers": 2}),
+    (transformer, {"num_heads": 2, "feedforward_units": 16, "num_layers": 2}),
 ]
 
 
@@ -32,9 +35,9 @@ BUILDS: list[tuple[Any, dict[str, Any]]] = [
 def built(request: pytest.FixtureRequest) -> tuple[Any, keras.Model]:
     module, block = request.param
     keras.utils.set_random_seed(5)
-    joint = block["layers"] == 2
+    joint = block["num_layers"] == 2
     data = SimpleNamespace(vocabulary=(13 if joint else 11, 13), joint=joint)
-    model = module.build(data, units=8, dropout=0.5, blank=0.1, **block)
+    model = module.build(data, units=8, dropout=0.5, word_dropout=0.1, **block)
     for weight in model.trainable_weights:  # first weights are small: their differences drown
         weight.assign(2 * weight)
     return module, model
@@ -124,7 +127,7 @@ def test_the_graph_of_a_search_finds_what_numpy_finds(
     def search(source: Any, maximum: Any) -> Any:
         step, state, shared = module.start(model, source)
         rules = Rules(BOS, EOS, PAD, tf.zeros_like(maximum), maximum)
-        return decoding.beam(step, state, shared, rules, source != PAD, **options)
+        return decoding_search.beam(step, state, shared, rules, source != PAD, **options)
 
     maximum = np.array([7, 3, 5], np.int32)
     found = search(tf.constant(source), tf.constant(maximum))
@@ -141,7 +144,7 @@ def test_the_graph_of_a_search_finds_what_numpy_finds(
         return tf.nest.map_structure(tf.constant, state)
 
     state = tf.nest.map_structure(lambda leaf: leaf.numpy(), state)
-    expected = decoding.beam_numpy(arrays, state, shared, rules, source != PAD, **options)
+    expected = decoding_search.beam_numpy(arrays, state, shared, rules, source != PAD, **options)
     np.testing.assert_array_equal(found.tokens, expected.tokens)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4, atol=1e-4)
 
@@ -164,7 +167,7 @@ class Few:
     def size(self, split: str) -> int:
         return 6
 
-    def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> Any:
+    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
         rng = np.random.default_rng(2)
         source, y = rng.integers(4, 11, (2, 6, 4), dtype=np.int32)
         before = np.concatenate([np.full((6, 1), BOS, np.int32), y[:, :-1]], axis=1)
@@ -174,33 +177,37 @@ class Few:
 
 FIT: dict[str, Any] = {
     "epochs": 3,
-    "batch": 3,
+    "batch_size": 3,
     "smoothing": 0.1,
-    "sampled": 0.5,
-    "averaged": 2,
+    "scheduled_sampling": 0.5,
+    "average_checkpoints": 2,
     "optimizer": "adam",
-    "rate": 0.01,
+    "learning_rate": 0.01,
     "schedule": "constant",
-    "warmup": 0.0,
-    "clip": 1.0,
+    "warmup_fraction": 0.0,
+    "clip_norm": 1.0,
     "patience": 3,
 }
 
 
-def taught(folder: Path, on_epoch: Any) -> tuple[keras.Model, list[training.Record]]:
+def taught(folder: Path, on_epoch: Any) -> tuple[keras.Model, list[trainer.Record]]:
     """A small model, taught from its first weights or from where it was stopped."""
     alone: dict[str, Any] = {"devices": 1, "intra_op": None, "inter_op": None}
-    with training.machine(5, precision="float32", **alone):
+    with runtime.runtime(5, precision="float32", **alone):
         data = SimpleNamespace(vocabulary=(11, 11), joint=True)
-        model = seq2seq.build(data, cell="gru", units=4, layers=1, dropout=0.1, blank=0.1)
-        history = training.teach(model, Few(), folder, 1, partial(on_epoch, model), **FIT)
+        model = seq2seq.build(
+            data, cell="gru", units=4, num_layers=1, dropout=0.1, word_dropout=0.1
+        )
+        history = teacher_forcing.fit_seq2seq(
+            model, Few(), TrainingContext(folder, 1, partial(on_epoch, model)), **FIT
+        )
     return model, history
 
 
 def test_a_taught_model_is_the_mean_of_its_best_epochs_also_after_a_stop(tmp_path: Path) -> None:
     seen: list[tuple[float, Any]] = []
 
-    def look(model: keras.Model, record: training.Record) -> None:
+    def look(model: keras.Model, record: trainer.Record) -> None:
         cost = record["validation_token_crossentropy"]
         seen.append((cost, [weight.numpy() for weight in model.trainable_weights]))
         np.testing.assert_allclose(np.log(record["validation_perplexity"]), cost)
@@ -210,7 +217,7 @@ def test_a_taught_model_is_the_mean_of_its_best_epochs_also_after_a_stop(tmp_pat
     for weight, *parts in zip(model.trainable_weights, *(w for _, w in best), strict=True):
         np.testing.assert_allclose(weight, np.mean(parts, axis=0), rtol=1e-5, atol=1e-7)
 
-    def stop(model: keras.Model, record: training.Record) -> None:
+    def stop(model: keras.Model, record: trainer.Record) -> None:
         if record["epoch"] == 2:
             raise KeyboardInterrupt
 
@@ -224,9 +231,9 @@ def test_a_taught_model_is_the_mean_of_its_best_epochs_also_after_a_stop(tmp_pat
 
 def test_a_model_reads_its_guesses_by_chance() -> None:
     data = SimpleNamespace(vocabulary=(11, 11), joint=True)
-    small = seq2seq.build(data, cell="gru", units=4, layers=1, dropout=0.1, blank=0.1)
-    x, _, _ = next(iter(Few().batches("train", batch=3, seed=None, epoch=1)))
-    guessing = training.Guessing(small)
+    small = seq2seq.build(data, cell="gru", units=4, num_layers=1, dropout=0.1, word_dropout=0.1)
+    x, _, _ = next(iter(Few().batches("train", batch_size=3, seed=None, epoch=1)))
+    guessing = teacher_forcing.ScheduledSamplingModel(small)
     said = small(x, training=False).numpy()
     never = guessing({**x, "chance": tf.zeros((3, 1))}, training=False)
     np.testing.assert_array_equal(never, said)

@@ -12,11 +12,10 @@ from typing import Any
 import polib
 import pytest
 
-from sequences.download import DownloadError, UnreachableError
-from sequences.params import bind
-from sequences.translation import sources
-from sequences.translation.examples.reading import DataError, Pair, pairs
-from sequences.translation.sources import SourceError
+from ostinato.errors import DataError, DownloadError, SourceError, UnreachableError
+from ostinato.params import bind
+from ostinato.translation import sources
+from ostinato.translation.dataset.reading import Pair, pairs
 from tests.servers import closed_port, serve
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "parallel" / "multi30k"
@@ -152,7 +151,7 @@ def test_files_that_are_no_split_leave_it_open(out: Path, lines: dict[str, bytes
 
 
 def test_transfers_that_cannot_work_are_errors(out: Path, lines: dict[str, bytes]) -> None:
-    block: dict[str, Any] = {"at_once": 1, **WEB}
+    block: dict[str, Any] = {"max_concurrency": 1, **WEB}
     with pytest.raises(UnreachableError, match="source: gettext"):
         nowhere = f"http://127.0.0.1:{closed_port()}"
         fetched("moses", out, base_url=nowhere, files=FILES, **block)

@@ -11,31 +11,36 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from sequences import params, store, training
-from sequences.params import ParamsError
-from sequences.video import cnn_rnn
-from sequences.video.layers import FrameNormalisation, Pad, Pick, Real, Unpad
+from ostinato import params, store
+from ostinato.errors import ParamsError
+from ostinato.task import TrainingContext
+from ostinato.training import trainer
+from ostinato.video.layers import FrameNormalisation, Pad, Pick, Real, Unpad
+from ostinato.video.models import cnn_rnn
 
 Inputs = dict[str, NDArray[Any]]
 
 DATA = SimpleNamespace(classes=list("abc"), height=9, width=12, channels=1)
 RNN: dict[str, Any] = {
-    "backbone": None, "weights": None, "filters": [4, 6], "kernel": 3, "features": 5, "units": 4,
-    "layers": 2, "dropout": 0.0,
+    "backbone": None, "weights": None, "filters": [4, 6], "kernel_size": 3, "features": 5, "units": 4,
+    "num_layers": 2, "dropout": 0.0,
 }  # fmt: skip
 BUILDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn3d": (
         "cnn3d",
-        {"filters": [4, 6, 4], "depths": [1, 2, 1], "kernel": 3, "units": 16, "dropout": 0.0},
+        {"filters": [4, 6, 4], "depths": [1, 2, 1], "kernel_size": 3, "units": 16, "dropout": 0.0},
     ),
     "cnn_lstm": ("cnn_rnn", {**RNN, "cell": "lstm"}),
     "cnn_gru": ("cnn_rnn", {**RNN, "cell": "gru"}),
-    "conv_lstm": ("conv_lstm", {"filters": [3, 4], "kernel": 3, "units": 16, "dropout": 0.0}),
+    "conv_lstm": ("conv_lstm", {"filters": [3, 4], "kernel_size": 3, "units": 16, "dropout": 0.0}),
     "factorised3d": (
         "factorised3d",
-        {"filters": [4, 6], "depths": [1, 1], "kernel": 3, "dropout": 0.0},
+        {"filters": [4, 6], "depths": [1, 1], "kernel_size": 3, "dropout": 0.0},
     ),
-    "single_frame": ("single_frame", {"filters": [4, 6], "kernel": 3, "units": 16, "dropout": 0.0}),
+    "single_frame": (
+        "single_frame",
+        {"filters": [4, 6], "kernel_size": 3, "units": 16, "dropout": 0.0},
+    ),
 }
 FRAMES = np.array([6, 3, 1, 5], np.int32)
 
@@ -55,11 +60,11 @@ def clips(seed: int = 0) -> Inputs:
     """Four clips of unequal length, padded to the longest."""
     clip = np.random.default_rng(seed).random((4, 6, 9, 12, 1), np.float32)
     clip[np.arange(6) >= FRAMES[:, None]] = 0
-    return {"clip": clip, "frames": FRAMES}
+    return {"clip_norm": clip, "frames": FRAMES}
 
 
 def longer(x: Inputs) -> Inputs:
-    return {**x, "clip": np.pad(x["clip"], ((0, 0), (0, 3), (0, 0), (0, 0), (0, 0)))}
+    return {**x, "clip_norm": np.pad(x["clip"], ((0, 0), (0, 3), (0, 0), (0, 0), (0, 0)))}
 
 
 def answers(model: Any, x: Inputs) -> NDArray[Any]:
@@ -97,16 +102,16 @@ def test_company_changes_no_answer(model: Any) -> None:
     whole = answers(model, x)
     np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-5)
     for i, frames in enumerate(FRAMES):
-        alone = {"clip": x["clip"][i : i + 1, :frames], "frames": FRAMES[i : i + 1]}
+        alone = {"clip_norm": x["clip_norm"][i : i + 1, :frames], "frames": FRAMES[i : i + 1]}
         np.testing.assert_allclose(answers(model, alone)[0], whole[i], atol=1e-5)
 
 
 def test_only_the_control_ignores_all_frames_but_one(model: Any, request: Any) -> None:
     name = request.node.callspec.params["model"]
     x = clips()
-    backwards = {**x, "clip": x["clip"][:, ::-1]}
-    same = {"clip": x["clip"][:1].copy(), "frames": FRAMES[:1]}
-    same["clip"][:, [0, 1, 2, 4, 5]] += 0.5
+    backwards = {**x, "clip_norm": x["clip_norm"][:, ::-1]}
+    same = {"clip_norm": x["clip_norm"][:1].copy(), "frames": FRAMES[:1]}
+    same["clip_norm"][:, [0, 1, 2, 4, 5]] += 0.5
     differs = np.abs(answers(model, same) - answers(model, x)[:1]).max()
     if name == "single_frame":
         assert differs < 1e-6
@@ -123,7 +128,7 @@ def test_a_file_keeps_a_model(model: Any, tmp_path: Path) -> None:
 
 
 def test_both_parts_of_a_factorised_convolution_have_the_weights_of_the_whole() -> None:
-    from sequences.video.factorised3d import factorised
+    from ostinato.video.models.r2plus1d import factorised
 
     given = keras.Input((None, 8, 8, 16))
     parts = keras.Model(given, factorised(given, keras.ops.ones((1, 1), "bool"), 24, 3))
@@ -138,15 +143,15 @@ def test_the_fused_kernel_normalises_as_keras_does(training: bool) -> None:
     x = np.random.default_rng(1).normal(2, 3, (3, 4, 5, 6, 2)).astype(np.float32)
     ours, keras_own = FrameNormalisation(0.8), keras.layers.BatchNormalization(momentum=0.8)
     np.testing.assert_allclose(
-        ours(x, mask=np.ones((3, 4), bool), training=training),
-        keras_own(x, training=training),
+        ours(x, mask=np.ones((3, 4), bool), training=trainer),
+        keras_own(x, training=trainer),
         atol=1e-5,
     )
     n = x.size / 2
     mean, variance = (np.asarray(w) for w in keras_own.non_trainable_weights)
     found_mean, found = (np.asarray(w) for w in ours.non_trainable_weights)
     np.testing.assert_allclose(found_mean, mean, rtol=1e-5)
-    unbiased = 0.8 + (variance - 0.8) * n / (n - 1) if training else variance
+    unbiased = 0.8 + (variance - 0.8) * n / (n - 1) if trainer else variance
     np.testing.assert_allclose(found, unbiased, rtol=1e-4)
 
 
@@ -171,7 +176,7 @@ def test_padding_that_is_taken_away_comes_back_as_zeroes() -> None:
     assert len(real) == FRAMES.sum()
     np.testing.assert_array_equal(Pad()(real, mask), x["clip"])
     middle = np.asarray(Pick()(x["clip"], x["frames"] // 2))
-    np.testing.assert_array_equal(middle, [x["clip"][i, n // 2] for i, n in enumerate(FRAMES)])
+    np.testing.assert_array_equal(middle, [x["clip_norm"][i, n // 2] for i, n in enumerate(FRAMES)])
 
 
 def preprocess_input(x: Any) -> Any:
@@ -207,10 +212,10 @@ class Clips:
     def size(self, split: str) -> int:
         return 8
 
-    def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> Any:
+    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
         y = np.arange(8, dtype=np.int32) % 3
         x = {
-            "clip": np.concatenate([clips(i)["clip"] for i in (0, 1)]),
+            "clip_norm": np.concatenate([clips(i)["clip"] for i in (0, 1)]),
             "frames": np.tile(FRAMES, 2),
         }
         x["clip"] *= (1 + y[:, None, None, None, None]) / 3
@@ -218,9 +223,9 @@ class Clips:
 
 
 FIT: dict[str, Any] = {
-    "frozen": 2, "frozen_rate": 0.01, "epochs": 2, "batch": 4, "optimizer": "adam",
-    "loss": "sparse_categorical_crossentropy", "metrics": [], "rate": 0.01, "warmup": 0.0,
-    "schedule": "constant", "clip": 1.0, "monitor": "loss", "patience": 9,
+    "frozen_epochs": 2, "frozen_learning_rate": 0.01, "epochs": 2, "batch_size": 4, "optimizer": "adam",
+    "loss": "sparse_categorical_crossentropy", "metrics": [], "learning_rate": 0.01, "warmup_fraction": 0.0,
+    "schedule": "constant", "clip_norm": 1.0, "monitor": "loss", "patience": 9,
 }  # fmt: skip
 
 Fitted = Callable[..., tuple[Any, list[Any], list[Any]]]
@@ -240,7 +245,9 @@ def fitted(backbone: Path, tmp_path: Path) -> Fitted:
         def on_epoch(record: Any) -> None:
             seen.append(model.get_layer("backbone").get_weights())
 
-        history = cnn_rnn.fit(model, Clips(), tmp_path / "kept", 5, on_epoch, **FIT | changes)
+        history = cnn_rnn.fit(
+            model, Clips(), TrainingContext(tmp_path / "kept", 5, on_epoch), **FIT | changes
+        )
         return model, history, seen
 
     return fit
@@ -268,7 +275,7 @@ def test_the_backbone_learns_in_the_second_phase_alone(fitted: Fitted, tmp_path:
 
 def test_a_second_phase_of_no_use_is_undone(fitted: Fitted) -> None:
     model, history, (file, *_) = fitted(rate=10.0, clip=0.0)
-    assert training.best_epoch(history, "loss") <= 2
+    assert trainer.best_epoch(history, "loss") <= 2
     assert same(model.get_layer("backbone").get_weights(), file)
 
 
@@ -277,7 +284,11 @@ def test_a_second_phase_of_no_use_is_undone(fitted: Fitted) -> None:
     [
         ({"backbone": "MobileNetV22", "weights": "imagenet"}, {}, "did you mean 'MobileNetV2"),
         ({"backbone": "MobileNetV2"}, {}, "a backbone needs some, `imagenet` or a file"),
-        ({}, {"frozen": 1}, "fit.frozen: 1 epochs, but build.backbone is null; use 0"),
+        (
+            {},
+            {"frozen_epochs": 1},
+            "fit.frozen_epochs: 1 epochs, but build.backbone is null; use 0",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_said(
@@ -285,7 +296,7 @@ def test_what_does_not_go_together_is_said(
 ) -> None:
     with pytest.raises(ParamsError, match=message.replace("(", r"\(")):
         model = cnn_rnn.build(DATA, **{**RNN, "cell": "gru", **build})
-        cnn_rnn.fit(model, Clips(), tmp_path, 5, lambda record: None, **FIT | fit)
+        cnn_rnn.fit(model, Clips(), TrainingContext(tmp_path, 5), **FIT | fit)
 
 
 @pytest.mark.slow
@@ -298,10 +309,10 @@ def test_a_network_of_keras_reads_clips_and_learns_in_the_second_phase(tmp_path:
     block = {"backbone": "MobileNetV2", "weights": str(tmp_path / "mobile.weights.h5")}
     model = cnn_rnn.build(data, **{**RNN, "cell": "lstm", **block})
     clip = np.random.default_rng(0).random((2, 3, 32, 40, 1), np.float32)
-    found = answers(model, {"clip": clip, "frames": np.array([3, 3], np.int32)})
+    found = answers(model, {"clip_norm": clip, "frames": np.array([3, 3], np.int32)})
     features = network(np.repeat(clip[0], 3, axis=-1) * 2 - 1, training=False)
     inner = keras.Model(model.input, model.get_layer("map").output)
-    maps = inner({"clip": clip, "frames": np.array([3, 3], np.int32)})
+    maps = inner({"clip_norm": clip, "frames": np.array([3, 3], np.int32)})
     np.testing.assert_allclose(maps[0], features, atol=1e-4)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
@@ -309,8 +320,8 @@ def test_a_network_of_keras_reads_clips_and_learns_in_the_second_phase(tmp_path:
         def size(self, split: str) -> int:
             return 2
 
-        def batches(self, split: str, *, batch: int, seed: int | None, epoch: int) -> Any:
-            x = {"clip": clip, "frames": np.array([3, 2], np.int32)}
+        def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+            x = {"clip_norm": clip, "frames": np.array([3, 2], np.int32)}
             return tf.data.Dataset.from_tensor_slices((x, np.array([0, 2], np.int32))).batch(2)
 
     weights = model.get_layer("backbone").weights
@@ -319,8 +330,8 @@ def test_a_network_of_keras_reads_clips_and_learns_in_the_second_phase(tmp_path:
     def on_epoch(record: Any) -> None:
         seen.append([weight.numpy() for weight in weights])
 
-    phases = FIT | {"frozen": 1, "epochs": 1}
-    history = cnn_rnn.fit(model, Two(), tmp_path / "kept", 5, on_epoch, **phases)
+    phases = FIT | {"frozen_epochs": 1, "epochs": 1}
+    history = cnn_rnn.fit(model, Two(), TrainingContext(tmp_path / "kept", 5, on_epoch), **phases)
     file, frozen, learned = seen
     assert [record["epoch"] for record in history] == [1, 2]
     assert same(file, frozen)
@@ -329,6 +340,6 @@ def test_a_network_of_keras_reads_clips_and_learns_in_the_second_phase(tmp_path:
     assert kinds == {"kernel"}, "normalisation has moved, or nothing has"
     store.write_model(tmp_path / "model.keras", model)
     (tmp_path / "mobile.weights.h5").unlink()
-    x = {"clip": clip, "frames": np.array([3, 2], np.int32)}
+    x = {"clip_norm": clip, "frames": np.array([3, 2], np.int32)}
     loaded = answers(store.read_model(tmp_path / "model.keras"), x)
     np.testing.assert_allclose(loaded, answers(model, x), atol=1e-5)

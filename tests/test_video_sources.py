@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sequences import store
-from sequences.params import ParamsError, bind
-from sequences.sketches import sources as sketches
-from sequences.video import sources
-from sequences.video.examples.reading import Sampling, read
-from sequences.video.sources import SourceError, playing
-from sequences.video.sources.playing import ORDERS
+from ostinato import store
+from ostinato.errors import ParamsError, SourceError
+from ostinato.params import bind
+from ostinato.sketches import sources as sketches
+from ostinato.video import sources
+from ostinato.video.dataset.reading import Sampling, read
+from ostinato.video.sources import playing
+from ostinato.video.sources.playing import ORDERS
 from tests import videos
 
 DOODLES: dict[str, Any] = {"categories": ["apple", "house"], "per_class": 3}
@@ -209,7 +210,12 @@ def test_lines_that_are_no_drawings_are_counted(out: Path, tmp_path: Path) -> No
 
 def test_what_cannot_be_played_back_is_refused(out: Path, tmp_path: Path) -> None:
     (tmp_path / "cat.npz").write_bytes(b"")
-    block = {"files": [str(tmp_path / "cat.npz")], "at_once": 1, "timeout": 1.0, "retries": 1}
+    block = {
+        "files": [str(tmp_path / "cat.npz")],
+        "max_concurrency": 1,
+        "timeout": 1.0,
+        "retries": 1,
+    }
     with pytest.raises(SourceError, match="sketchrnn gives npz, which cannot be played back"):
         fetched(
             "order", out, **{**SKETCHES, "drawings": {"source": "sketchrnn", "sketchrnn": block}}
@@ -297,13 +303,13 @@ def test_videos_of_tensorflow_datasets_come_without_loss(
     rng = np.random.default_rng(0)
     names = ("train",) if channels == 1 else ("train", "extra")  # one alone is no split
     stored = {name: rng.integers(256, size=(3, *shape), dtype=np.uint8) for name in names}
-    features = {"clip": tfds.features.Video(shape=(None, *shape[1:]))}
+    features = {"clip_norm": tfds.features.Video(shape=(None, *shape[1:]))}
     if channels == 3:
         features["label"] = tfds.features.ClassLabel(names=["Run", "Swim"])
     splits = {
-        name: iter([(i, {"clip": clip, "label": i % 2}) for i, clip in enumerate(clips)])
+        name: iter([(i, {"clip_norm": clip, "label": i % 2}) for i, clip in enumerate(clips)])
         if channels == 3
-        else iter([(i, {"clip": clip}) for i, clip in enumerate(clips)])
+        else iter([(i, {"clip_norm": clip}) for i, clip in enumerate(clips)])
         for name, clips in stored.items()
     }
     tfds.dataset_builders.store_as_tfds_dataset(

@@ -4,8 +4,8 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from sequences import params
-from sequences.units import Shrunk
+from ostinato import params
+from ostinato.units import Shrunk
 
 
 def shrunk(function: Callable[..., Any], block: dict[str, Any]) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def shrunk(function: Callable[..., Any], block: dict[str, Any]) -> dict[str, Any
 
 def shrunk_run(run: dict[str, Any]) -> dict[str, Any]:
     """A run's entry with its ``build`` and ``fit`` shrunk."""
-    model = params.module(run["domain"], run["model"])
+    model = params.model(run["domain"], run["model"])
     return {
         **run,
         "build": shrunk(model.build, run["build"]),

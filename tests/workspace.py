@@ -11,13 +11,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from sequences import params
+from ostinato import params
 from tests.tiny import shrunk_run
 
 ROOT = Path(__file__).parent.parent
 TRACKED = [
     "flows",
-    "sequences",
+    "ostinato",
     "stages",
     "dvc.yaml",
     "prefect.yaml",

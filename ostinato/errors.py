@@ -1,0 +1,73 @@
+"""Errors of the project: each says what is wrong, where, and what to do.
+
+Anything that is no `OstinatoError` is a bug and keeps its traceback.
+"""
+
+
+class OstinatoError(Exception):
+    """The base of every error that a user can act on; its message is printed without a traceback."""
+
+
+class ParamsError(OstinatoError, ValueError):
+    """A value of params.yaml does not fit the signature that receives it."""
+
+
+class StoreError(OstinatoError, ValueError):
+    """A path may not be written or removed."""
+
+
+class DownloadError(OstinatoError, RuntimeError):
+    """A file cannot be downloaded."""
+
+
+class UnreachableError(DownloadError):
+    """The host does not answer: no network, no such host, or nothing listens on the port."""
+
+
+class SourceError(OstinatoError, ValueError):
+    """A data source cannot provide the requested data."""
+
+
+class DataError(OstinatoError, ValueError):
+    """Raw data cannot be prepared."""
+
+
+class MalformedError(OstinatoError, ValueError):
+    """A line of a drawing file is malformed; the message is the reason."""
+
+
+class ArchiveError(OstinatoError, ValueError):
+    """An ``.npz`` archive does not have SketchRNN's layout; none of its code was run."""
+
+
+class RejectedVideoError(OstinatoError, ValueError):
+    """A video cannot be used.
+
+    Args:
+        reason: one of the reject reasons of `ostinato.video.dataset.reading`.
+        detail: what was found.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+class TrainingError(OstinatoError, RuntimeError):
+    """Training cannot start or continue."""
+
+
+class EnsembleError(OstinatoError, ValueError):
+    """The members of an ensemble do not fit together."""
+
+
+class EvaluationError(OstinatoError, ValueError):
+    """A model cannot be evaluated."""
+
+
+class RequestError(OstinatoError, ValueError):
+    """A model cannot answer a request; a server replies with status 400."""
+
+
+class RegistryError(OstinatoError, RuntimeError):
+    """The model registry does not answer, or does not hold the requested version."""

@@ -1,0 +1,285 @@
+"""params.yaml as a table of function calls: load it, find the module, bind the arguments.
+
+A value is written once, in params.yaml; its type, unit and bound once, in the signature of the
+function that receives it. Positional arguments are data, keyword-only arguments are parameters.
+The check of the whole file is in ostinato/study.py.
+"""
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, NamedTuple, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ostinato.errors import ParamsError
+
+T = TypeVar("T")
+
+PACKAGE = "ostinato"
+NAMED = ("data", "runs", "ensembles", "gates")  # the tables of params.yaml whose keys are names
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A hint with the names close to ``name``, or all of them where none is close."""
+    known = sorted(names)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(repr(c) for c in close)}?"
+    return f"there is {', '.join(known)}" if known else "there is none"
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file as DVC does (YAML 1.2: ``1e-3`` is a number, ``no`` a string).
+
+    Raises:
+        ParamsError: there is no such file, or it is not a YAML mapping in UTF-8.
+    """
+    path = Path(path)
+    try:
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run from the folder that holds it") from None
+    except (YAMLError, ValueError) as error:  # ruamel raises ValueError for 2014-02-31
+        raise ParamsError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path}: expected a mapping at the top, found {type(values).__name__}")
+    return values
+
+
+def load(path: Path | str = "params.yaml") -> dict[str, Any]:
+    """Read a params file and check the names in it, which become paths and arguments of commands.
+
+    Raises:
+        ParamsError: the file cannot be read, or a name in it is not valid (`check_name`).
+    """
+    values = read_yaml(path)
+    problems = []
+    for table in NAMED:
+        entries = values.get(table)
+        for name in entries if isinstance(entries, Mapping) else ():
+            try:
+                check_name(name)
+                if (table, name) == ("data", "raw"):
+                    raise ParamsError("'raw' is the folder of all raw data; choose another name")
+            except ParamsError as error:
+                problems.append(f"{table}: {error}")
+    if problems:
+        raise ParamsError("\n  ".join([f"{path}: {len(problems)} wrong", *problems]))
+    return values
+
+
+def check_name(name: object) -> str:
+    """Return ``name`` if it can name a data set, run, ensemble, gate or study.
+
+    A name is part of paths, commands and URLs: a letter or digit, then letters, digits, ``_`` and
+    ``-``, at most 64 characters, all ASCII.
+
+    Raises:
+        ParamsError: it is not such a name.
+    """
+    if not isinstance(name, str):
+        raise ParamsError(f"{name!r} is not text, as a name must be; put it in quotes")
+    if not re.fullmatch(NAME, name):
+        shown = name if len(name) <= 80 else f"{name[:77]}..."
+        raise ParamsError(
+            f"{shown!r} is not a valid name: use 1 to 64 of the letters A to Z and a to z, digits, "
+            "'_' and '-', with a letter or digit first"
+        )
+    return name
+
+
+def entry(values: Mapping[str, Any], *keys: str) -> Any:
+    """The value under ``keys``, one level each, or an error that names the key and near misses."""
+    value: Any = values
+    for depth, key in enumerate(keys):
+        where = ".".join(keys[:depth]) or "params.yaml"
+        if not isinstance(value, Mapping):
+            raise ParamsError(f"{where}: expected a mapping, found {type(value).__name__}")
+        if key not in value:
+            raise ParamsError(f"{where}: no entry {key!r}; {near(key, map(str, value))}")
+        value = value[key]
+    return value
+
+
+def module(*path: str) -> ModuleType:
+    """Import the module that a value of params.yaml names: ``module("sketches", "dataset")``.
+
+    The path is the name: ``sketches/stacked`` is ``ostinato/sketches/models/rnn.py``.
+
+    Raises:
+        ParamsError: there is no such file; names the near misses in its folder.
+    """
+    parts = [part for piece in path for part in piece.split("/")]
+    folder = Path(__file__).parent
+    for part in parts:
+        found = {p.stem for p in folder.glob("[!_]*.py")}
+        found |= {p.parent.name for p in folder.glob("[!_]*/__init__.py")}
+        if part not in found:
+            where = ".".join([PACKAGE, *folder.relative_to(Path(__file__).parent).parts])
+            raise ParamsError(f"{where}: no module {part!r}; {near(part, found)}")
+        folder /= part
+    return importlib.import_module(".".join([PACKAGE, *parts]))
+
+
+def model(domain: str, name: str) -> ModuleType:
+    """Import the module of a model: ``model("sketches", "rnn")`` is ostinato/sketches/models/rnn.py.
+
+    Raises:
+        ParamsError: there is no such file; names the near misses in its folder.
+    """
+    return module(domain, "models", name)
+
+
+def domains() -> list[str]:
+    """The names of the domains: the folders of this package that have sources of data."""
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/sources"))
+
+
+def function(module: ModuleType, name: str) -> Callable[..., Any]:
+    """The public function ``name`` of a module, or an error that names the near misses."""
+    known = functions(module)
+    if name not in known:
+        raise ParamsError(f"{module.__name__}: no function {name!r}; {near(name, known)}")
+    return known[name]
+
+
+def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The public functions that a module defines, by name."""
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
+    }
+
+
+class Problem(NamedTuple):
+    """A key of a block that does not fit the signature that receives the block."""
+
+    key: str
+    kind: Literal["unknown", "missing", "invalid"]
+    message: str
+
+
+def bind(function: Callable[..., T], block: Mapping[str, Any] | None) -> Callable[..., T]:
+    """``function`` with its keyword-only arguments taken from ``block``, checked strictly.
+
+    The schema is the signature: every keyword-only argument must stand in the block (unless the
+    signature gives it a default), nothing else may, and each value must have the annotated type
+    within its bounds; an int serves as a float, nothing else is converted.
+
+    Raises:
+        ParamsError: lists every key that is unknown, missing, of a wrong type or out of bounds,
+            with the module and the function.
+    """
+    values, problems = validate(function, block)
+    if problems:
+        name = f"{function.__module__}.{function.__name__}"
+        lines = [f"{problem.key}: {problem.message}" for problem in problems]
+        raise ParamsError("\n  ".join([f"{name}: {len(problems)} wrong", *lines]))
+    return partial(function, **values)
+
+
+def validate(
+    function: Callable[..., Any], block: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Check a block against a signature, as `bind` does.
+
+    Returns:
+        The arguments by name, and the problems of the block; one of the two is empty.
+
+    Raises:
+        ParamsError: the block is no mapping.
+    """
+    name = f"{function.__module__}.{function.__name__}"
+    values = {} if block is None else block
+    if not isinstance(values, Mapping):
+        raise ParamsError(f"{name}: expected a mapping, found {type(values).__name__} {values!r}")
+    # An alias keeps names such as `copy` from clashing with the schema class's own.
+    fields: dict[str, Any] = {
+        f"p_{argument}": declared for argument, declared in arguments(function).items()
+    }
+    schema = create_model(
+        function.__name__,
+        __config__=ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=False),
+        **fields,
+    )
+    try:
+        bound = schema.model_validate({f"p_{key}": value for key, value in values.items()})
+    except ValidationError as error:
+        types = {field.removeprefix("p_"): declared for field, (declared, _) in fields.items()}
+        return {}, [_problem(e, types) for e in error.errors()]
+    return {field.removeprefix("p_"): getattr(bound, field) for field in fields}, []
+
+
+def arguments(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """The keyword-only arguments of a function: name -> (type, default or ``...`` for none)."""
+    hints = get_type_hints(function, include_extras=True)
+    found: dict[str, tuple[Any, Any]] = {}
+    for argument in inspect.signature(function).parameters.values():
+        if argument.kind is inspect.Parameter.KEYWORD_ONLY:
+            if argument.name not in hints:
+                name = f"{function.__module__}.{function.__name__}"
+                raise TypeError(f"{name}: the keyword-only argument {argument.name!r} has no type")
+            default = ... if argument.default is inspect.Parameter.empty else argument.default
+            found[argument.name] = (hints[argument.name], default)
+    return found
+
+
+def _problem(error: Any, types: Mapping[str, Any]) -> Problem:
+    key = str(error["loc"][0]).removeprefix("p_")
+    if error["type"] == "extra_forbidden":
+        *outer, name = (str(part).removeprefix("p_") for part in error["loc"])
+        known = getattr(types[key], "__annotations__", {}) if outer else types
+        return Problem(".".join([*outer, name]), "unknown", f"unknown; {near(name, known)}")
+    if error["type"] == "missing" and len(error["loc"]) == 1:
+        return Problem(key, "missing", "missing")
+    inner = "".join(f"[{part}]" for part in error["loc"][1:])
+    if error["type"] == "value_error":  # a validator of the project's own, whose message is whole
+        return Problem(f"{key}{inner}", "invalid", str(error["ctx"]["error"]))
+    return Problem(f"{key}{inner}", "invalid", f"{error['msg']}, found {error['input']!r}")
+
+
+def fetch_problems(sources: ModuleType, block: Mapping[str, Any]) -> list[Problem]:
+    """Check a fetch block: ``source``, and the arguments of any source under the source's name.
+
+    Args:
+        sources: the module with a function for each source.
+        block: the block; also the sources that are not chosen are checked.
+
+    Returns:
+        What is wrong, with dotted keys: ``doodles.per_class``.
+    """
+    known = functions(sources)
+    problems = []
+    source = block.get("source")
+    if "source" not in block:
+        problems.append(Problem("source", "missing", f"missing; {near('', known)}"))
+    elif not isinstance(source, str) or source not in known:
+        hint = near(str(source), known)
+        problems.append(Problem("source", "invalid", f"no source {source!r}; {hint}"))
+    elif source not in block:
+        problems.append(Problem(source, "missing", "missing: the chosen source has no block"))
+    for name, arguments in block.items():
+        if name == "source":
+            continue
+        if name not in known:
+            hint = near(str(name), ["source", *known])
+            problems.append(Problem(str(name), "unknown", f"unknown; {hint}"))
+        elif not isinstance(arguments, Mapping):
+            message = f"expected a mapping, found {type(arguments).__name__} {arguments!r}"
+            problems.append(Problem(name, "invalid", message))
+        else:
+            _, found = validate(known[name], arguments)
+            problems += [p._replace(key=f"{name}.{p.key}") for p in found]
+    return problems

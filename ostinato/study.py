@@ -1,0 +1,292 @@
+"""A study is a params.yaml. The check of the whole file, at every level, before anything runs.
+
+Each block is checked against the signature that receives it, so a wrong value in the last run is
+found before the first stage has run. A check reads signatures alone: it changes no result.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ostinato import params
+from ostinato.errors import ParamsError
+from ostinato.params import Problem
+from ostinato.policies import Gate, RetryPolicy
+from ostinato.units import Seed
+
+REQUIRED = ("seed", "runtime", "data", "evaluation", "runs", "ensembles")
+OPTIONAL = ("drift", "flows", "gates")
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Check every key and value of a params.yaml.
+
+    Args:
+        values: the file's content, as `params.load` returns it.
+
+    Raises:
+        ParamsError: lists all that is wrong; each line begins with the dotted key.
+    """
+    checker = _Checker()
+    top = checker.table("", values, REQUIRED, OPTIONAL)
+    if "seed" in top:
+        checker.value("seed", Seed, top["seed"])
+    checker.blocks(top)
+    data = checker.entries("data", top, checker.data)
+    runs = checker.entries("runs", top, lambda place, run: checker.run(place, run, data))
+    ensembles = checker.entries(
+        "ensembles", top, lambda place, e: checker.ensemble(place, e, data, runs)
+    )
+    for name in ensembles:
+        if name in runs:
+            checker.wrong(f"ensembles.{name}", "a run has this name; give the ensemble another one")
+    checker.scores(top, runs)
+    checker.entries("gates", top, lambda place, gate: checker.gate(place, gate, data))
+    if problems := checker.lines():
+        raise ParamsError("\n  ".join([f"params.yaml: {len(problems)} wrong", *problems]))
+
+
+class _Checker:
+    """Collects the problems, and the known keys, from which the hints are made."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[str, Problem]] = []  # the place of the block, and its problem
+        self.known: list[str] = []  # dotted keys that signatures and tables have
+        self.broken: set[str] = set()  # tables that are no mappings, so nothing can refer to them
+
+    def wrong(self, place: str, message: str) -> None:
+        parent, _, key = place.rpartition(".")
+        self.problems.append((parent, Problem(key, "invalid", message)))
+
+    def table(
+        self, place: str, value: Any, required: Iterable[str], optional: Iterable[str] = ()
+    ) -> Mapping[str, Any]:
+        """Check the keys of a mapping; returns it, or an empty one where it is no mapping."""
+        if not isinstance(value, Mapping):
+            message = f"expected a mapping, found {type(value).__name__} {value!r}"
+            self.wrong(place or "params.yaml", message)
+            return {}
+        allowed = [*required, *optional]
+        self.known += [_joined(place, key) for key in allowed]
+        for key in value:
+            if key not in allowed:
+                hint = params.near(str(key), allowed)
+                self.problems.append((place, Problem(str(key), "unknown", f"unknown; {hint}")))
+        for key in required:
+            if key not in value:
+                self.problems.append((place, Problem(key, "missing", "missing")))
+        return {key: inner for key, inner in value.items() if key in allowed}
+
+    def entries(
+        self, name: str, top: Mapping[str, Any], check: Callable[[str, Any], None]
+    ) -> Mapping[str, Any]:
+        """Check each entry of a table; returns the entries that are mappings."""
+        table = top.get(name, {})
+        if not isinstance(table, Mapping):
+            self.broken.add(name)
+            self.wrong(name, f"expected a mapping ({{}} for none), found {table!r}")
+            return {}
+        for key, entry in table.items():
+            check(f"{name}.{key}", entry)
+        return {key: entry for key, entry in table.items() if isinstance(entry, Mapping)}
+
+    def value(self, place: str, hint: Any, value: Any) -> None:
+        """Check one value against a type."""
+        try:
+            TypeAdapter(hint).validate_python(value, strict=True)
+        except ValidationError as error:
+            (first, *_) = error.errors()
+            self.wrong(place, f"{first['msg']}, found {value!r}")
+
+    def call(self, place: str, function: Callable[..., Any], block: Any) -> bool:
+        """Check a block against a signature; returns whether it fits."""
+        self.known += [_joined(place, key) for key in params.arguments(function)]
+        if not isinstance(block, Mapping):
+            self.wrong(place, f"expected a mapping, found {type(block).__name__} {block!r}")
+            return False
+        _, problems = params.validate(function, block)
+        self.problems += [(place, problem) for problem in problems]
+        return not problems
+
+    def module(self, place: str, domain: Any, part: Any) -> Any | None:
+        """A module of a domain, or None with a problem at ``place``."""
+        if domain not in (names := params.domains()):
+            self.wrong(place, f"no domain {domain!r}; {params.near(str(domain), names)}")
+            return None
+        try:
+            return params.module(str(domain), str(part))
+        except ParamsError as error:
+            self.wrong(place, str(error))
+            return None
+
+    # The blocks of params.yaml
+
+    def blocks(self, top: Mapping[str, Any]) -> None:
+        """The blocks at the top: machine, drift, flows."""
+        from ostinato.data import drift
+        from ostinato.training import runtime
+
+        if "runtime" in top:
+            self.call("runtime", runtime.runtime, top["runtime"])
+        if "drift" in top:
+            self.call("drift", drift.compare, top["drift"])
+        if "flows" in top:
+            flows = self.table("flows", top["flows"], ["stages"])
+            policies = flows.get("stages", {})
+            if not isinstance(policies, Mapping):
+                self.wrong("flows.stages", f"expected a mapping, found {policies!r}")
+                return
+            for pattern, policy in policies.items():
+                if not isinstance(pattern, str):
+                    self.wrong(f"flows.stages.{pattern}", "a pattern is text: put it in quotes")
+                self.call(f"flows.stages.{pattern}", RetryPolicy, policy)
+
+    def data(self, place: str, entry: Any) -> None:
+        """A data set: its domain, the blocks of its sources, and how it is prepared."""
+        entry = self.table(place, entry, ["domain", "fetch", "prepare"])
+        sources = self.domain(place, entry, "sources")
+        if sources and "fetch" in entry:
+            fetch = f"{place}.fetch"
+            if isinstance(entry["fetch"], Mapping):
+                found = params.fetch_problems(sources, entry["fetch"])
+                self.problems += [(fetch, problem) for problem in found]
+            else:
+                self.wrong(fetch, f"expected a mapping, found {entry['fetch']!r}")
+        if (examples := self.domain(place, entry, "examples")) and "prepare" in entry:
+            self.call(f"{place}.prepare", examples.prepare, entry["prepare"])
+        if sources and isinstance(entry.get("fetch"), Mapping):
+            # The chosen source first: the first that fits is the hint.
+            functions, chosen = params.functions(sources), entry["fetch"].get("source")
+            for name in sorted(functions, key=lambda name: name != chosen):
+                keys = params.arguments(functions[name])
+                self.known += [f"{place}.fetch.{name}.{key}" for key in keys]
+
+    def run(self, place: str, entry: Any, data: Mapping[str, Any]) -> None:
+        """A run: its data set, and the arguments of its model's build and fit."""
+        entry = self.table(place, entry, ["data", "domain", "model", "build", "fit"])
+        self.on_data(place, entry, data)
+        if not {"domain", "model"} <= entry.keys() or not self.domain(place, entry, "examples"):
+            return
+        if model := self.module(f"{place}.model", entry["domain"], entry["model"]):
+            for part in ("build", "fit"):
+                if (function := getattr(model, part, None)) is None:
+                    self.wrong(
+                        f"{place}.model", f"{entry['model']!r} is no model: it has no {part}"
+                    )
+                elif part in entry:
+                    self.call(f"{place}.{part}", function, entry[part])
+
+    def ensemble(
+        self, place: str, entry: Any, data: Mapping[str, Any], runs: Mapping[str, Any]
+    ) -> None:
+        """An ensemble: its data set, its members, and how they are combined."""
+        entry = self.table(place, entry, ["domain", "data", "members", "combine"])
+        self.on_data(place, entry, data)
+        if (module := self.domain(place, entry, "ensemble")) and "combine" in entry:
+            self.call(place, module.build, {"combine": entry["combine"]})
+        members = entry.get("members", [])
+        if not isinstance(members, list):
+            self.wrong(f"{place}.members", f"expected a list of runs, found {members!r}")
+            return
+        if len({str(member) for member in members}) < max(2, len(members)):
+            self.wrong(
+                f"{place}.members", f"expected two or more different runs, found {members!r}"
+            )
+        for member in members:
+            if not isinstance(member, str) or member not in runs:
+                hint = params.near(str(member), runs)
+                self.wrong(f"{place}.members", f"no run {member!r}; {hint}")
+            elif runs[member].get("data") != entry.get("data"):
+                self.wrong(
+                    f"{place}.members",
+                    f"{member} learned from {runs[member].get('data')}, not from "
+                    f"{entry.get('data')}; leave it out, or make an ensemble for each data set",
+                )
+
+    def scores(self, top: Mapping[str, Any], runs: Mapping[str, Any]) -> None:
+        """The arguments of evaluation, for each domain that a run has."""
+        scores = top.get("evaluation", {})
+        if not isinstance(scores, Mapping):
+            self.wrong("evaluation", f"expected a mapping, found {scores!r}")
+            return
+        for domain, block in scores.items():
+            if module := self.module(f"evaluation.{domain}", domain, "evaluation"):
+                self.call(f"evaluation.{domain}", module.evaluate, block)
+        needed = {str(run["domain"]): name for name, run in runs.items() if "domain" in run}
+        for domain, name in needed.items():
+            if domain not in scores:
+                self.wrong(f"evaluation.{domain}", f"missing: run {name} is evaluated with it")
+
+    def gate(self, place: str, block: Any, data: Mapping[str, Any]) -> None:
+        """A gate of promotion, which has the name of a domain."""
+        domain = place.removeprefix("gates.")
+        domains = {str(entry.get("domain")) for entry in data.values()}
+        if "data" in self.broken:
+            return
+        if domain not in domains:
+            self.wrong(
+                place, f"no data set of the domain {domain!r}; {params.near(domain, domains)}"
+            )
+        elif self.call(place, Gate, block):
+            gate = params.bind(Gate, block)()
+            try:
+                gate.check(domain)
+            except ParamsError as error:
+                self.wrong(place, str(error).removeprefix(f"{place}: "))
+            names = [name for name, entry in data.items() if entry.get("domain") == domain]
+            if gate.data is not None and gate.data not in names:
+                hint = params.near(gate.data, names)
+                self.wrong(f"{place}.data", f"no data set {gate.data!r} of {domain}; {hint}")
+
+    def domain(self, place: str, entry: Mapping[str, Any], part: str) -> Any | None:
+        """The module ``part`` of an entry's domain."""
+        return self.module(f"{place}.domain", entry["domain"], part) if "domain" in entry else None
+
+    def on_data(self, place: str, entry: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """The data set that a run or an ensemble names, which is of the same domain."""
+        if "data" not in entry or "data" in self.broken:
+            return
+        name = entry["data"]
+        if not isinstance(name, str) or name not in data:
+            self.wrong(f"{place}.data", f"no data set {name!r}; {params.near(str(name), data)}")
+        elif "domain" in entry and data[name].get("domain") != entry["domain"]:
+            self.wrong(
+                f"{place}.domain",
+                f"{entry['domain']!r}, but its data set {name} is of {data[name].get('domain')!r}",
+            )
+
+    # The result
+
+    def lines(self) -> list[str]:
+        """A line for each problem, without repetition."""
+        lines = []
+        for place, problem in self.problems:
+            message = problem.message
+            if problem.kind == "unknown" and "did you mean" not in message:
+                inner, _, key = _joined(place, problem.key).rpartition(".")
+                message = self._elsewhere(inner, key) or message
+            lines.append(f"{_joined(place, problem.key)}: {message}")
+        return list(dict.fromkeys(lines))
+
+    def _elsewhere(self, place: str, key: str) -> str | None:
+        """A hint where a key that is unknown at its place is known further down or up."""
+        below = [path for path in self.known if path.startswith(f"{place}." if place else "")]
+        for same in (key, *difflib.get_close_matches(key, map(_last, below), n=1, cutoff=0.7)):
+            if found := next((path for path in below if _last(path) == same), None):
+                return f"unknown here; did you mean {found!r}?"
+        while place:
+            place = place.rpartition(".")[0]
+            if (found := _joined(place, key)) in self.known:
+                stands = f"under {place!r}" if place else "at the top of params.yaml"
+                return f"unknown here; {key!r} stands {stands}"
+        return None
+
+
+def _joined(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]

@@ -1,0 +1,83 @@
+"""The types that parameters have: each is a unit with its bounds, written once in a signature.
+
+``bind`` (ostinato/params.py) checks the values of params.yaml against them. ``Shrunk`` gives the
+value at which a tiny but whole run still works; the contract test uses it to try every entry of
+``runs`` in seconds.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from ostinato import params
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """The value that a parameter of this type takes in a tiny run."""
+
+    to: int | float
+
+
+Units = Annotated[int, Field(ge=1, le=65_536), Shrunk(4)]
+"""Width of a layer, in units or filters."""
+
+KernelSize = Annotated[int, Field(ge=1, le=1_024)]
+"""Extent of a convolution, in points or cells."""
+
+Stride = Annotated[int, Field(ge=1, le=64)]
+"""Step of a convolution, in points."""
+
+NumLayers = Annotated[int, Field(ge=1, le=128)]
+"""Number of stacked layers."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""A share of a whole, 0 to 1."""
+
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+"""Learning rate, per step."""
+
+NonNegative = Annotated[float, Field(ge=0)]
+"""Strength of a penalty, or a norm; 0 turns it off."""
+
+Temperature = Annotated[float, Field(gt=0)]
+"""What logits are divided by before tokens are drawn: below 1 steeper, above 1 flatter."""
+
+Epochs = Annotated[int, Field(ge=1), Shrunk(1)]
+"""Passes over the training split."""
+
+FrozenEpochs = Annotated[int, Field(ge=0), Shrunk(1)]
+"""Epochs at the beginning in which a part of the model does not learn."""
+
+Patience = Annotated[int, Field(ge=1)]
+"""Epochs without improvement before training stops."""
+
+Steps = Annotated[int, Field(ge=0), Shrunk(2)]
+"""Optimiser steps."""
+
+BatchSize = Annotated[int, Field(ge=1), Shrunk(8)]
+"""Sequences in a batch."""
+
+Length = Annotated[int, Field(ge=1, le=100_000)]
+"""Steps of a series: a window, a horizon, a season."""
+
+Points = Annotated[int, Field(ge=2, le=100_000)]
+"""Points of a drawing."""
+
+Tokens = Annotated[int, Field(ge=1, le=100_000)]
+"""Tokens of a text."""
+
+Count = Annotated[int, Field(ge=1)]
+"""How many of something, at least one."""
+
+Seconds = Annotated[float, Field(gt=0)]
+"""A duration in seconds."""
+
+Languages = Annotated[list[str], Field(min_length=2, max_length=2)]
+"""The language that is translated from, and the one to: codes such as en."""
+
+Name = Annotated[str, Field(pattern=f"^{params.NAME}$")]
+"""Of a data set, run, ensemble, gate or study: part of paths, commands and URLs."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Where all randomness of a run starts."""

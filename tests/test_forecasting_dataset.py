@@ -1,0 +1,542 @@
+"""Series in: dirt is repaired by a rule or refused with its row; windows never see their future."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ostinato import errors, params, store
+from ostinato.errors import DataError
+from ostinato.forecasting import dataset, sources
+from ostinato.forecasting.dataset import features
+from ostinato.forecasting.dataset.windows import SPLITS, scale
+from tests.series import COLUMNS, RULES, counts, prepared, table
+
+MEASURED = Path(__file__).parents[2] / "shared/data/series"
+
+
+def test_clean_rows_come_through_as_they_are(tmp_path: Path) -> None:
+    rows = table()
+    data = prepared(tmp_path, rows)
+    np.testing.assert_array_equal(data.history(0, 120), rows["value"].astype(float))
+    assert data.observed.all()
+    assert {k: v for k, v in counts(tmp_path).items() if v} == {"rows": 120, "series": 1}
+
+
+# Dirt
+
+
+def test_an_error_of_each_kind_names_the_file_and_the_row(tmp_path: Path) -> None:
+    rows = table()
+    twice = rows.copy()
+    twice.loc[50, "day"] = "2020-02-19"  # as the row before
+    word = rows.copy()
+    word.loc[30, "value"] = "n/a"
+    zoned = rows.assign(day=rows["day"] + "T00:00:00-06:00")
+    no_date = rows.copy()
+    no_date.loc[7, "day"] = "2020-02-31"
+    for dirty, says in (
+        (twice, r"series\.csv:51: 2 rows of 'value' contradict each other.*rows 51, 52"),
+        (rows.drop(index=40), r"series\.csv:41: 1 steps of 'value' are missing"),
+        (word, r"series\.csv:32: value 'n/a': not a number"),
+        (no_date, r"series\.csv:9: date '2020-02-31': not a date"),
+        (zoned, r"series\.csv:2: '2020-01-01T00:00:00-06:00' has a time zone; set .*timezone"),
+        (rows.rename(columns={"value": "values"}), r"no column 'value'; did you mean 'values'"),
+        (rows.assign(more=0).set_axis([*rows, "value"], axis=1), r"csv:1: 2 columns .* 'value'"),
+        (rows.to_csv(index=False, sep=";"), r"no column 'day'.* separated by commas\?"),
+        (rows.to_csv(index=False).replace("rest", "rest,1", 1), r"4 fields in line 5, saw 5"),
+        (rows.to_csv(index=False).replace("\n", ",1\n").replace(",1", "", 1), "more cells than"),
+    ):
+        with pytest.raises(DataError, match=says):
+            prepared(tmp_path, dirty)
+
+
+def test_rows_that_agree_are_one_and_their_order_does_not_matter(tmp_path: Path) -> None:
+    rows = table()
+    clean = prepared(tmp_path / "clean", rows)
+    shuffled = pd.concat([rows, rows[20:40]]).sample(frac=1, random_state=1)
+    dirty = prepared(tmp_path / "dirty", shuffled)
+    np.testing.assert_array_equal(dirty.target, clean.target)
+    assert counts(tmp_path / "dirty")["duplicates"] == 20
+    assert counts(tmp_path / "dirty")["unsorted"] > 0
+
+
+@pytest.mark.parametrize(("rule", "kept"), [("first", 99.0), ("last", 7.0)])
+def test_contradicting_rows_are_settled_by_the_rule(tmp_path: Path, rule: str, kept: float) -> None:
+    rows = table()
+    rows.loc[50, "value"] = "99"
+    more = pd.concat([rows, rows.loc[[50]].assign(value="7")])
+    data = prepared(tmp_path, more, duplicates=rule)
+    assert data.target[50] == kept
+    assert counts(tmp_path)["conflicts"] == 1
+
+
+@pytest.mark.parametrize(("rule", "back"), [("forward", 1), ("seasonal", 7)])
+def test_a_gap_is_filled_from_the_past_alone_and_does_not_count(
+    tmp_path: Path, rule: str, back: int
+) -> None:
+    rows = table()
+    data = prepared(tmp_path, rows.drop(index=[110]), gaps=rule)
+    assert data.target[110] == data.target[110 - back]
+    assert np.flatnonzero(~data.observed).tolist() == [110]
+    assert counts(tmp_path)["filled"] == 1
+    size = data.size("test")
+    _, y, weight = data.examples("test", np.arange(size))
+    assert (weight == 0).sum() == 3  # in each of the windows that forecast it
+    assert y.shape == (size, 3, 1)
+    with pytest.raises(DataError, match=r"series\.csv:110: 3 steps .* longest_gap is 2"):
+        prepared(tmp_path, rows.drop(index=[109, 110, 111]), gaps=rule)
+
+
+def test_what_is_unreadable_is_left_out_within_the_tolerance_and_listed(tmp_path: Path) -> None:
+    rows = table()
+    rows.loc[30, "value"], rows.loc[31, "value"] = "n/a", " 12.5 "
+    data = prepared(tmp_path, rows, gaps="forward", tolerated_rejects=0.01)
+    assert data.target[31] == 12.5
+    rejects = pd.read_csv(tmp_path / "data" / "rejects.csv", keep_default_na=False)
+    assert rejects.to_numpy().tolist() == [["series.csv", 32, "value", "n/a", "not a number"]]
+
+
+def test_times_with_an_offset_count_as_wall_time_of_the_zone(tmp_path: Path) -> None:
+    rows = table()
+    plain = prepared(tmp_path / "plain", rows)
+    days = rows["day"].tolist()
+    days[:66] = [f"{day}T06:00:00Z" for day in days[:66]]  # midnight in Chicago, in winter
+    days[80:] = [f"{day}T00:00:00-05:00" for day in days[80:]]  # and in summer
+    zoned = prepared(tmp_path / "zoned", rows.assign(day=days), timezone="America/Chicago")
+    np.testing.assert_array_equal(zoned.target, plain.target)
+    assert counts(tmp_path / "zoned")["zoned"] == 66 + 40
+
+
+def test_a_date_in_utc_may_say_so(tmp_path: Path) -> None:
+    rows = table()
+    plain = prepared(tmp_path / "plain", rows)
+    for number, (end, date_format) in enumerate(
+        [(" 00:00:00 UTC", None), ("T00:00:00+00", None), (" +0000", "%Y-%m-%d %z")]
+    ):
+        folder = tmp_path / str(number)
+        columns = {"date_format": date_format}
+        zoned = prepared(folder, rows.assign(day=rows["day"] + end), columns, timezone="UTC")
+        np.testing.assert_array_equal(zoned.target, plain.target)
+        assert counts(folder)["zoned"] == 120
+
+
+def test_blank_lines_are_nothing_but_count_as_rows(tmp_path: Path) -> None:
+    text = table().to_csv(index=False)
+    np.testing.assert_array_equal(
+        prepared(tmp_path / "blank", text.replace("\n2020-02", "\n\n ,,,\n2020-02")).target,
+        prepared(tmp_path / "plain", text).target,
+    )
+    broken = text.replace("\n2020-01-03", "\n\n\n2020-01-03").replace("2020-01-05", "never")
+    with pytest.raises(DataError, match=r"series\.csv:8: date 'never'"):
+        prepared(tmp_path, broken)
+
+
+def test_until_holds_all_of_its_day_or_month(tmp_path: Path) -> None:
+    rows = table()
+    rows["day"] = pd.date_range("2020-01-01", periods=120, freq="h").strftime("%Y-%m-%d %H:%M")
+    split = {"validation": 12, "calibration": 8, "test": 4}
+    for until, size in (("2020-01-03", 72), ("2020-01-03 11:00", 60), ("2020-01", 120)):
+        data = prepared(tmp_path, rows, {"frequency": "h"}, until=until, **split)
+        assert len(data.target) == size
+        assert counts(tmp_path)["outside"] == 120 - size
+
+
+def test_zeros_are_counted_and_missing_where_the_rule_says_so(tmp_path: Path) -> None:
+    rows = table()
+    rows.loc[[20, 21], "value"] = "0"
+    assert prepared(tmp_path, rows).target[20] == 0
+    assert counts(tmp_path)["zeros"] == 2
+    data = prepared(tmp_path, rows, zeros="missing", gaps="forward")
+    assert data.target[20] == data.target[21] == data.target[19]
+
+
+def test_a_time_off_the_grid_is_refused(tmp_path: Path) -> None:
+    rows = table()
+    rows.loc[60, "day"] = "2020-03-01T12:00:00"
+    with pytest.raises(DataError, match=r"series\.csv:62: day '2020-03-01 12.*not on the grid"):
+        prepared(tmp_path, rows)
+    prepared(tmp_path, rows, gaps="forward", tolerated_rejects=0.01)
+    listed = pd.read_csv(tmp_path / "data" / "rejects.csv")
+    assert listed["row"].tolist() == [62]
+
+
+def test_times_of_another_frequency_are_refused_with_a_guess(tmp_path: Path) -> None:
+    rows = table()
+    rows["day"] = pd.date_range("2020-01-01", periods=120, freq="W-WED").strftime("%Y-%m-%d")
+    with pytest.raises(DataError, match=r"csv:2: day .* W-SUN, .* look like frequency: W-WED"):
+        prepared(tmp_path, rows, {"frequency": "W-SUN"})
+
+
+def test_a_holiday_is_a_gap_among_days_of_work(tmp_path: Path) -> None:
+    rows = table()
+    rows["day"] = pd.date_range("2020-01-01", periods=120, freq="B").strftime("%Y-%m-%d")
+    data = prepared(tmp_path, rows.drop(index=[30, 50]), {"frequency": "B"}, gaps="forward")
+    assert np.flatnonzero(~data.observed).tolist() == [30, 50]
+
+
+@pytest.mark.parametrize("frequency", ["D", "h", "W-SUN", "MS", "ME", "B", "15min"])
+def test_any_frequency_has_its_grid(tmp_path: Path, frequency: str) -> None:
+    rows = table()
+    at = pd.date_range("2019-12-01", periods=120, freq=frequency)
+    rows["day"] = at.strftime("%Y-%m-%dT%H:%M:%S")
+    data = prepared(tmp_path, rows, {"frequency": frequency})
+    keys = data.windows("test", np.arange(2)).keys
+    assert keys.tolist() == [f"value@{t.isoformat()}" for t in at[100:102]]
+
+
+# Windows
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from(SPLITS),
+    st.integers(0, 10**6),
+    st.sampled_from(["series", "all", "window"]),
+    st.sampled_from(["standard", "min_max", "robust", "none"]),
+    st.booleans(),
+)
+def test_a_window_cannot_see_its_future(
+    split: str, number: int, per: str, scaling: str, log: bool
+) -> None:
+    """All that is not known in advance is changed from the first forecast step on."""
+    with TemporaryDirectory() as folder:
+        rows = table()
+        rules: dict[str, Any] = {"per": per, "scaling": scaling, "log": log, "gaps": "forward"}
+        data = prepared(Path(folder), rows.drop(index=[45, 111]), **rules)
+        chosen = np.array([number % data.size(split)])
+        origin = int(data.windows(split, chosen).history[0])
+        x, y, _ = data.examples(split, chosen)
+        other = rows.copy()
+        other.loc[origin:, "value"] = (other.loc[origin:, "value"].astype(float) * 3).astype(str)
+        other.loc[origin:, "other"] = "77"
+        changed = prepared(Path(folder), other.drop(index=[45, 111]), **rules)
+        seen, hidden, _ = changed.examples(split, chosen)
+        if split == "train":
+            # The scale and the codes are fitted on all of the training part; the rest is blind.
+            changed._centre, changed._spread = data._centre, data._spread
+            changed._past = np.where(
+                np.arange(len(data._past))[:, None] < origin, data._past, changed._past
+            )
+            seen, hidden, _ = changed.examples(split, chosen)
+        for name in x:
+            np.testing.assert_array_equal(seen[name], x[name], err_msg=name)
+        assert (hidden != y).any()
+
+
+def test_scales_and_codes_are_fitted_on_the_training_part_alone(tmp_path: Path) -> None:
+    rows, other = table(), table()
+    other.loc[60:, ["value", "other"]] = "1000"
+    other.loc[60:, "kind"] = "new"
+    one, two = prepared(tmp_path / "one", rows), prepared(tmp_path / "two", other)
+    assert (one._centre, one._spread) == (two._centre, two._spread)
+    training = slice(0, 60)
+    np.testing.assert_array_equal(one._past[training], two._past[training])
+    assert not two._known[60:].any()
+    assert counts(tmp_path / "two")["strange"] == 60
+
+
+def test_splits_follow_each_other_and_forecast_nothing_in_common(tmp_path: Path) -> None:
+    data = prepared(tmp_path, table())
+    forecast = {}
+    for split in SPLITS:
+        history = data.windows(split, np.arange(data.size(split))).history
+        forecast[split] = {int(h) + step for h in history for step in range(data.horizon)}
+    places = [sorted(forecast[split]) for split in SPLITS]
+    assert places == [
+        list(range(7, 60)), list(range(60, 80)), list(range(80, 100)), list(range(100, 120))
+    ]  # fmt: skip
+
+
+def test_calibration_shares_validation_where_it_has_no_beginning(tmp_path: Path) -> None:
+    data = prepared(tmp_path, table(), calibration=None)
+    every = np.arange(data.size("validation"))
+    one, two = data.windows("validation", every), data.windows("calibration", every)
+    np.testing.assert_array_equal(one.keys, two.keys)
+    assert len(every) == 60 - 20 - 3 + 1
+
+
+def test_a_split_begins_at_a_date_or_so_many_steps_before_the_end(tmp_path: Path) -> None:
+    dates: dict[str, Any] = {
+        "validation": "2020-03-01",
+        "calibration": "2020-03-21",
+        "test": "2020-04-10",
+    }
+    one, two = prepared(tmp_path / "one", table(), **dates), prepared(tmp_path / "two", table())
+    np.testing.assert_array_equal(one._bounds, two._bounds)
+
+
+def test_unscaled_is_the_inverse_of_scaling(tmp_path: Path) -> None:
+    for per in ("series", "window"):
+        data = prepared(tmp_path, table(), per=per, log=True, scaling="robust")
+        every = np.arange(data.size("test"))
+        _, y, _ = data.examples("test", every)
+        windows = data.windows("test", every)
+        np.testing.assert_allclose(data.unscaled(y[..., 0], windows), windows.truth, rtol=1e-6)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
+def test_a_scale_has_a_spread_even_of_a_constant(values: list[float]) -> None:
+    for kind in ("standard", "min_max", "robust", "none"):
+        centre, spread = scale(np.array([values]), kind)
+        assert (spread > 0).all()
+        assert np.isfinite((np.array([values]) - centre) / spread).all()
+
+
+def test_an_epoch_has_every_window_once_in_an_order_of_its_own(tmp_path: Path) -> None:
+    data = prepared(tmp_path, table(), gaps="forward")
+
+    def first(seed: int | None, epoch: int) -> Any:
+        batches = data.batches("train", batch_size=8, seed=seed, epoch=epoch)
+        return np.concatenate([y.numpy()[:, 0, 0] for _, y, _ in batches])
+
+    stored, one = first(None, 0), first(1, 1)
+    assert sorted(stored) == sorted(one)
+    assert (first(1, 1) == one).all()
+    assert (first(1, 2) != one).any()
+    assert (stored != one).any()
+
+
+def test_many_series_are_one_set_with_static_features(tmp_path: Path) -> None:
+    both = [table(120, seed).assign(shop=f"s{seed}", town=f"t{seed % 2}") for seed in range(3)]
+    both[2] = both[2].iloc[5:115]  # begins later and ends earlier
+    rows = pd.concat(both).sample(frac=1, random_state=2)
+    data = prepared(tmp_path, rows, {"series": "shop", "static_covariates": ["town"]})
+    assert sorted(data.names) == ["s0", "s1", "s2"]
+    assert data.size("test") == 3 * (20 - 3 + 1)
+    x, _, _ = data.examples("test", np.arange(data.size("test")))
+    assert x["static"].shape == (54, 2)
+    late = data.names.index("s2")
+    first = data.windows("train", np.arange(data.size("train")))
+    assert f"s2@{pd.Timestamp('2020-01-06') + pd.Timedelta(days=7):%Y-%m-%dT%H:%M:%S}" in first.keys
+    np.testing.assert_array_equal(data.history(late, 110), both[2]["value"].astype(float))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"town": "t9"}, r"csv:361: static 'town' of 's2' is 't9', but 't0' in an earlier row"),
+        ({"shop": ""}, r"csv:361: shop '': a row of no series"),
+        ({"shop": "new", "value": ""}, r"csv:361: series 'new': holds no value"),
+        ({"shop": "new"}, r"csv:361: series 'new': has no step of training"),
+    ],
+)
+def test_what_is_wrong_with_one_of_many_series_is_said(
+    tmp_path: Path, change: dict[str, str], says: str
+) -> None:
+    many = [table(120, seed).assign(shop=f"s{seed}", town=f"t{seed % 2}") for seed in range(3)]
+    rows = pd.concat(many, ignore_index=True)
+    rows.loc[rows.index[-1], list(change)] = list(change.values())
+    columns = {"series": "shop", "static_covariates": ["town"]}
+    with pytest.raises(DataError, match=says):
+        prepared(tmp_path, rows, columns)
+    if "town" not in change:
+        data = prepared(tmp_path, rows, columns, tolerated_rejects=0.01)
+        assert data.names == ["s0", "s1", "s2"]
+        assert counts(tmp_path)["series"] == 3
+        assert pd.read_csv(tmp_path / "data" / "rejects.csv")["row"].tolist() == [361]
+
+
+def test_columns_may_be_called_anything(tmp_path: Path) -> None:
+    names = {"other": "series", "kind": "place"}
+    data = prepared(
+        tmp_path / "odd",
+        table().rename(columns=names),
+        {"past_covariates": ["series"], "future_covariates": ["place"]},
+    )
+    plain = prepared(tmp_path / "plain", table())
+    np.testing.assert_array_equal(data._past, plain._past)
+    np.testing.assert_array_equal(data._known, plain._known)
+
+
+def test_every_day_is_of_one_type_and_holidays_are_sundays() -> None:
+    at = pd.date_range("2020-01-01", "2020-12-31")
+    names, columns = features.calendar(at, ["day_type", "holiday"], "US", None)
+    day = dict(zip(names, columns.T, strict=True))
+    kinds = day["working day"], day["saturday"], day["sunday or holiday"]
+    assert (sum(kinds) == 1).all()
+    assert (kinds[2] == ((at.day_of_week == 6) | (day["holiday"] == 1))).all()
+    assert [kind[at == "2020-07-04"].item() for kind in kinds] == [0, 0, 1]  # a Saturday
+    assert kinds[1].sum() > 45
+
+
+def test_the_profile_is_small_sorted_and_of_the_training_part(tmp_path: Path) -> None:
+    prepared(tmp_path, table())
+    profile = json.loads((tmp_path / "data" / "profile.json").read_text())
+    assert set(profile) == {"numbers", "counts", "examples"}
+    assert profile["examples"] == sum(profile["counts"]["day"].values()) == 60
+    for sample in profile["numbers"].values():
+        assert sample == sorted(sample)
+        assert len(sample) <= 1000
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    names = ("series.npz", "manifest.json", "profile.json", "rejects.csv")
+    prepared(tmp_path, table())
+    first = [(tmp_path / "data" / name).read_bytes() for name in names]
+    prepared(tmp_path, table())
+    assert [(tmp_path / "data" / name).read_bytes() for name in names] == first
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ({"window": 200}, "no window of 200"),
+        ({"test": 2}, "no window of .* lies in test"),
+        ({"validation": 10}, "must begin in this order"),
+        ({"test": "never"}, "'never' is no date"),
+        ({"country": "XX"}, "`holidays` knows none as 'XX'"),
+        (
+            {"timezone": "America/Chicgo"},
+            "unknown 'America/Chicgo'; did you mean 'America/Chicago'",
+        ),
+        ({"since": "yesterday"}, "since: 'yesterday' is no date"),
+        ({"since": "2030"}, "no row lies between since 2030 and until None"),
+    ],
+)
+def test_what_cannot_be_prepared_is_said(tmp_path: Path, rules: dict[str, Any], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        prepared(tmp_path, table(), **rules)
+
+
+def test_a_logarithm_needs_values_above_minus_one(tmp_path: Path) -> None:
+    rows = table()
+    rows.loc[5, "value"] = "-3"
+    with pytest.raises(DataError, match=r"log: .* the least is -3"):
+        prepared(tmp_path, rows, log=True)
+
+
+# Sources
+
+
+def test_the_embedded_series_needs_no_network_and_is_what_noaa_measured(tmp_path: Path) -> None:
+    for name in ("raw", "scratch", "data"):
+        (tmp_path / name).mkdir()
+    sources.seattle(tmp_path / "raw", tmp_path / "scratch", 1)
+    split = {"validation": "2014-01-01", "calibration": None, "test": "2015-01-01"}
+    params.bind(dataset.prepare, {**RULES, **split})(tmp_path / "raw", tmp_path / "data")
+    data = dataset.load(tmp_path / "data")
+    assert len(data.target) == 1461
+    assert data.history(0, 3).tolist() == [12.8, 10.6, 11.7]
+
+
+def test_wide_files_follow_each_other_and_a_strange_value_is_refused(tmp_path: Path) -> None:
+    train = tmp_path / "Hourly-train.csv"
+    test = tmp_path / "Hourly-test.csv"
+    values = [" ".join(map(str, range(n, n + 100))) for n in (1, 500)]
+    lines = [f'"H{i}",{",".join(v.split())}' for i, v in enumerate(values)]
+    train.write_text('"V1","V2"\n' + "\n".join([lines[0] + ",NA,,", lines[1]]) + "\n")
+    test.write_text("V1,V2\nH1,9,9,9\nH0,8,8,8\n")
+    block = {"train": str(train), "test": str(test), "frequency": "h", "timeout": 1.0, "retries": 1}
+    rules = {**RULES, "calendar": [], "validation": 13, "calibration": 8, "test": 3}
+
+    def prepare() -> Any:
+        for name in ("raw", "scratch", "data"):
+            store.remove(tmp_path / name)
+            (tmp_path / name).mkdir()
+        params.bind(sources.m4, block)(tmp_path / "raw", tmp_path / "scratch", 1)
+        params.bind(dataset.prepare, rules)(tmp_path / "raw", tmp_path / "data")
+        return dataset.load(tmp_path / "data")
+
+    data = prepare()
+    truth = data.windows("test", np.arange(2)).truth
+    assert truth.tolist() == [[8, 8, 8], [9, 9, 9]]
+    assert data.history(1, 100).tolist() == [float(n) for n in range(500, 600)]
+    train.write_text(train.read_text().replace(",510,", ",abc,"))
+    with pytest.raises(DataError, match=r"Hourly-train\.csv:3: 12 'abc': not a number"):
+        prepare()
+
+
+def test_a_column_cannot_play_two_parts(tmp_path: Path) -> None:
+    block = {**COLUMNS, "where": "nowhere.csv", "past_covariates": ["value"]}
+    with pytest.raises(errors.SourceError, match="two parts: value"):
+        params.bind(sources.csv, block)(tmp_path, tmp_path, 1)
+
+
+@pytest.mark.parametrize("frequency", ["M", "weekly", "-1D", "100ms", ""])
+def test_a_frequency_that_pandas_does_not_know_is_refused(tmp_path: Path, frequency: str) -> None:
+    block = {**COLUMNS, "where": "nowhere.csv", "frequency": frequency}
+    with pytest.raises(errors.SourceError, match=f"pandas knows none as '{frequency}'"):
+        params.bind(sources.csv, block)(tmp_path, tmp_path, 1)
+
+
+def test_rows_of_a_tfds_data_set_are_those_of_a_csv_file(tmp_path: Path) -> None:
+    import tensorflow_datasets
+
+    kinds = tensorflow_datasets.features
+    features = {"place": kinds.Text(), "day": kinds.Text(), "value": np.float64, "cases": np.int64}
+    days = pd.date_range("2020-01-01", periods=120).strftime("%Y-%m-%d")
+    rows = [
+        {"place": place, "day": day, "value": at / 4, "cases": at}
+        for place in ("FR", "DE", "IT")
+        for at, day in enumerate(days)
+    ]
+    rows[3]["value"] = np.nan
+    tensorflow_datasets.dataset_builders.store_as_tfds_dataset(
+        name="little",
+        version="1.0.0",
+        features=kinds.FeaturesDict(
+            {**features, "picture": kinds.Tensor(shape=(2,), dtype=np.int64)}
+        ),
+        split_datasets={
+            "train": ((i, {**r, "picture": np.zeros(2, np.int64)}) for i, r in enumerate(rows))
+        },
+        data_dir=tmp_path,
+    )
+    block = {
+        **{key: COLUMNS[key] for key in ("date", "date_format", "static", "frequency")},
+        **{"dataset": "little", "data_dir": str(tmp_path), "split": "train"},
+        **{
+            "series": "place",
+            "only": ["IT", "FR"],
+            "target": "value",
+            "past_covariates": ["cases"],
+        },
+        "future_covariates": [],
+    }
+
+    def fetch(**change: Any) -> Any:
+        for name in ("raw", "scratch", "data"):
+            store.remove(tmp_path / name)
+            (tmp_path / name).mkdir()
+        params.bind(sources.tfds, {**block, **change})(tmp_path / "raw", tmp_path / "scratch", 1)
+        rules = {**RULES, "gaps": "forward"}
+        params.bind(dataset.prepare, rules)(tmp_path / "raw", tmp_path / "data")
+        return dataset.load(tmp_path / "data")
+
+    data = fetch()
+    assert sorted(data.names) == ["FR", "IT"]
+    whole, gap = (data.history(data.names.index(name), 120) for name in ("IT", "FR"))
+    np.testing.assert_array_equal(whole, np.arange(120) / 4)
+    assert np.flatnonzero(gap != whole).tolist() == [3]
+    assert (~data.observed).sum() == 1
+    for change, says in (
+        ({"only": ["FR", "UK"]}, "only: little has no place UK"),
+        ({"target": "values"}, "has no feature 'values'; did you mean 'value'"),
+        ({"past_covariates": ["picture"]}, r"'picture' is of shape \(2,\)"),
+        ({"split": "trains"}, "no split 'trains'; did you mean 'train'"),
+        ({"dataset": "no_such_thing"}, "no_such_thing"),
+        ({"series": None}, "only: names series"),
+    ):
+        with pytest.raises(errors.SourceError, match=says):
+            fetch(**change)
+
+
+@pytest.mark.skipif(not MEASURED.exists(), reason="the published file is not here")
+def test_the_two_months_that_chicago_published_twice_are_taken_once(tmp_path: Path) -> None:
+    block = {"where": str(MEASURED / "cta_ridership_daily.csv"), "target": "rail_boardings",
+             "timeout": 1.0, "retries": 1}  # fmt: skip
+    for name in ("raw", "scratch", "data"):
+        (tmp_path / name).mkdir()
+    params.bind(sources.cta, block)(tmp_path / "raw", tmp_path / "scratch", 1)
+    params.bind(dataset.prepare, RULES)(tmp_path / "raw", tmp_path / "data")
+    told = counts(tmp_path)
+    assert told["duplicates"] > 50
+    assert told["filled"] == 0
+    assert told["rows"] - told["duplicates"] == len(pd.date_range("2001-01-01", "2019-05-31"))

@@ -1,0 +1,215 @@
+"""A command on a leash never outlives who started it, and says all that it said."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from pathlib import Path
+
+import pytest
+
+from flows.engine import commands, devices, file_locks
+
+ROOT = Path(__file__).parent.parent
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    return False
+
+
+def pids(folder: Path, count: int, within: float = 120) -> list[int]:
+    """The numbers that ``count`` processes wrote into files of a folder, when all did."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        found = [file.read_text().strip() for file in folder.glob("*.pid")]
+        if len(found) == count and all(found):
+            return [int(pid) for pid in found]
+        time.sleep(0.05)
+    raise AssertionError(f"{list(folder.iterdir())}")
+
+
+def gone(numbers: list[int], within: float) -> bool:
+    deadline = time.monotonic() + within
+    while any(map(alive, numbers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(alive, numbers))
+
+
+# A command, its child, one that ignores SIGINT, one that left the group, and an orphan there.
+FAMILY = """
+echo $$ > {0}/command.pid
+(echo $BASHPID > {0}/child.pid; exec sleep 60) &
+(trap '' INT; echo $BASHPID > {0}/deaf.pid; sleep 60; sleep 60) &
+setsid sh -c 'echo $$ > {0}/away.pid; exec sleep 60' &
+(setsid sh -c 'echo $$ > {0}/orphan.pid; exec sleep 60' &)
+wait
+"""
+
+
+def test_what_a_command_says_comes_whole_and_line_by_line() -> None:
+    seen: list[str] = []
+    output = commands.run(
+        "sh", "-c", r"echo one; echo two >&2; printf 'three\377'; exit 3", on_line=seen.append
+    )
+    assert output == commands.Output(3, ["one", "two", "three\N{REPLACEMENT CHARACTER}"])
+    assert seen == output.lines
+    long = commands.run(sys.executable, "-c", "print('x' * 25_000)").lines
+    assert "".join(long) == "x" * 25_000
+    assert max(map(len, long)) <= commands.MAX_LINE_CHARS
+    assert commands.run("sh", "-c", "echo $WORD", env={"WORD": "given"}).lines == ["given"]
+
+
+def test_a_line_comes_when_it_is_said() -> None:
+    times: list[float] = []
+    code = "import time; print(1); time.sleep(1); print(2)"
+    commands.run(sys.executable, "-c", code, on_line=lambda _: times.append(time.monotonic()))
+    assert times[1] - times[0] > 0.5
+
+
+def test_the_code_is_the_commands() -> None:
+    assert commands.run("true").code == 0
+    assert commands.run("sh", "-c", "kill -TERM $$").code == 128 + signal.SIGTERM
+    missing = commands.run("no-such-command")
+    assert missing.code == 127
+    assert "no-such-command: No such file" in missing.lines[-1]
+
+
+def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    started = time.monotonic()
+    script = FAMILY.format(tmp_path).replace("wait", "sleep 1; echo done")
+    assert commands.run("bash", "-c", script).lines == ["done"]
+    assert time.monotonic() - started < 8
+    assert gone(pids(tmp_path, 5), 0)
+
+
+def test_a_command_that_is_told_to_stop_can_tidy_up() -> None:
+    code = """
+import time
+try:
+    print("begun"); time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1); print("tidy")
+"""
+    seen: list[str] = []
+    with pytest.raises(TimeoutError, match=r"stopped after 2 s"):
+        commands.run(sys.executable, "-c", code, timeout=2, on_line=seen.append)
+    assert seen == ["begun", "tidy"]
+
+
+def test_an_error_of_who_listens_stops_the_command(tmp_path: Path) -> None:
+    def listen(line: str) -> None:
+        raise LookupError(line)
+
+    script = f"echo $$ > {tmp_path}/one.pid; echo hopeless; sleep 60"
+    with pytest.raises(LookupError, match="hopeless"):
+        commands.run("sh", "-c", script, on_line=listen)
+    assert gone(pids(tmp_path, 1), 0)
+
+
+def test_commands_of_threads_end_with_the_block(tmp_path: Path) -> None:
+    ends: list[BaseException] = []
+
+    def run(name: str) -> None:
+        try:
+            commands.run("sh", "-c", f"echo $$ > {tmp_path}/{name}.pid; sleep 60")
+        except commands.StoppedError as end:
+            ends.append(end)
+
+    def nested() -> None:
+        with commands.supervised():
+            run("nested")
+
+    threads = []
+    with pytest.raises(KeyboardInterrupt), commands.supervised():
+        for target in (lambda: run("direct"), nested):
+            threads.append(threading.Thread(target=copy_context().run, args=[target]))
+            threads[-1].start()
+        found = pids(tmp_path, 2)
+        raise KeyboardInterrupt
+    assert gone(found, 0), "they have ended when the block has"
+    for thread in threads:
+        thread.join(5)
+    assert len(ends) == 2
+    with pytest.raises(KeyboardInterrupt), commands.supervised():
+        late = copy_context()
+        raise KeyboardInterrupt
+    with pytest.raises(commands.StoppedError):
+        late.run(commands.run, "sleep", "60")
+    with pytest.raises(commands.StoppedError):
+        late.run(commands.wait_or_stop, 60)
+
+
+def test_a_killed_flow_takes_its_commands_along_and_keeps_the_checkout_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    code = """
+import sys
+from flows import steps
+with steps.checkout():
+    steps.command("bash", "-c", sys.argv[1])
+"""
+    script = f"trap '' INT\n{FAMILY.format(tmp_path)}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    flow = subprocess.Popen([sys.executable, "-c", code, script], cwd=tmp_path, env=environment)
+    found = pids(tmp_path, 5)
+    flow.kill()
+    flow.wait()
+    killed = time.monotonic()
+    monkeypatch.chdir(tmp_path)
+    lock = Path(".dvc", "tmp", "flow")
+    assert f"(process {flow.pid})" in lock.read_text()
+    while (free := file_locks.try_lock(lock)) is None:
+        assert time.monotonic() - killed < 10
+        time.sleep(0.05)
+    os.close(free)
+    assert not any(map(alive, found))
+    assert time.monotonic() - killed > 1, "it was held while the commands lived"
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_two_trainings_never_share_a_gpu(
+    limit: int | None, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if limit:
+        with get_client(sync_client=True) as client:
+            client.upsert_global_concurrency_limit_by_name("gpu", limit)
+    used: list[str] = []
+    most: list[int] = []
+
+    def train() -> None:
+        with devices.reserve_devices() as env:
+            used.append(env["CUDA_VISIBLE_DEVICES"])
+            most.append(len(used))
+            assert len(set(used)) == len(used)
+            output = commands.run("sh", "-c", "sleep 0.5; echo $CUDA_VISIBLE_DEVICES", env=env)
+            assert output.lines == [env["CUDA_VISIBLE_DEVICES"]]
+            used.remove(env["CUDA_VISIBLE_DEVICES"])
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda _: train(), range(3)))
+    assert max(most) == (limit or 2)
+    if limit:
+        with get_client(sync_client=True) as client:
+            client.delete_global_concurrency_limit_by_name("gpu")
+    with devices.reserve_devices(5) as env:
+        assert env == {"CUDA_VISIBLE_DEVICES": "4,7"}, "no more than there are"
+
+
+def test_without_a_gpu_nothing_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    with devices.reserve_devices() as env:
+        assert env == {}

@@ -1,0 +1,575 @@
+"""Searches: real flows, most of them over a toy training that costs no TensorFlow."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from ruamel.yaml import YAML
+
+from flows import tune as module
+from flows.engine import tuning_figures
+from flows.tune import Range, Values, state_of, tune
+from ostinato import errors, params, store
+from stages import trial
+from tests.tiny import shrunk_run
+
+ROOT = Path(__file__).parent.parent
+PARAMS = """\
+seed: 7
+runtime: {devices: 1}
+runs:
+  toy:
+    data: toy
+    domain: toys
+    model: toy
+    build: {x: 1, sizes: [1, 2], rate: 0.5, does: well}
+    fit: {epochs: 3, monitor: validation_loss}
+"""
+# The loss is x + 1/epoch; it notes what it trains, and keeps a checkpoint as a real one does.
+TRIAL = """\
+import json, os, sys, time
+from pathlib import Path
+verb, plan = sys.argv[1], json.loads(sys.argv[2])
+if verb == "check":
+    types = {"build.x": "int", "build.learning_rate": "float", "fit.epochs": "int"}
+    print(json.dumps({
+        "problems": ["x: too odd"] if 13 in plan["space"].get("build.x", []) else [],
+        "types": {name: types.get(name, "other") for name in plan["space"]},
+        "direction": "minimize",
+        "files": json.loads(Path("files.json").read_text()),
+    }))
+    sys.exit()
+build, folder = plan["run"]["build"], Path(sys.argv[3])
+folder.mkdir(parents=True, exist_ok=True)
+done = int((folder / "epoch").read_text()) if (folder / "epoch").exists() else 0
+with open("trained", "a") as file:
+    note = {"build": build, "from": done, "process": os.getpid(), "flow": os.environ.get("FLOW")}
+    file.write(json.dumps(note) + "\\n")
+flows = lambda: {json.loads(line)["flow"] for line in open("trained")}
+while build["does"] == "wait for another flow" and len(flows()) < 2:
+    time.sleep(0.1)
+if build["does"] == "break" or build["does"] == "break at 2" and build["x"] == 2:
+    print("Traceback (most recent call last):")
+    sys.exit("ValueError: sizes do not fit")
+if build["does"] == "touch" and build["x"] == 1:
+    while len(open("trained").readlines()) < 2:
+        time.sleep(0.1)
+    Path("model.py").write_text("changed")
+elif build["does"] == "touch":
+    time.sleep(60)
+for epoch in range(1, plan["run"]["fit"]["epochs"] + 1):
+    if epoch > 1 and build["x"] >= 1000:
+        time.sleep(60)
+    if epoch == 3 and done < 2 and build["does"] == "hang":
+        time.sleep(60)
+    loss = float("nan") if build["does"] == "diverge" else build["x"] + 1 / epoch
+    print("epoch", epoch)
+    record = {"epoch": epoch, "loss": 0.0, "validation_loss": loss, "seconds": 0.1, "best": epoch}
+    (folder / "epoch").write_text(str(epoch))
+    print(json.dumps(record), flush=True)
+"""
+# A flow in a process of its own: `python FLOW PARAMETERS`.
+FLOW = f"""\
+import json, sys
+sys.path.insert(0, {str(ROOT)!r})
+from flows.tune import tune
+print("RESULT", json.dumps(tune(**json.loads(sys.argv[1]))))
+"""
+
+
+@pytest.fixture
+def toy(
+    tmp_path: Path, mlflow_tables: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
+) -> Iterator[Path]:
+    """A checkout whose training is a toy."""
+    shutil.copy(mlflow_tables, tmp_path)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "model.py").write_text("as it was")
+    md5 = hashlib.md5(b"as it was", usedforsecurity=False).hexdigest()
+    (tmp_path / "files.json").write_text(json.dumps({"model.py": md5}))
+    for file, text in {"__init__": "", "check": "", "trial": TRIAL}.items():
+        (tmp_path / "stages").mkdir(exist_ok=True)
+        (tmp_path / "stages" / f"{file}.py").write_text(text)
+    (tmp_path / "data" / "toy").mkdir(parents=True)
+    (tmp_path / "data" / "toy" / "manifest.json").write_text("{}")
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "OPTUNA_STORAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "BEAT", 1)
+    monkeypatch.setattr(module, "GRACE", 8)
+    yield tmp_path
+    ours = {"params.yaml", "model.py", "files.json", "stages", "data", "trained", "scratch"}
+    left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("ml")}
+    assert left <= ours, "a search writes to scratch and MLflow alone"
+
+
+def does(what: str, **more: Any) -> None:
+    """What the toy does when it is trained."""
+    values = params.load()
+    values["runs"]["toy"]["build"] |= {"does": what, **more}
+    with Path("params.yaml").open("w") as file:
+        YAML().dump(values, file)
+
+
+def search(**given: Any) -> dict[str, Any]:
+    result: dict[str, Any] = tune(**given)
+    return result
+
+
+def trained() -> list[dict[str, Any]]:
+    path = Path("trained")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def study(name: str) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage="sqlite:///scratch/tune/studies.db")
+
+
+def states(name: str) -> Counter[str]:
+    return Counter(state_of(trial) for trial in study(name).get_trials())
+
+
+def mlflow_runs() -> dict[str, Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}")
+    ids = [e.experiment_id for e in client.search_experiments()]
+    return {run.info.run_name: run for run in client.search_runs(ids)}
+
+
+def artifact(key: str) -> str:
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        (latest, *_) = client.read_artifacts(artifact_filter=wanted)
+    return str(latest.data)
+
+
+def gone(process: int) -> bool:
+    return not Path(f"/proc/{process}").exists()
+
+
+def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_grid_is_tried_whole_and_the_best_is_written(toy: Path) -> None:
+    space = {
+        "build.x": Range(low=2, high=6, step=2),
+        "build.sizes": Values(values=[[1, 2], [3, 4]]),
+    }
+    given: dict[str, Any] = {"run": "toy", "space": space, "trials": 50, "sampler": "grid"}
+    result = search(**given, pruner="none", at_once=2)
+    builds = [note["build"] for note in trained()]
+    assert len(builds) == 6
+    assert {(b["x"], *b["sizes"]) for b in builds} == {
+        (x, *s) for x in (2, 4, 6) for s in ((1, 2), (3, 4))
+    }
+    assert result["trials"] == 6
+    assert result["validation_loss"] == pytest.approx(2 + 1 / 3)
+
+    pasted = Path("params.yaml").read_text() + Path(result["entry"]).read_text()
+    Path("scratch", "pasted.yaml").write_text(pasted)
+    runs = params.load("scratch/pasted.yaml")["runs"]
+    best = builds[0] | {"x": 2, "sizes": runs["toy-tuned"]["build"]["sizes"]}
+    assert runs["toy-tuned"] == runs["toy"] | {"build": best}
+    assert "# Found by `tune`" in pasted
+
+    tracked = mlflow_runs()
+    parent = tracked.pop(f"tune {result['study']}")
+    assert parent.info.status == "FINISHED"
+    assert len(tracked) == 6
+    for run in tracked.values():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        tags = {key: run.data.tags[key] for key in ("stage", "study", "state", "epochs")}
+        expected = {"stage": "tune", "study": result["study"], "state": "complete"}
+        assert tags == {**expected, "epochs": "3"}
+        x = float(run.data.params["build.x"])
+        assert run.data.metrics["validation_loss"] == pytest.approx(x + 1 / 3)
+    files = {path.name for path in toy.glob("mlartifacts/**/artifacts/*")}
+    assert files == {"best.yaml", "trials.csv", "trials.png", "curves.png", "parameters.png"}
+
+    assert len(json.loads(artifact(f"tune-{result['study']}"))) == 6
+    assert Path(result["entry"]).read_text() in artifact(f"tune-{result['study']}-best")
+
+    again = search(**given, pruner="none")
+    assert again == result, "the same search has the same name and the same end"
+    assert len(trained()) == 6, "nothing was left to try"
+
+
+def test_a_hopeless_trial_is_stopped(toy: Path) -> None:
+    space = {"build.x": Values(values=[1, 2, 3, 4, 5, 1000])}
+    began = time.monotonic()
+    result = search(run="toy", space=space, sampler="grid", pruner="median", study="pruned")
+    assert time.monotonic() - began < 60, "it was waited for"
+    assert states("pruned") == {"complete": 5, "pruned": 1}
+    last = trained()[-1]
+    assert last["build"]["x"] == 1000
+    assert gone(last["process"])
+    assert result["validation_loss"] == pytest.approx(1 + 1 / 3)
+    run = mlflow_runs()["trial 5"]
+    assert (run.data.tags["state"], run.data.tags["epochs"]) == ("pruned", "1")
+    assert not list(Path("scratch/tune/pruned/trials").iterdir()), "no checkpoint stays"
+
+
+def test_a_trial_that_fails_is_kept_with_its_reason(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does("break at 2")
+    command = "tune toy build.x=[1,2,3] --sampler grid --study part"
+    monkeypatch.setattr(sys, "argv", command.split())
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 0
+    assert states("part") == {"complete": 2, "failed": 1}
+    failed = study("part").get_trials()[1]
+    assert failed.user_attrs["error"] == "ValueError: sizes do not fit"
+    assert mlflow_runs()["trial 1"].info.status == "FAILED"
+    table = pd.read_csv("scratch/tune/part/report/trials.csv")
+    assert table.loc[1, "note"] == "ValueError: sizes do not fit"
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"), [("break", "sizes do not fit"), ("diverge", "validation_loss is nan")]
+)
+def test_a_search_of_which_every_trial_fails_fails_with_the_reason(
+    toy: Path, what: str, reason: str
+) -> None:
+    does(what)
+    with pytest.raises(RuntimeError, match=f"of 2 trials none was trained.*{reason} .2 times"):
+        search(run="toy", space={"build.x": Values(values=[1, 2])}, sampler="grid", pruner="none")
+    parent = next(run for name, run in mlflow_runs().items() if name.startswith("tune"))
+    assert parent.info.status == "FAILED"
+
+
+def test_the_same_suggestion_is_trained_once(toy: Path) -> None:
+    space = {"build.x": Values(values=[1, 2])}
+    given: dict[str, Any] = {"sampler": "random", "pruner": "none", "study": "twins"}
+    search(run="toy", space=space, trials=8, at_once=3, **given)
+    assert states("twins") == {"complete": 8}
+    assert sorted(note["build"]["x"] for note in trained()) == [1, 2]
+    for trial in study("twins").get_trials()[2:]:
+        assert trial.value is not None
+    twins = [t for t in study("twins").get_trials() if "same_as" in t.user_attrs]
+    assert len(twins) == 6
+    for twin in twins:
+        first = study("twins").get_trials()[twin.user_attrs["same_as"]]
+        assert (first.params, first.value) == (twin.params, twin.value)
+
+
+def test_a_search_repeats_and_goes_on_as_if_never_stopped(toy: Path) -> None:
+    space = {
+        "build.learning_rate": Range(low=0.001, high=1, log=True),
+        "build.x": Range(low=1, high=99),
+    }
+    search(run="toy", space=space, trials=3, study="once")
+    search(run="toy", space=space, trials=1, study="twice")
+    search(run="toy", space=space, trials=3, study="twice")
+    one, two = ([t.params for t in study(name).get_trials()] for name in ("once", "twice"))
+    assert one == two
+    assert len({trial["build.learning_rate"] for trial in one}) == 3
+    for trial in one:
+        assert isinstance(trial["build.x"], int)
+        assert 0.001 <= trial["build.learning_rate"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"build.y": Values(values=[1])}}, "no 'build.y'.*'build.x'"),
+        ({"space": {"data": Values(values=["other"])}}, "runs.toy has no 'data'"),
+        ({"space": {}}, "nothing to search; there is build.x"),
+        ({"space": {"build.x": Values(values=[1, 13])}}, "x: too odd"),
+        ({"space": {"build.does": Range(low=1, high=2)}}, "build.does: give values"),
+        ({"space": {"build.x": Range(low=1, high=3, step=0.5)}}, "step must be a whole number"),
+        (
+            {"space": {"build.learning_rate": Range(low=0.1, high=1)}, "sampler": "grid"},
+            "with a step",
+        ),
+        ({"run": "toi"}, "no entry 'toi'; did you mean 'toy'"),
+        ({"objective": "test_loss"}, "'test_loss' is not of the validation split"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_runs(
+    toy: Path, changes: dict[str, Any], message: str
+) -> None:
+    given = {"run": "toy", "space": {"build.x": Values(values=[1])}, "sampler": "random", **changes}
+    with pytest.raises(errors.ParamsError, match=message):
+        search(**given)
+    assert trained() == []
+
+
+def test_data_that_are_not_prepared_are_asked_for(toy: Path) -> None:
+    shutil.rmtree("data/toy")
+    with pytest.raises(errors.ParamsError, match="dvc repro prepare@toy"):
+        search(run="toy", space={"build.x": Values(values=[1])})
+
+
+@pytest.mark.parametrize("given", [{"low": 3, "high": 1}, {"low": 0, "high": 1, "log": True}])
+def test_a_range_that_is_none_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"low \(3\) must be below|lies above 0"):
+        Range(**given)
+
+
+def test_another_search_under_the_same_name_is_refused_and_told_apart(toy: Path) -> None:
+    space = {"build.x": Values(values=[1, 2])}
+    search(run="toy", space=space, trials=1, study="mine")
+    does("well", x=99)
+    # What is searched has no value of its own, and how hopeless trials are found is no value.
+    search(run="toy", space=space, trials=2, study="mine", pruner="hyperband")
+    assert sum(states("mine").values()) == 2
+    with pytest.raises(errors.ParamsError, match=r"sampler: 'bayesian' there, 'random' here"):
+        search(run="toy", space=space, sampler="random", study="mine")
+    other = {"build.x": Values(values=[1, 2, 3])}
+    with pytest.raises(errors.ParamsError, match=r"build\.x\.values: \[1, 2\] there, \[1, 2, 3\]"):
+        search(run="toy", space=other, study="mine")
+    does("well", rate=0.7)
+    with pytest.raises(errors.ParamsError, match=r"run\.build\.rate: 0\.5 there, 0\.7 here"):
+        search(run="toy", space=space, study="mine")
+
+
+def test_code_that_changes_on_the_way_ends_the_search_and_what_runs(toy: Path) -> None:
+    does("touch")
+    space = {"build.x": Values(values=[1, 2])}
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"model\.py: changed since the search began"):
+        search(run="toy", space=space, sampler="grid", at_once=2, study="old")
+    assert time.monotonic() - began < 50, "it was waited for"
+    assert all(gone(note["process"]) for note in trained())
+    counts = states("old")
+    assert counts["complete"] + counts["killed"] == 2
+    assert counts["killed"] == counts["waiting"] >= 1, "what was stopped is the next one's"
+    status = {name: run.info.status for name, run in mlflow_runs().items()}
+    assert (status.pop("tune old"), status["trial 1"]) == ("FAILED", "KILLED")
+
+
+def test_a_tracking_server_that_is_down_loses_nothing(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {"build.x": Values(values=[1, 2])}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:hunter2@127.0.0.1:9")
+    result = search(run="toy", space=space, sampler="grid")
+    assert states(result["study"]) == {"complete": 2}
+    assert mlflow_runs() == {}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    search(run="toy", space=space, sampler="grid")
+    assert len(trained()) == 2
+    tracked = mlflow_runs()
+    assert len(tracked) == 3
+    assert all(run.info.status == "FINISHED" for run in tracked.values())
+    assert tracked["trial 0"].data.tags["epochs"] == "3"
+
+
+def begin(folder: Path, server: str, name: str, **given: Any) -> subprocess.Popen[str]:
+    (folder / "scratch").mkdir(exist_ok=True)
+    (folder / "scratch" / "flow.py").write_text(FLOW)
+    return subprocess.Popen(
+        [sys.executable, "scratch/flow.py", json.dumps(given)],
+        cwd=folder,
+        env={**os.environ, "PREFECT_API_URL": server, "FLOW": name},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_two_flows_share_a_study_and_train_nothing_twice(toy: Path, prefect_server: str) -> None:
+    does("wait for another flow")
+    given: dict[str, Any] = {"space": {"build.x": {"low": 1, "high": 900}}, "trials": 6}
+    given |= {"run": "toy", "study": "shared", "pruner": "none"}
+    flows = [begin(toy, prefect_server, name, **given) for name in ("one", "two")]
+    said = [flow.communicate(timeout=100)[0] for flow in flows]
+    assert [flow.returncode for flow in flows] == [0, 0], said
+    assert {note["flow"] for note in trained()} == {"one", "two"}
+    drawn = [note["build"]["x"] for note in trained()]
+    assert len(drawn) == len(set(drawn)), "trained twice"
+    assert states("shared") == {"complete": 6}, "as many as asked for, over both"
+    results = [re.findall("RESULT (.*)", text) for text in said]
+    assert results[0] == results[1], "both see the whole study"
+    assert len(mlflow_runs()) == 7
+
+
+def test_a_search_that_was_killed_goes_on_from_the_last_checkpoint(
+    toy: Path, prefect_server: str
+) -> None:
+    does("hang")
+    given: dict[str, Any] = {"run": "toy", "trials": 2, "sampler": "grid", "study": "killed"}
+    space = {"values": [1, 2]}
+    flow = begin(toy, prefect_server, "one", space={"build.x": space}, **given)
+    until(lambda: list(toy.glob("scratch/tune/killed/trials/*/epoch")))
+    until(lambda: next(toy.glob("scratch/tune/killed/trials/*/epoch")).read_text() == "2")
+    flow.send_signal(signal.SIGKILL)
+    flow.communicate()
+    until(lambda: gone(trained()[0]["process"]), 10)
+
+    (toy / "stages" / "trial.py").write_text(TRIAL.replace('== "hang"', '== ""'))
+    search(space={"build.x": space}, **given)
+    notes = [(note["build"]["x"], note["from"]) for note in trained()]
+    assert sorted(notes) == [(1, 0), (1, 2), (2, 0)], "the first of them went on after epoch 2"
+    assert states("killed") == {"killed": 1, "complete": 2}
+    status = {name: run.info.status for name, run in mlflow_runs().items()}
+    assert status.pop("trial 0") == "KILLED"
+    assert set(status.values()) == {"FINISHED"}
+
+
+# Real trainings
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
+    """A checkout with a tiny data set and a run of two epochs."""
+    folder = tmp_path_factory.mktemp("real")
+    shutil.copy(mlflow_tables, folder / "mlflow.db")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    for name in ("ostinato", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    values = params.load(ROOT / "params.yaml")
+    tiny = shrunk_run(values["runs"]["sketches-gru"])
+    tiny["fit"]["epochs"] = 2
+    with (folder / "params.yaml").open("w") as file:
+        YAML().dump({**values, "runs": {"tiny": tiny}, "ensembles": {}}, file)
+    sketches = values["data"]["sketches"]
+    raw, data = folder / "data" / "raw", folder / "data" / "sketches"
+    for path in (raw, data):
+        path.mkdir(parents=True)
+    block = {"categories": ["circle", "fish", "house"], "per_class": 20}
+    sources = params.module("sketches", "sources")
+    params.bind(sources.doodles, block)(raw, folder, values["seed"])
+    examples = params.module("sketches", "dataset")
+    params.bind(examples.prepare, sketches["prepare"])(raw, data)
+    return folder
+
+
+def repeatable(history: list[Any]) -> list[dict[str, Any]]:
+    timed = ("seconds", "sequences_per_second", "best")
+    return [{k: v for k, v in record.items() if k not in timed} for record in history]
+
+
+@pytest.mark.slow
+def test_the_best_entry_trains_to_the_same_digits(
+    real: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(real)
+    space = {
+        "fit.learning_rate": Range(low=0.001, high=0.1, log=True),
+        "build.units": Range(low=2, high=5),
+    }
+    result = search(run="tiny", space=space, trials=2, study="real")
+    best = study("real").get_trials()[result["best"]]
+    entry = params.load(result["entry"])["tiny-tuned"]
+    assert entry["fit"]["learning_rate"] == best.params["fit.learning_rate"], "to the last digit"
+
+    values = params.load()
+    values["runs"] |= {"tiny-tuned": entry}
+    with Path("params.yaml").open("w") as file:
+        YAML().dump(values, file)
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    subprocess.run(
+        [sys.executable, "-m", "stages.train", "tiny-tuned"], check=True, env=environment
+    )
+    with Path("results/tiny-tuned/history.csv").open(newline="") as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    assert repeatable(rows) == repeatable(best.user_attrs["history"])
+
+
+@pytest.mark.slow
+def test_a_killed_attempt_goes_on_to_the_same_digits(
+    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(real)
+    values = params.load()
+    plan = {key: values[key] for key in ("seed", "runtime")} | {"run": values["runs"]["tiny"]}
+    plan["runtime"] |= {"intra_op": None, "inter_op": None}
+
+    def train(folder: Path) -> tuple[str, list[dict[str, Any]]]:
+        trial.train(**plan, folder=folder)
+        said = capsys.readouterr().out
+        return said, [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+    _, whole = train(tmp_path / "whole")
+    assert [record["epoch"] for record in whole] == [1, 2]
+    command = [sys.executable, "-m", "stages.trial", "train", json.dumps(plan)]
+    with subprocess.Popen(
+        [*command, str(tmp_path / "cut")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        next(line for line in process.stdout if line.startswith("{"))
+        process.kill()
+    said, resumed = train(tmp_path / "cut")
+    assert "goes on after epoch" in said
+    assert repeatable(resumed) == repeatable(whole)
+
+
+@pytest.mark.parametrize(
+    ("space", "problem"),
+    [
+        ({"build.units": [4, 0]}, "units: Input should be greater than or equal to 1, found 0"),
+        ({"build.units": [4.5]}, "units: Input should be a valid integer"),
+        ({"fit.learning_rate": [0.1, 11]}, "rate: Input should be less than or equal to 10"),
+        ({"build.cell": ["gru", "gur"]}, "cell: Input should be 'simple', 'lstm' or 'gru'"),
+    ],
+)
+def test_every_value_is_checked_against_the_signature(
+    real: Path, monkeypatch: pytest.MonkeyPatch, space: dict[str, list[Any]], problem: str
+) -> None:
+    monkeypatch.chdir(real)
+    values = params.load()
+    plan = (values["seed"], values["runtime"], values["runs"]["tiny"], space)
+    checked = trial.check(*plan, "validation_accuracy")
+    assert len(checked["problems"]) == 1
+    assert problem in checked["problems"][0]
+    assert checked["direction"] == "maximize"
+    assert trial.check(*plan, "validation_loss")["direction"] == "minimize"
+    kinds = {"build.units": "int", "fit.learning_rate": "float", "build.cell": "other"}
+    assert checked["types"] == {name: kinds[name] for name in space}
+    assert all(checked["files"].values())
+    with pytest.raises(errors.ParamsError, match="no 'validation_acuracy'; did you mean"):
+        trial.check(*plan, "validation_acuracy")
+
+
+def test_the_figures_of_a_search_are_the_same_for_the_same_data(tmp_path: Path) -> None:
+    trials = pd.DataFrame(
+        {
+            "trial": [0, 1, 2, 3],
+            "state": ["complete", "failed", "complete", "pruned"],
+            "value": [0.5, float("nan"), 0.3, 40.0],
+            "fit.learning_rate": [0.001, 0.01, 0.1, 0.05],
+            "build.cell": ["gru", "lstm", "gru", "lstm"],
+        }
+    )
+    curves = pd.DataFrame(
+        {"trial": [0, 0, 2, 3], "state": "complete", "epoch": [1, 2, 1, 1], "value": [2, 1, 1, 9.0]}
+    )
+    logs = {"fit.learning_rate": True, "build.cell": False}
+    drawn = [
+        lambda: tuning_figures.search(trials, "validation_loss", True),
+        lambda: tuning_figures.search_curves(curves, 2, "validation_loss"),
+        lambda: tuning_figures.search_slices(trials, logs, "validation_loss"),
+    ]
+    for draw in drawn:
+        for file in ("one.png", "two.png"):
+            store.write_figure(tmp_path / file, draw())
+        assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    (axes,) = drawn[0]().axes
+    best = next(line for line in axes.lines if line.get_label() == "best so far")
+    assert list(best.get_ydata()) == [0.5, 0.3]  # type: ignore[arg-type]
+    assert axes.get_yscale() == "log", "the lost trial hides the rest"
