@@ -53,7 +53,7 @@ def main() -> None:
     machine = {**values["machine"], "intra_op": 1, "inter_op": args.threads}
     with tempfile.TemporaryDirectory() as folder, params.bind(runtime.runtime, machine)(args.seed):
         data = prepared(Path(folder), block, files)
-        module = params.model("forecasting", run["model"])
+        module = params.model_module("forecasting", run["model"])
         fit, forecast = Clock(), Clock()
         with fit:
             model = params.bind(module.build, run["build"])(data)

@@ -42,7 +42,7 @@ def main() -> None:
     drawings, truth = real(args.folder, args.form, trained.classes, points)
     print(f"{len(truth)} real drawings of {len(np.unique(truth))} categories, {args.form}")
     for name, run in values["runs"].items():
-        params.model(run["domain"], run["model"])  # registers the model's layers
+        params.model_module(run["domain"], run["model"])  # registers the model's layers
         model = store.read_model(Path("results", name, "model.keras"))
         right = np.empty(len(truth), bool)
         order = np.argsort([len(drawing) for drawing in drawings], kind="stable")

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ostinato.errors import ParamsError
+from ostinato.task import Model
 
 T = TypeVar("T")
 
@@ -130,13 +131,31 @@ def module(*path: str) -> ModuleType:
     return importlib.import_module(".".join([PACKAGE, *parts]))
 
 
-def model(domain: str, name: str) -> ModuleType:
-    """Import the module of a model: ``model("sketches", "rnn")`` is ostinato/sketches/models/rnn.py.
+def model_module(domain: str, name: str) -> ModuleType:
+    """Import a model's module: ("sketches", "rnn") is ostinato/sketches/models/rnn.py.
 
     Raises:
         ParamsError: there is no such file; names the near misses in its folder.
     """
     return module(domain, "models", name)
+
+
+def model(domain: str, name: str) -> Model:
+    """The functions of a model's module, with Keras' ``save`` and ``restore`` as defaults.
+
+    Raises:
+        ParamsError: there is no such module, or it has no build or no fit.
+    """
+    found = model_module(domain, name)
+    for needed in ("build", "fit"):
+        if not hasattr(found, needed):
+            raise ParamsError(f"{found.__name__}: {name!r} is no model: it has no {needed}")
+    save, restore = getattr(found, "save", None), getattr(found, "restore", None)
+    if save is None or restore is None:
+        from ostinato.training import keras_model
+
+        save, restore = save or keras_model.save, restore or keras_model.restore
+    return Model(found.build, found.fit, save, restore)
 
 
 def domains() -> list[str]:
@@ -153,12 +172,12 @@ def function(module: ModuleType, name: str) -> Callable[..., Any]:
 
 
 def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    """The public functions that a module defines, by name."""
+    """The public functions that a module exposes and it or its submodules define, by name."""
     return {
         key: value
         for key, value in vars(module).items()
         if inspect.isfunction(value)
-        and value.__module__ == module.__name__
+        and f"{value.__module__}.".startswith(f"{module.__name__}.")
         and not key.startswith("_")
     }
 

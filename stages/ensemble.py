@@ -22,7 +22,7 @@ def main(name: str) -> None:
     scores = params.module(domain, "evaluation")
     score = params.bind(scores.evaluate, params.entry(values, "evaluation", domain))
     start_tensorflow()
-    ensemble = params.model(domain, "ensemble")
+    ensemble = params.model_module(domain, "ensemble")
     build = params.bind(ensemble.build, {"combine": params.entry(block, "combine")})
     folders = {member: Path("results", member) for member in block["members"]}
     members = {run: store.read_model(folder / "model.keras") for run, folder in folders.items()}

@@ -21,7 +21,7 @@ def main(name: str) -> None:
     start_tensorflow()
     from ostinato.training import trainer
 
-    params.model(domain, params.entry(run, "model"))  # registers the model's layers
+    params.model_module(domain, params.entry(run, "model"))  # registers the model's layers
     model = store.read_model(results / "model.keras")
     data = params.module(domain, "dataset").load(Path("data", params.entry(run, "data")))
     scored = score(model, data, values["seed"])

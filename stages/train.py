@@ -23,7 +23,7 @@ def main(name: str) -> None:
     from ostinato import layers
     from ostinato.training import losses, runtime, trainer
 
-    model_file = params.model(domain, params.entry(run, "model"))
+    model_file = params.model_module(domain, params.entry(run, "model"))
     build = params.bind(model_file.build, params.entry(run, "build"))
     fit = params.bind(model_file.fit, params.entry(run, "fit"))
     machine = params.bind(runtime.runtime, params.entry(values, "runtime"))

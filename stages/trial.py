@@ -50,7 +50,7 @@ def check(
     from ostinato.training import runtime as runtimes
     from ostinato.training import trainer
 
-    model_file = params.model(run["domain"], run["model"])
+    model_file = params.model_module(run["domain"], run["model"])
     params.bind(runtimes.runtime, runtime)
     if "metrics" in run["fit"]:
         known = [f"validation_{name}" for name in ("loss", *run["fit"]["metrics"])]
@@ -85,7 +85,7 @@ def train(seed: int, runtime: Any, run: Any, folder: Path) -> None:
     from ostinato.training import runtime as runtimes
     from ostinato.training import trainer
 
-    model_file = params.model(run["domain"], run["model"])
+    model_file = params.model_module(run["domain"], run["model"])
     build = params.bind(model_file.build, run["build"])
     fit = params.bind(model_file.fit, run["fit"])
     data = params.module(run["domain"], "dataset").load(Path("data", run["data"]))

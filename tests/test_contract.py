@@ -81,7 +81,7 @@ class Run:
     def __init__(self, name: str, data: Any, folder: Path) -> None:
         self.values = params.load(ROOT / "params.yaml")
         self.entry = shrunk_run(self.values["runs"][name])
-        self.module = params.model(self.entry["domain"], self.entry["model"])
+        self.module = params.model_module(self.entry["domain"], self.entry["model"])
         self.data, self.folder = data, folder
         self.model, self.history = self.trained("one")
 
@@ -244,6 +244,6 @@ def test_every_block_of_a_params_file_fits_what_receives_it(file: Path) -> None:
     for entry in values["runs"].values():
         assert set(entry) == {"data", "domain", "model", "build", "fit"}
         assert entry["data"] in values["data"]
-        model = params.model(entry["domain"], entry["model"])
+        model = params.model_module(entry["domain"], entry["model"])
         params.bind(model.build, entry["build"])
         params.bind(model.fit, entry["fit"])

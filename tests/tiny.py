@@ -16,7 +16,7 @@ def shrunk(function: Callable[..., Any], block: dict[str, Any]) -> dict[str, Any
 
 def shrunk_run(run: dict[str, Any]) -> dict[str, Any]:
     """A run's entry with its ``build`` and ``fit`` shrunk."""
-    model = params.model(run["domain"], run["model"])
+    model = params.model_module(run["domain"], run["model"])
     return {
         **run,
         "build": shrunk(model.build, run["build"]),

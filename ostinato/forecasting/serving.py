@@ -78,7 +78,7 @@ def load(folder: Path) -> Callable[[Sequence[History], int], list[Answer]]:
         A function of histories, and of a number that means nothing here.
     """
     about, manifest = (store.read_json(folder / f"{name}.json") for name in ("about", "manifest"))
-    params.model(about["domain"], about["model"])  # registers the model's layers
+    params.model_module(about["domain"], about["model"])  # registers the model's layers
     call = compiled(store.read_model(folder / "model.keras"))
     table = pd.read_csv(folder / "intervals.csv")
     margins = {

@@ -61,7 +61,7 @@ def load(folder: Path) -> Callable[[Sequence[Drawing], int], list[Answer]]:
     about, data = store.read_json(folder / "about.json"), dataset.load(folder)
     if data.kind != "strokes":
         raise RequestError(f"the model reads a {data.kind}, not the strokes of a drawing")
-    params.model(about["domain"], about["model"])  # registers the model's layers
+    params.model_module(about["domain"], about["model"])  # registers the model's layers
     call = compiled(store.read_model(folder / "model.keras"))
     points, names = about["prepare"]["points"], np.array(data.classes)
 

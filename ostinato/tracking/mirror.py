@@ -514,7 +514,7 @@ def _log_model(client: Any, run: Any, name: str, entry: Entry, path: Path) -> No
 
     values = _values(entry, name)
     # Registers the model's layers.
-    module = params.model(values["domain"], values.get("model", "ensemble"))
+    module = params.model_module(values["domain"], values.get("model", "ensemble"))
     model = store.read_model(path)
 
     def spec(tensor: Any, name: str | None = None) -> TensorSpec:

@@ -82,7 +82,7 @@ def load(folder: Path) -> Callable[[Sequence[Text], int], list[Answer]]:
         A function of texts, and of how many of the best translations are told (0: all).
     """
     about, data = store.read_json(folder / "about.json"), dataset.load(folder)
-    params.model(about["domain"], about["model"])  # registers the model's layers
+    params.model_module(about["domain"], about["model"])  # registers the model's layers
     model = store.read_model(folder / "model.keras")
     (found,) = pd.read_csv(folder / "search.csv").to_dict("records")
     search = Search(**{str(name): value for name, value in found.items()})

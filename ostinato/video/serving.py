@@ -70,7 +70,7 @@ def load(folder: Path) -> Callable[[Sequence[Video], int], list[Answer]]:
         A function of videos, and of how many of the likeliest classes are told (0: all).
     """
     about, data = store.read_json(folder / "about.json"), dataset.load(folder)
-    params.model(about["domain"], about["model"])  # registers the model's layers
+    params.model_module(about["domain"], about["model"])  # registers the model's layers
     call = compiled(store.read_model(folder / "model.keras"))
     names = np.array(data.classes)
 
