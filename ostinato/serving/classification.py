@@ -1,0 +1,63 @@
+"""Responses of classifiers, shared by all domains that classify."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from pydantic import BaseModel, Field
+
+from ostinato.evaluation import classification
+
+
+class Response(BaseModel):
+    """The predicted class of an input, with probabilities."""
+
+    label: str = Field(description="the most probable class")
+    probability: float = Field(description="of `label`, 0 to 1")
+    probabilities: dict[str, float] = Field(
+        description="of the `top_k` most probable classes, the most probable first"
+    )
+
+
+def response(
+    probabilities: Float[np.ndarray, " class"], classes: Sequence[str], top_k: int
+) -> Response:
+    """The response to one input.
+
+    Args:
+        probabilities: of the classes.
+        classes: their names.
+        top_k: number of ranked predictions to return; 0 returns all.
+    """
+    order = np.argsort(-probabilities, kind="stable")[: top_k or None]
+    ranked = {classes[i]: float(probabilities[i]) for i in order}
+    label = next(iter(ranked))
+    return Response(label=label, probability=ranked[label], probabilities=ranked)
+
+
+def from_responses(
+    responses: Sequence[Mapping[str, Any]], truth: Sequence[str], classes: Sequence[str]
+) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Responses as the arrays of an evaluation (`classification.Predictions.arrays`).
+
+    Args:
+        responses: as JSON, with the probabilities of all classes that the model knows. They may
+            differ from ``classes``.
+        truth: true class of each example.
+        classes: in the order of the labels. A class that the model does not know has
+            probability 0; if it is the true class, its rank is the last.
+    """
+    known = sorted(responses[0]["probabilities"])
+    columns = {name: i for i, name in enumerate(known)}
+    unknown = len(known)  # the last column, probability 0: any class that the model does not know
+    p = np.zeros((len(responses), len(known) + 1))
+    p[:, :-1] = [[one["probabilities"][name] for name in known] for one in responses]
+    column = np.array([columns.get(name, unknown) for name in truth])
+    index = {name: i for i, name in enumerate(classes)}
+    return {
+        "truth": np.array([index[name] for name in truth]),
+        "rank": classification.ranks(p, column),
+        "likelihood": classification.likelihoods(p, column),
+        "probabilities": p[:, [columns.get(name, unknown) for name in classes]],
+    }
