@@ -23,6 +23,7 @@ from ostinato.errors import ParamsError
 from ostinato.task import Model
 
 T = TypeVar("T")
+Block = Mapping[str, Any]  # of params.yaml: the arguments of a function
 
 PACKAGE = "ostinato"
 NAMED = ("data", "runs", "ensembles", "gates")  # the tables of params.yaml whose keys are names
@@ -156,6 +157,19 @@ def model(domain: str, name: str) -> Model:
 
         save, restore = save or keras_model.save, restore or keras_model.restore
     return Model(found.build, found.fit, save, restore)
+
+
+def training_code(domain: str, name: str) -> list[Path]:
+    """The files of code that determine the result of a model's training."""
+    library = Path(__file__).parent
+    shared = [library / "layers.py", *sorted((library / "training").glob("*.py"))]
+    dataset = sorted((library / domain / "dataset").rglob("*.py"))
+    return [
+        *shared,
+        *dataset,
+        library / domain / "layers.py",
+        library / domain / "models" / f"{name}.py",
+    ]
 
 
 def domains() -> list[str]:

@@ -46,7 +46,9 @@ def own_path(path: Path) -> Path:
     absolute, here = Path(os.path.abspath(path)), Path.cwd()  # noqa: PTH100 - not through links
     others = [os.path.abspath(p) for p in os.environ.get(FOLDERS, "").split(os.pathsep) if p]  # noqa: PTH100
     names = [*OWN, *(f".partial.{name}" for name in OWN)]  # a folder that is being written
-    own = any(absolute.is_relative_to(here / name) for name in names)
+    parts = absolute.relative_to(here).parts if absolute.is_relative_to(here) else ()
+    study = Path(*parts[:2]) if parts[:1] == ("recipes",) else Path()
+    own = any(absolute.is_relative_to(here / study / name) for name in names)
     if not own and not any(other in map(str, absolute.parents) for other in others):
         raise StoreError(
             f"{absolute}: not written and not removed, as it is in none of the folders that the "

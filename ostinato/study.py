@@ -1,12 +1,14 @@
-"""A study is a params.yaml. The check of the whole file, at every level, before anything runs.
+"""A study is a params.yaml: where its files are, and the check of all of its values.
 
 Each block is checked against the signature that receives it, so a wrong value in the last run is
-found before the first stage has run. A check reads signatures alone: it changes no result.
+found before the first stage has run. The check reads signatures only: it changes no result.
 """
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,8 +18,110 @@ from ostinato.params import Problem
 from ostinato.policies import Gate, RetryPolicy
 from ostinato.units import Seed
 
-REQUIRED = ("seed", "runtime", "data", "evaluation", "runs", "ensembles")
+REQUIRED = ("root", "at", "seed", "runtime", "data", "evaluation", "runs", "ensembles")
 OPTIONAL = ("drift", "flows", "gates")
+RECIPES = "recipes"  # the folder of all studies but the default one
+
+
+@dataclass(frozen=True)
+class Study:
+    """A params.yaml and the places of its files; the working directory is the checkout's root.
+
+    Args:
+        path: of the params file, relative to the root: params.yaml or recipes/NAME/params.yaml.
+        values: its content.
+    """
+
+    path: Path
+    values: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, path: Path | str = "params.yaml") -> Self:
+        """Read a params file and check the names in it, and that it stands where it says.
+
+        Raises:
+            ParamsError: the file cannot be read, its name or place is not that of a study, or its
+                keys ``root`` and ``at`` do not fit the place.
+        """
+        path = Path(path)
+        parts = path.parts
+        recipe = len(parts) == 3 and parts[0] == RECIPES and params.check_name(parts[1])
+        if path.name != "params.yaml" or not (recipe or len(parts) == 1):
+            raise ParamsError(
+                f"{path}: not a study; name params.yaml or {RECIPES}/NAME/params.yaml, and run "
+                "from the root of the checkout"
+            )
+        study = cls(path, params.load(path))
+        place = {
+            "root": "../.." if recipe else ".",
+            "at": f"{RECIPES}/{parts[1]}/" if recipe else "",
+        }
+        for key, expected in place.items():
+            if study.values.get(key) != expected:
+                raise ParamsError(
+                    f"{path}: {key}: must be {expected!r} for a study in this folder, found "
+                    f"{study.values.get(key)!r}"
+                )
+        return study
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.path.parent
+
+    @property
+    def name(self) -> str:
+        """``default``, or the name of the recipe."""
+        return self.folder.name or "default"
+
+    def entry(self, *keys: str) -> Any:
+        """The value under ``keys``; see `params.entry`."""
+        return params.entry(self.values, *keys)
+
+    def raw_folder(self, data: str) -> Path:
+        """The raw files of a data set."""
+        return self.folder / "data" / "raw" / data
+
+    def data_folder(self, data: str) -> Path:
+        """A prepared data set."""
+        return self.folder / "data" / data
+
+    def scratch(self, *parts: str) -> Path:
+        """A folder for temporary state that outlives a killed stage."""
+        return self.folder.joinpath("scratch", *parts)
+
+    def is_ensemble(self, name: str) -> bool:
+        """Whether a result is an ensemble's."""
+        return name in self.values["ensembles"]
+
+    def result(self, name: str) -> Mapping[str, Any]:
+        """The entry of a run or of an ensemble.
+
+        Raises:
+            ParamsError: there is none of this name.
+        """
+        entries = {**self.values["runs"], **self.values["ensembles"]}
+        entry: Mapping[str, Any] = params.entry(entries, name)
+        return entry
+
+    def result_folder(self, name: str) -> Path:
+        """The results of a run or of an ensemble."""
+        return self.folder / ("ensembles" if self.is_ensemble(name) else "results") / name
+
+    def model_name(self, name: str) -> str:
+        """The module of a result's model."""
+        return "ensemble" if self.is_ensemble(name) else str(self.result(name)["model"])
+
+    def stage(self, stage: str, name: str = "") -> str:
+        """DVC's address of a stage: ``train@NAME``, or ``recipes/NAME/dvc.yaml:train@NAME``."""
+        address = f"{stage}@{name}" if name else stage
+        return address if self.name == "default" else f"{self.folder.as_posix()}/dvc.yaml:{address}"
+
+
+def studies(root: Path = Path()) -> list[Path]:
+    """The params files of all studies of a checkout, the default one first."""
+    recipes = sorted(path.relative_to(root) for path in root.glob(f"{RECIPES}/*/params.yaml"))
+    return [Path("params.yaml"), *recipes]
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -42,7 +146,7 @@ def check(values: Mapping[str, Any]) -> None:
     for name in ensembles:
         if name in runs:
             checker.wrong(f"ensembles.{name}", "a run has this name; give the ensemble another one")
-    checker.scores(top, runs)
+    checker.evaluation(top, runs)
     checker.entries("gates", top, lambda place, gate: checker.gate(place, gate, data))
     if problems := checker.lines():
         raise ParamsError("\n  ".join([f"params.yaml: {len(problems)} wrong", *problems]))
@@ -110,13 +214,13 @@ class _Checker:
         self.problems += [(place, problem) for problem in problems]
         return not problems
 
-    def module(self, place: str, domain: Any, part: Any) -> Any | None:
+    def module(self, place: str, domain: Any, *parts: Any) -> Any | None:
         """A module of a domain, or None with a problem at ``place``."""
         if domain not in (names := params.domains()):
             self.wrong(place, f"no domain {domain!r}; {params.near(str(domain), names)}")
             return None
         try:
-            return params.module(str(domain), str(part))
+            return params.module(str(domain), *map(str, parts))
         except ParamsError as error:
             self.wrong(place, str(error))
             return None
@@ -124,7 +228,7 @@ class _Checker:
     # The blocks of params.yaml
 
     def blocks(self, top: Mapping[str, Any]) -> None:
-        """The blocks at the top: machine, drift, flows."""
+        """The blocks at the top: runtime, drift, flows."""
         from ostinato.data import drift
         from ostinato.training import runtime
 
@@ -154,8 +258,8 @@ class _Checker:
                 self.problems += [(fetch, problem) for problem in found]
             else:
                 self.wrong(fetch, f"expected a mapping, found {entry['fetch']!r}")
-        if (examples := self.domain(place, entry, "examples")) and "prepare" in entry:
-            self.call(f"{place}.prepare", examples.prepare, entry["prepare"])
+        if (dataset := self.domain(place, entry, "dataset")) and "prepare" in entry:
+            self.call(f"{place}.prepare", dataset.prepare, entry["prepare"])
         if sources and isinstance(entry.get("fetch"), Mapping):
             # The chosen source first: the first that fits is the hint.
             functions, chosen = params.functions(sources), entry["fetch"].get("source")
@@ -167,9 +271,9 @@ class _Checker:
         """A run: its data set, and the arguments of its model's build and fit."""
         entry = self.table(place, entry, ["data", "domain", "model", "build", "fit"])
         self.on_data(place, entry, data)
-        if not {"domain", "model"} <= entry.keys() or not self.domain(place, entry, "examples"):
+        if not {"domain", "model"} <= entry.keys() or not self.domain(place, entry, "dataset"):
             return
-        if model := self.module(f"{place}.model", entry["domain"], entry["model"]):
+        if model := self.module(f"{place}.model", entry["domain"], "models", entry["model"]):
             for part in ("build", "fit"):
                 if (function := getattr(model, part, None)) is None:
                     self.wrong(
@@ -184,7 +288,7 @@ class _Checker:
         """An ensemble: its data set, its members, and how they are combined."""
         entry = self.table(place, entry, ["domain", "data", "members", "combine"])
         self.on_data(place, entry, data)
-        if (module := self.domain(place, entry, "ensemble")) and "combine" in entry:
+        if (module := self.domain(place, entry, "models", "ensemble")) and "combine" in entry:
             self.call(place, module.build, {"combine": entry["combine"]})
         members = entry.get("members", [])
         if not isinstance(members, list):
@@ -205,18 +309,18 @@ class _Checker:
                     f"{entry.get('data')}; leave it out, or make an ensemble for each data set",
                 )
 
-    def scores(self, top: Mapping[str, Any], runs: Mapping[str, Any]) -> None:
+    def evaluation(self, top: Mapping[str, Any], runs: Mapping[str, Any]) -> None:
         """The arguments of evaluation, for each domain that a run has."""
-        scores = top.get("evaluation", {})
-        if not isinstance(scores, Mapping):
-            self.wrong("evaluation", f"expected a mapping, found {scores!r}")
+        blocks = top.get("evaluation", {})
+        if not isinstance(blocks, Mapping):
+            self.wrong("evaluation", f"expected a mapping, found {blocks!r}")
             return
-        for domain, block in scores.items():
+        for domain, block in blocks.items():
             if module := self.module(f"evaluation.{domain}", domain, "evaluation"):
                 self.call(f"evaluation.{domain}", module.evaluate, block)
         needed = {str(run["domain"]): name for name, run in runs.items() if "domain" in run}
         for domain, name in needed.items():
-            if domain not in scores:
+            if domain not in blocks:
                 self.wrong(f"evaluation.{domain}", f"missing: run {name} is evaluated with it")
 
     def gate(self, place: str, block: Any, data: Mapping[str, Any]) -> None:
@@ -240,9 +344,11 @@ class _Checker:
                 hint = params.near(gate.data, names)
                 self.wrong(f"{place}.data", f"no data set {gate.data!r} of {domain}; {hint}")
 
-    def domain(self, place: str, entry: Mapping[str, Any], part: str) -> Any | None:
-        """The module ``part`` of an entry's domain."""
-        return self.module(f"{place}.domain", entry["domain"], part) if "domain" in entry else None
+    def domain(self, place: str, entry: Mapping[str, Any], *parts: str) -> Any | None:
+        """A module of an entry's domain."""
+        return (
+            self.module(f"{place}.domain", entry["domain"], *parts) if "domain" in entry else None
+        )
 
     def on_data(self, place: str, entry: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """The data set that a run or an ensemble names, which is of the same domain."""

@@ -1,26 +1,23 @@
-"""The world to raw bytes and a manifest: ``python -m stages.fetch DATA``."""
-
-from pathlib import Path
+"""Fetch raw data: ``python -m stages.fetch STUDY DATA``."""
 
 from ostinato import params, store
-from stages import command, key_of, load_study
+from stages.entry import command, key_of, load_study
 
 
-def main(name: str) -> None:
-    """Fetch the data set ``name`` of params.yaml into data/raw/<name>.
+def main(study: str, name: str) -> None:
+    """Fetch the data set ``name`` of a study into data/raw/<name>.
 
-    What a killed or failed download has got so far stays in scratch/ and is taken up again.
+    A download that was killed or failed leaves its files in scratch/ and continues from there.
     """
-    name, values = key_of(name), load_study()
-    data = params.entry(values, "data", name)
-    blocks = params.entry(data, "fetch")
+    name, loaded = key_of(name), load_study(study)
+    blocks = loaded.entry("data", name, "fetch")
     source = params.entry(blocks, "source")
-    sources = params.module(params.entry(data, "domain"), "sources")
+    sources = params.module(loaded.entry("data", name, "domain"), "sources")
     fetch = params.bind(params.function(sources, source), params.entry(blocks, source))
-    scratch = Path("scratch", "fetch", name, store.digest(source, blocks[source])[:12])
+    scratch = loaded.scratch("fetch", name, store.digest(source, blocks[source])[:12])
     scratch.mkdir(parents=True, exist_ok=True)
-    with store.atomic_folder(Path("data", "raw", name)) as folder:
-        fetch(folder, scratch, values["seed"])
+    with store.atomic_folder(loaded.raw_folder(name)) as folder:
+        fetch(folder, scratch, loaded.values["seed"])
     store.remove(scratch)
 
 

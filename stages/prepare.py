@@ -1,21 +1,16 @@
-"""Raw bytes to a TFDS data set, split and cleaned: ``python -m stages.prepare DATA``."""
-
-from pathlib import Path
+"""Prepare a data set, split and cleaned: ``python -m stages.prepare STUDY DATA``."""
 
 from ostinato import params, store
-from ostinato.tracking import mirror
-from stages import command, key_of, load_study
+from stages.entry import command, key_of, load_study
 
 
-def main(name: str) -> None:
+def main(study: str, name: str) -> None:
     """Prepare data/raw/<name> into data/<name>, by the data set's block of params.yaml."""
-    name, values = key_of(name), load_study()
-    data = params.entry(values, "data", name)
-    examples = params.module(params.entry(data, "domain"), "dataset")
-    prepare = params.bind(examples.prepare, params.entry(data, "prepare"))
-    with store.atomic_folder(Path("data", name)) as folder:
-        prepare(Path("data", "raw", name), folder)
-    mirror.mirror("prepare", name)
+    name, loaded = key_of(name), load_study(study)
+    dataset = params.module(loaded.entry("data", name, "domain"), "dataset")
+    prepare = params.bind(dataset.prepare, loaded.entry("data", name, "prepare"))
+    with store.atomic_folder(loaded.data_folder(name)) as folder:
+        prepare(loaded.raw_folder(name), folder)
 
 
 if __name__ == "__main__":

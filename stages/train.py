@@ -1,4 +1,4 @@
-"""Arrays to a model and its history: ``python -m stages.train RUN``."""
+"""Train a model: ``python -m stages.train STUDY RUN``."""
 
 from pathlib import Path
 
@@ -6,39 +6,37 @@ import pandas as pd
 
 from ostinato import params, store
 from ostinato.task import TrainingContext
-from ostinato.tracking import mirror
-from stages import command, key_of, load_study, start_tensorflow
+from ostinato.tracking import live
+from stages.entry import command, key_of, load_study, start_tensorflow
 
 
-def main(name: str) -> None:
-    """Train the run ``name`` of params.yaml into results/<name>.
+def main(study: str, name: str) -> None:
+    """Train the run ``name`` of a study into results/<name>.
 
-    A training that was killed goes on at its last finished epoch, as long as its parameters, its
-    data and its code are the same: the checkpoint's folder is named by their digest.
+    A training that was killed continues after its last finished epoch, as long as its parameters,
+    its data and its code are the same: the folder of its checkpoints is named by their digest.
     """
-    name, values = key_of(name), load_study()
-    run, seed = params.entry(values, "runs", name), values["seed"]
-    domain, folder = params.entry(run, "domain"), Path("data", params.entry(run, "data"))
+    name, loaded = key_of(name), load_study(study)
+    run, seed = loaded.entry("runs", name), loaded.values["seed"]
+    data_folder, results = loaded.data_folder(run["data"]), loaded.result_folder(name)
     start_tensorflow()
-    from ostinato import layers
-    from ostinato.training import losses, runtime, trainer
+    from ostinato.training.runtime import runtime
 
-    model_file = params.model_module(domain, params.entry(run, "model"))
-    build = params.bind(model_file.build, params.entry(run, "build"))
-    fit = params.bind(model_file.fit, params.entry(run, "fit"))
-    machine = params.bind(runtime.runtime, params.entry(values, "runtime"))
-    used = (layers, losses, trainer, params.module(domain, "layers"), model_file)
-    code = [Path(str(file.__file__)) for file in used]
-    key = store.digest(run, seed, values["runtime"], folder / "manifest.json", *code)
-    checkpoints = Path("scratch", "train", name, key)
-    data = params.module(domain, "dataset").load(folder)
-    results = Path("results", name)
-    with mirror.live(name) as record, machine(seed):
-        model = build(data)
-        history = fit(model, data, TrainingContext(checkpoints, seed, record))
-        store.write_model(results / "model.keras", model)
+    model = params.model(run["domain"], run["model"])
+    build, fit = params.bind(model.build, run["build"]), params.bind(model.fit, run["fit"])
+    enter = params.bind(runtime, loaded.values["runtime"])
+    code = params.training_code(run["domain"], run["model"])
+    precision = loaded.entry("runtime", "precision")
+    digest = store.digest(run, seed, precision, data_folder / "manifest.json", *code)
+    checkpoints = loaded.scratch("train", name, digest)
+    dataset = params.module(run["domain"], "dataset").load(data_folder)
+    with live.track(loaded, name) as on_epoch, enter(seed):
+        trained = build(dataset)
+        history = fit(trained, dataset, TrainingContext(checkpoints, seed, on_epoch))
+        with store.atomic_folder(results / "model") as folder:
+            model.save(trained, folder)
         store.write_table(results / "history.csv", pd.DataFrame(history))
-    store.remove(checkpoints.parent)
+    store.remove(Path(checkpoints).parent)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ostinato import layers  # noqa: F401 - registers the layers of members
 from ostinato.errors import EnsembleError
-from ostinato.forecasting import metrics  # noqa: F401 - registers the layers of members
+from ostinato.forecasting import metrics
 from ostinato.forecasting.layers import window
 from ostinato.forecasting.models import seq2seq  # noqa: F401 - and its own
 
