@@ -5,7 +5,7 @@ Anything that is no `OstinatoError` is a bug and keeps its traceback.
 
 
 class OstinatoError(Exception):
-    """The base of every error that a user can act on; its message is printed without a traceback."""
+    """The base of all errors that a user can act on, which are printed without a traceback."""
 
 
 class ParamsError(OstinatoError, ValueError):

@@ -29,11 +29,11 @@ class Study:
 
     Args:
         path: of the params file, relative to the root: params.yaml or recipes/NAME/params.yaml.
-        values: its content.
+        params: its content.
     """
 
     path: Path
-    values: Mapping[str, Any]
+    params: params.Block
 
     @classmethod
     def load(cls, path: Path | str = "params.yaml") -> Self:
@@ -57,10 +57,10 @@ class Study:
             "at": f"{RECIPES}/{parts[1]}/" if recipe else "",
         }
         for key, expected in place.items():
-            if study.values.get(key) != expected:
+            if study.params.get(key) != expected:
                 raise ParamsError(
                     f"{path}: {key}: must be {expected!r} for a study in this folder, found "
-                    f"{study.values.get(key)!r}"
+                    f"{study.params.get(key)!r}"
                 )
         return study
 
@@ -76,7 +76,7 @@ class Study:
 
     def entry(self, *keys: str) -> Any:
         """The value under ``keys``; see `params.entry`."""
-        return params.entry(self.values, *keys)
+        return params.entry(self.params, *keys)
 
     def raw_folder(self, data: str) -> Path:
         """The raw files of a data set."""
@@ -92,7 +92,7 @@ class Study:
 
     def is_ensemble(self, name: str) -> bool:
         """Whether a result is an ensemble's."""
-        return name in self.values["ensembles"]
+        return name in self.params["ensembles"]
 
     def result(self, name: str) -> Mapping[str, Any]:
         """The entry of a run or of an ensemble.
@@ -100,7 +100,7 @@ class Study:
         Raises:
             ParamsError: there is none of this name.
         """
-        entries = {**self.values["runs"], **self.values["ensembles"]}
+        entries = {**self.params["runs"], **self.params["ensembles"]}
         entry: Mapping[str, Any] = params.entry(entries, name)
         return entry
 

@@ -1,4 +1,4 @@
-"""Combine the models of several runs and evaluate them: ``python -m stages.ensemble STUDY ENSEMBLE``."""
+"""Combine the models of several runs: ``python -m stages.ensemble STUDY ENSEMBLE``."""
 
 import time
 
@@ -35,7 +35,7 @@ def main(study: str, name: str) -> None:
     with store.atomic_folder(results / "model") as folder:
         ensemble.save(model, folder)
     store.write_table(results / "history.csv", pd.DataFrame({"epoch": [1], "seconds": [seconds]}))
-    evaluation = evaluate(ensemble.restore(results / "model"), dataset, loaded.values["seed"])
+    evaluation = evaluate(ensemble.restore(results / "model"), dataset, loaded.params["seed"])
     write(evaluation, results)
     table = pd.DataFrame({"run": weights.keys(), "weight": weights.values()})
     store.write_table(results / "tables" / "members.csv", table)

@@ -19,7 +19,7 @@ def main(study: str, name: str) -> None:
     model = params.model(run["domain"], run["model"])
     predictor = model.restore(results / "model")
     dataset = params.module(run["domain"], "dataset").load(loaded.data_folder(run["data"]))
-    write(evaluate(predictor, dataset, loaded.values["seed"]), results)
+    write(evaluate(predictor, dataset, loaded.params["seed"]), results)
     write_learning_curves(run, results)
 
 

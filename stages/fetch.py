@@ -17,7 +17,7 @@ def main(study: str, name: str) -> None:
     scratch = loaded.scratch("fetch", name, store.digest(source, blocks[source])[:12])
     scratch.mkdir(parents=True, exist_ok=True)
     with store.atomic_folder(loaded.raw_folder(name)) as folder:
-        fetch(folder, scratch, loaded.values["seed"])
+        fetch(folder, scratch, loaded.params["seed"])
     store.remove(scratch)
 
 

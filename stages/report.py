@@ -104,7 +104,7 @@ def main(study: str) -> None:
 def sections(study: Study) -> Iterator[tuple[Section, list[str]]]:
     """Each data set's results, and the names of those that do not exist yet."""
     names: dict[tuple[str, str], list[str]] = {}
-    for name in [*study.values["runs"], *study.values["ensembles"]]:
+    for name in [*study.params["runs"], *study.params["ensembles"]]:
         entry = study.result(name)
         names.setdefault((entry["domain"], entry["data"]), []).append(name)
     for (domain, data), group in names.items():
@@ -210,7 +210,7 @@ def compared_with(section: Section, run: Result, baseline: Result) -> Comparison
         section.per_example[baseline.name],
         section.primary,
         resamples=section.study.entry("evaluation", section.domain, "resamples"),
-        seed=section.study.values["seed"],
+        seed=section.study.params["seed"],
     )
 
 

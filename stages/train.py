@@ -17,14 +17,14 @@ def main(study: str, name: str) -> None:
     its data and its code are the same: the folder of its checkpoints is named by their digest.
     """
     name, loaded = key_of(name), load_study(study)
-    run, seed = loaded.entry("runs", name), loaded.values["seed"]
+    run, seed = loaded.entry("runs", name), loaded.params["seed"]
     data_folder, results = loaded.data_folder(run["data"]), loaded.result_folder(name)
     start_tensorflow()
     from ostinato.training.runtime import runtime
 
     model = params.model(run["domain"], run["model"])
     build, fit = params.bind(model.build, run["build"]), params.bind(model.fit, run["fit"])
-    enter = params.bind(runtime, loaded.values["runtime"])
+    enter = params.bind(runtime, loaded.params["runtime"])
     code = params.training_code(run["domain"], run["model"])
     precision = loaded.entry("runtime", "precision")
     digest = store.digest(run, seed, precision, data_folder / "manifest.json", *code)

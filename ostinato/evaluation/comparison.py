@@ -100,7 +100,7 @@ def compare(
     Raises:
         EvaluationError: fewer than two clusters of examples have a value in both.
     """
-    keys, mine, others = np.intersect1d(ours.keys, theirs.keys, return_indices=True)
+    _, mine, others = np.intersect1d(ours.keys, theirs.keys, return_indices=True)
     a, b = ours.statistics[metric.name][mine], theirs.statistics[metric.name][others]
     clusters = ours.clusters[mine]
     known = ~(np.isnan(a).any(axis=1) | np.isnan(b).any(axis=1))

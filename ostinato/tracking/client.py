@@ -1,4 +1,4 @@
-"""The MLflow store of a checkout: a database beside it, or the server that the environment names."""
+"""The MLflow store of a checkout: a database in it, or a server that the environment names."""
 
 import os
 import re

@@ -18,10 +18,10 @@ def mirror(study: Study) -> Iterator[tuple[str, bool]]:
     """
     records = dvc_lock.read(study)
     with connected() as client:
-        for data in study.values["data"]:
+        for data in study.params["data"]:
             if f"prepare@{data}" in records and study.data_folder(data).exists():
                 yield data, runs.mirror_data(client, study, data, records)
-        for name in [*study.values["runs"], *study.values["ensembles"]]:
+        for name in [*study.params["runs"], *study.params["ensembles"]]:
             stage, _ = runs.stages_of(study, name)
             if stage in records and (study.result_folder(name) / "model").exists():
                 yield name, runs.mirror_result(client, study, name, records)

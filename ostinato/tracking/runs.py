@@ -126,12 +126,12 @@ def mirror_result(client: Any, study: Study, name: str, records: Mapping[str, St
 def open_live(client: Any, study: Study, name: str) -> Any:
     """The run that a training writes to: one that an earlier try has left open, or a new one."""
     run = study.entry("runs", name)
-    digest = store.digest(study.values["seed"], study.values["runtime"], name, run)
+    digest = store.digest(study.params["seed"], study.params["runtime"], name, run)
     for known in _with_tag(client, study, run["data"], LIVE, digest):
         if OUTS not in known.data.tags:
             client.update_run(known.info.run_id, "RUNNING")
             return client.get_run(known.info.run_id)
-    values = {"seed": study.values["seed"], "runtime": study.values["runtime"], "runs": {name: run}}
+    values = {"seed": study.params["seed"], "runtime": study.params["runtime"], "runs": {name: run}}
     record = StageRecord(f"python -m stages.train {study.path.as_posix()} {name}", values)
     created = _create(client, study, run["data"], name, record, dvc_lock.read(study))
     client.set_tag(created.info.run_id, LIVE, digest)
@@ -202,7 +202,7 @@ def _open(client: Any, study: Study, name: str, data: str, record: StageRecord) 
             return run
     if not study.is_ensemble(name):
         entry = study.entry("runs", name)
-        digest = store.digest(study.values["seed"], study.values["runtime"], name, entry)
+        digest = store.digest(study.params["seed"], study.params["runtime"], name, entry)
         for run in _with_tag(client, study, data, LIVE, digest):
             if OUTS not in run.data.tags:
                 return run
