@@ -68,10 +68,10 @@ def load_study(path: str) -> Study:
     code = Path(str(ostinato.__file__)).parent
     files = sorted(code.rglob("*.py"))
     names = [file.relative_to(code).as_posix() for file in files]
-    passed = PASSED / store.digest(repr(study.values), names, *files)
+    passed = PASSED / store.digest(repr(study.params), names, *files)
     if not passed.exists():
         start_tensorflow()
-        check(study.values)
+        check(study.params)
         PASSED.mkdir(parents=True, exist_ok=True)
         passed.touch()
     return study
