@@ -19,13 +19,13 @@ from pydantic import ConfigDict, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+import ostinato
 from ostinato.errors import ParamsError
 from ostinato.task import Model
 
 T = TypeVar("T")
 Block = Mapping[str, Any]  # of params.yaml: the arguments of a function
 
-PACKAGE = "ostinato"
 NAMED = ("data", "runs", "ensembles", "gates")  # the tables of params.yaml whose keys are names
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
@@ -113,23 +113,22 @@ def entry(values: Mapping[str, Any], *keys: str) -> Any:
 
 
 def module(*path: str) -> ModuleType:
-    """Import the module that a value of params.yaml names: ``module("sketches", "dataset")``.
+    """Import the module that a value of params.yaml names.
 
-    The path is the name: ``sketches/stacked`` is ``ostinato/sketches/models/rnn.py``.
+    The path is the name: ``module("sketches", "evaluation")`` is ostinato/sketches/evaluation.py.
 
     Raises:
         ParamsError: there is no such file; names the near misses in its folder.
     """
-    parts = [part for piece in path for part in piece.split("/")]
-    folder = Path(__file__).parent
-    for part in parts:
-        found = {p.stem for p in folder.glob("[!_]*.py")}
-        found |= {p.parent.name for p in folder.glob("[!_]*/__init__.py")}
-        if part not in found:
-            where = ".".join([PACKAGE, *folder.relative_to(Path(__file__).parent).parts])
-            raise ParamsError(f"{where}: no module {part!r}; {near(part, found)}")
-        folder /= part
-    return importlib.import_module(".".join([PACKAGE, *parts]))
+    parents: list[Path] = [Path(folder) for folder in ostinato.__path__]
+    for depth, part in enumerate(path):
+        known = {p.stem for folder in parents for p in folder.glob("[!_]*.py")}
+        known |= {p.parent.name for folder in parents for p in folder.glob("[!_]*/__init__.py")}
+        if part not in known:
+            where = ".".join([ostinato.__name__, *path[:depth]])
+            raise ParamsError(f"{where}: no module {part!r}; {near(part, known)}")
+        parents = [folder / part for folder in parents]
+    return importlib.import_module(".".join([ostinato.__name__, *path]))
 
 
 def model_module(domain: str, name: str) -> ModuleType:
@@ -162,19 +161,16 @@ def model(domain: str, name: str) -> Model:
 def training_code(domain: str, name: str) -> list[Path]:
     """The files of code that determine the result of a model's training."""
     library = Path(__file__).parent
-    shared = [library / "layers.py", *sorted((library / "training").glob("*.py"))]
-    dataset = sorted((library / domain / "dataset").rglob("*.py"))
-    return [
-        *shared,
-        *dataset,
-        library / domain / "layers.py",
-        library / domain / "models" / f"{name}.py",
-    ]
+    files = [library / "layers.py", *sorted((library / "training").glob("*.py"))]
+    dataset = Path(str(module(domain, "dataset").__file__)).parent
+    models = Path(str(model_module(domain, name).__file__))
+    return [*files, *sorted(dataset.rglob("*.py")), dataset.parent / "layers.py", models]
 
 
 def domains() -> list[str]:
     """The names of the domains: the folders of this package that have sources of data."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/sources"))
+    folders = (Path(folder) for folder in ostinato.__path__)
+    return sorted(path.parent.name for folder in folders for path in folder.glob("*/sources"))
 
 
 def function(module: ModuleType, name: str) -> Callable[..., Any]:

@@ -9,12 +9,19 @@ import pytest
 from ruamel.yaml import YAML
 
 from ostinato import params
+from ostinato.study import Study, studies
 
 ROOT = Path(__file__).parent.parent
 
-# An edit of these makes no result stale: tracking writes to MLflow alone, never to an out, and the
-# check of params.yaml only stops a stage.
-WITHOUT_EFFECT = {"ostinato/tracking/mirror.py", "ostinato/study.py"}
+# An edit of these makes no result stale: tracking writes to MLflow only, the check of params.yaml
+# only stops a stage, and stages/entry.py only starts one.
+WITHOUT_EFFECT = {
+    *(file.relative_to(ROOT).as_posix() for file in (ROOT / "ostinato/tracking").glob("*.py")),
+    "ostinato/errors.py",
+    "ostinato/policies.py",
+    "ostinato/study.py",
+    "stages/entry.py",
+}
 
 
 @cache
@@ -51,72 +58,84 @@ def code(*path: str) -> str:
     return Path(file).relative_to(ROOT).as_posix()
 
 
-def entry_points(stage: str, key: str, values: dict[str, Any]) -> set[str]:
+def entry_points(stage: str, key: str, study: Study) -> set[str]:
     """The files that a stage starts from: its own, and those that it finds by name."""
     files = {f"stages/{stage}.py"}
     if stage in ("fetch", "prepare"):
-        face = {"fetch": "sources", "prepare": "dataset"}[stage]
-        files |= {code(values["data"][key]["domain"], face)}
+        part = {"fetch": "sources", "prepare": "dataset"}[stage]
+        files |= {code(study.params["data"][key]["domain"], part)}
     elif stage in ("train", "evaluate"):
-        run = values["runs"][key]
+        run = study.params["runs"][key]
         files |= {code(run["domain"], "dataset"), code(run["domain"], "models", run["model"])}
         if stage == "evaluate":
             files |= {code(run["domain"], "evaluation")}
     elif stage == "ensemble":
-        domain = values["ensembles"][key]["domain"]
-        files |= {code(domain, face) for face in ("models/ensemble", "dataset", "evaluation")}
-    elif stage == "report":
-        files |= {code(run["domain"], "reporting") for run in values["runs"].values()}
+        domain = study.params["ensembles"][key]["domain"]
+        files |= {code(domain, part) for part in ("dataset", "evaluation")}
+        files |= {code(domain, "models", "ensemble")}
     return files
 
 
-def graph(file: str = "params.yaml") -> dict[str, set[str]]:
-    """Each stage of dvc.yaml with its dependencies, its templates resolved for ``file``."""
-    values = params.load(ROOT / file)
+def graph(study: Study) -> dict[str, set[str]]:
+    """Each stage of dvc.yaml with its dependencies, its templates resolved for ``study``."""
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
     resolved = {}
     for name, stage in stages.items():
-        if "foreach" not in stage:
-            resolved[name] = set(stage["deps"])
-            continue
-        table = stage["foreach"].strip("${}")
-        for key, item in values[table].items():
-            deps = [d.replace("${key}", key) for d in stage["do"]["deps"]]
-            for field in ("domain", "model", "data"):
-                deps = [d.replace(f"${{item.{field}}}", str(item.get(field))) for d in deps]
-            resolved[f"{name}@{key}"] = set(deps)
+        table = stage.get("foreach", "").strip("${}")
+        for key, item in study.params[table].items() if table else [("", {})]:
+            deps = stage["do" if table else "deps"]
+            deps = deps["deps"] if table else deps
+            values = {"at": study.params["at"], "key": key}
+            values |= {f"item.{field}": str(value) for field, value in item.items()}
+            for field, value in values.items():
+                deps = [dep.replace(f"${{{field}}}", value) for dep in deps]
+            resolved[f"{name}@{key}" if table else name] = set(deps)
     return resolved
 
 
-STAGES = graph()
+STUDIES = [Study.load(path) for path in studies(ROOT)]
+GRAPHS = {study.name: graph(study) for study in STUDIES}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["check", "fetch", "prepare", "train", "evaluate", "ensemble"])
 def test_the_code_that_a_stage_runs_is_what_it_depends_on(stage: str) -> None:
-    name, _, key = stage.partition("@")
-    values = params.load(ROOT / "params.yaml")
-    runs = reached(entry_points(name, key, values))
-    deps = {d for d in STAGES[stage] if d.startswith(("ostinato", "stages"))}
-    covered = {f for f in runs if any(Path(f).is_relative_to(d) for d in deps)}
-    assert runs - covered == set(), "runs, but is no dependency"
-    # A template names the same code for all its entries: one that runs it is enough.
-    keys = [other.partition("@")[2] for other in STAGES if other.partition("@")[0] == name]
-    runs = set().union(*(reached(entry_points(name, key, values)) for key in keys))
-    idle = {d for d in deps if not any(Path(f).is_relative_to(d) for f in runs)}
-    assert idle == set(), "is a dependency, but never runs"
+    used: set[str] = set()
+    named: set[str] = set()
+    for study in STUDIES:
+        for address, deps in GRAPHS[study.name].items():
+            name, _, key = address.partition("@")
+            if name != stage:
+                continue
+            runs = reached(entry_points(name, key, study))
+            code_deps = {d for d in deps if d.startswith(("ostinato", "stages"))}
+            covered = {f for f in runs if any(Path(f).is_relative_to(d) for d in code_deps)}
+            assert runs - covered == set(), f"{study.name}: {address}: runs, but is no dependency"
+            used |= runs
+            named |= code_deps
+    if stage != "check":  # the check depends on all code: every signature is in it
+        # A template names the same code for all its entries: one that runs it is enough.
+        idle = {d for d in named if not any(Path(f).is_relative_to(d) for f in used)}
+        assert idle == set(), "is a dependency, but never runs"
 
 
-@pytest.mark.parametrize("file", sorted(p.name for p in ROOT.glob("params*.yaml")))
-def test_every_file_that_the_graph_names_is_there(file: str) -> None:
-    for stage, deps in graph(file).items():
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_every_file_that_the_graph_names_exists(study: Study) -> None:
+    for stage, deps in GRAPHS[study.name].items():
         for dep in deps:
             if dep.startswith(("ostinato", "stages")):
-                assert (ROOT / dep).exists(), f"{file}: {stage}: {dep}"
+                assert (ROOT / dep).exists(), f"{study.name}: {stage}: {dep}"
+
+
+@pytest.mark.parametrize("study", STUDIES[1:], ids=lambda study: study.name)
+def test_a_recipe_has_the_graph_of_all_studies(study: Study) -> None:
+    link = ROOT / study.folder / "dvc.yaml"
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / "dvc.yaml"
 
 
 FORBIDDEN = {
-    "ostinato": {"mlflow", "dvc", "prefect", "stages", "flows"},
-    "stages": {"dvc", "prefect", "flows"},
+    "ostinato": {"dvc", "prefect", "stages", "flows"},
+    "stages": {"mlflow", "dvc", "prefect", "flows"},
     "flows": {"keras", "tensorflow", "dvc"},
 }
 
@@ -134,9 +153,10 @@ def test_imports_go_one_way(file: Path) -> None:
         elif isinstance(node, ast.ImportFrom) and node.module:
             packages |= {node.module.split(".")[0]}
     forbidden = set(FORBIDDEN[top])
-    if file.relative_to(ROOT).as_posix() != "ostinato/tracking/mirror.py":
-        forbidden |= {"mlflow"} if top == "stages" else set()
-    if file.name in ("scores.py", "metrics.py", "figures.py") or "examples" in file.parts:
+    if top == "ostinato" and file.parent.name not in ("tracking", "serving"):
+        forbidden |= {"mlflow"}
+    numeric = {"decoding", "data", "dataset", "evaluation"} & set(file.parts)
+    if numeric or file.name in ("evaluation.py", "metrics.py", "figures.py", "reporting.py"):
         forbidden |= {"keras"}
     assert packages & forbidden == set()
 
