@@ -182,13 +182,17 @@ def function(module: ModuleType, name: str) -> Callable[..., Any]:
 
 
 def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    """The public functions that a module exposes and it or its submodules define, by name."""
+    """The public functions of a module by name: those in ``__all__``, or else all that it defines."""
+    exported = getattr(module, "__all__", None)
     return {
-        key: value
-        for key, value in vars(module).items()
+        name: value
+        for name, value in vars(module).items()
         if inspect.isfunction(value)
-        and f"{value.__module__}.".startswith(f"{module.__name__}.")
-        and not key.startswith("_")
+        and (
+            name in exported
+            if exported is not None
+            else value.__module__ == module.__name__ and not name.startswith("_")
+        )
     }
 
 

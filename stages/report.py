@@ -93,12 +93,17 @@ class Section:
 def main(study: str) -> None:
     """Write report.md and report/ of a study; then complete its runs in MLflow."""
     loaded = load_study(study)
-    parts = [HEAD]
-    with store.atomic_folder(loaded.folder / "report") as folder:
-        for section, missing in sections(loaded):
-            parts += write_section(section, missing, folder)
-    store.write_text(loaded.folder / "report.md", "\n".join(parts))
+    write(loaded)
     mirror(loaded)
+
+
+def write(study: Study) -> None:
+    """Write report.md and report/."""
+    parts = [HEAD]
+    with store.atomic_folder(study.folder / "report") as folder:
+        for section, missing in sections(study):
+            parts += write_section(section, missing, folder)
+    store.write_text(study.folder / "report.md", "\n".join(parts))
 
 
 def sections(study: Study) -> Iterator[tuple[Section, list[str]]]:

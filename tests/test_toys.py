@@ -1,0 +1,133 @@
+"""The contract carries tasks that no domain of the project has yet: five toys, from end to end."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+import ostinato
+from ostinato import params, store
+from ostinato.study import Study
+from ostinato.task import Manifest, Profile
+from stages import check, evaluate, fetch, prepare, report, train
+from tests.toys import autoencoder, endless, gan, ngram
+
+TOYS: dict[str, tuple[ModuleType, dict[str, Any]]] = {
+    "autoencoder": (autoencoder, autoencoder.PARAMS),
+    "adversarial": (gan, gan.PARAMS),
+    "generator": (ngram, ngram.RNN),
+    "counts": (ngram, ngram.COUNTS),
+    "endless": (endless, endless.PARAMS),
+}
+RUNTIME = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
+STUDY = "params.yaml"
+
+
+def install(library: Path, domain: str, toy: ModuleType) -> None:
+    """Write a domain's folder whose modules re-export the functions of a toy's file."""
+    for part, names in {"layers": {}, "figures": {}, **toy.PARTS}.items():
+        folder = part in ("sources", "dataset")
+        file = library / domain / (f"{part}/__init__.py" if folder else f"{part}.py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"from {toy.__name__} import {old} as {new}" for new, old in names.items()]
+        file.write_text("\n".join([*lines, f"__all__ = {list(names)}", ""]))
+        for package in (file.parent, library / domain):
+            (package / "__init__.py").touch()
+
+
+def write_study(folder: Path) -> None:
+    data, runs, evaluation = {}, {}, {}
+    for name, (_, block) in TOYS.items():
+        data[name] = {"domain": name, "fetch": block["fetch"], "prepare": block["prepare"]}
+        evaluation[name] = block["evaluation"]
+        runs[f"{name}-run"] = {"data": name, "domain": name, "model": block["model"]} | {
+            part: block[part] for part in ("build", "fit")
+        }
+    values = {
+        "root": ".", "at": "", "seed": 1, "runtime": RUNTIME, "data": data,
+        "evaluation": evaluation, "runs": runs, "ensembles": {},
+    }  # fmt: skip
+    with (folder / STUDY).open("w") as file:
+        YAML().dump(values, file)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+    """A study of the five toys, fetched and prepared; its domains are beside those of ostinato."""
+    folder = tmp_path_factory.mktemp("toys")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, (toy, _) in TOYS.items():
+            install(folder / "library", name, toy)
+        write_study(folder)
+        patch.setattr(ostinato, "__path__", [*ostinato.__path__, str(folder / "library")])
+        patch.chdir(folder)
+        check.main(STUDY)
+        for name in TOYS:
+            fetch.main(STUDY, name)
+            prepare.main(STUDY, name)
+        yield Study.load(STUDY)
+        for module in [m for m in sys.modules if m.split(".")[0:2][-1] in TOYS]:
+            del sys.modules[module]
+
+
+@pytest.mark.parametrize("toy", TOYS)
+def test_a_toy_goes_through_all_stages(toy: str, study: Study) -> None:
+    name = f"{toy}-run"
+    train.main(STUDY, f"train@{name}")
+    evaluate.main(STUDY, f"evaluate@{name}")
+    data, results = study.data_folder(toy), study.result_folder(name)
+    assert Manifest.read(data / "manifest.json").size("test") > 0
+    assert Profile.read(data / "profile.json").examples > 0
+    metric = params.module(toy, "reporting").REPORT.metrics[0]
+    numbers = store.read_json(results / "metrics.json")
+    assert numbers[f"{metric.name}_low"] <= numbers[metric.name] <= numbers[f"{metric.name}_high"]
+    report.write(study)
+    assert f"**{name}**" in Path("report.md").read_text()
+
+
+@pytest.mark.parametrize("toy", ["autoencoder", "adversarial", "generator", "endless"])
+def test_a_killed_training_resumes_to_the_same_model(toy: str, study: Study) -> None:
+    entry = study.entry("runs", f"{toy}-run")
+    script = f"""
+import os, sys
+from pathlib import Path
+import ostinato
+ostinato.__path__.append(str(Path("library").resolve()))
+from ostinato import params
+from ostinato.task import TrainingContext
+from ostinato.training.runtime import runtime
+stop = int(sys.argv[1])
+def on_epoch(record):
+    if record["epoch"] == stop:
+        os.kill(os.getpid(), 9)
+entry = {dict(entry)!r}
+model = params.model({toy!r}, entry["model"])
+data = params.module({toy!r}, "dataset").load(Path("data", {toy!r}))
+with params.bind(runtime, {RUNTIME!r})(1):
+    built = params.bind(model.build, entry["build"])(data)
+    context = TrainingContext(Path("scratch", "killed", sys.argv[2]), 1, on_epoch)
+    params.bind(model.fit, entry["fit"])(built, data, context)
+    model.save(built, Path("scratch", "saved", sys.argv[2]))
+"""
+    root = Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+    def run(stop: int, folder: str) -> int:
+        command = [sys.executable, "-c", script, str(stop), f"{toy}-{folder}"]
+        return subprocess.run(command, env=environment, check=False).returncode
+
+    assert run(2, "killed") == -9
+    assert run(0, "killed") == 0
+    assert run(0, "whole") == 0
+    whole = Path("scratch", "saved", f"{toy}-whole")
+    files = [file.relative_to(whole) for file in whole.rglob("*") if file.is_file()]
+    assert files
+    for file in files:
+        resumed = Path("scratch", "saved", f"{toy}-killed") / file
+        assert resumed.read_bytes() == (whole / file).read_bytes()
