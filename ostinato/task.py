@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
@@ -76,8 +76,8 @@ class PerExample:
             NaN where the example has no value.
     """
 
-    keys: Shaped[np.ndarray, "example"]
-    clusters: Integer[np.ndarray, "example"]
+    keys: Shaped[np.ndarray, " example"]
+    clusters: Integer[np.ndarray, " example"]
     statistics: Mapping[str, Float[np.ndarray, "example _"]]
 
     def value(self, metric: Metric) -> float:
@@ -134,6 +134,7 @@ class Comparison:
         return self.low > 0 or self.high < 0
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """A prepared data set: what a domain's ``dataset.load(folder)`` returns."""
 
@@ -157,6 +158,7 @@ class Dataset(Protocol):
         """
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """A trained model, ready to be evaluated and served. What else it offers is its domain's."""
 
@@ -181,9 +183,7 @@ class TrainingContext:
     on_epoch: Callable[[Record], None] = lambda record: None
 
 
-M = TypeVar("M")
-
-
+@runtime_checkable
 class Build(Protocol):
     """``build(data, *, ...) -> model``; the keyword-only arguments are parameters."""
 
@@ -191,6 +191,7 @@ class Build(Protocol):
         """Build an untrained model for a data set."""
 
 
+@runtime_checkable
 class Fit(Protocol):
     """``fit(model, data, context, *, ...) -> records``."""
 
@@ -235,6 +236,7 @@ class Reporting:
     legend: str
 
 
+@runtime_checkable
 class Service(Protocol):
     """A loaded model that answers requests: what a domain's ``serving.load(folder)`` returns."""
 

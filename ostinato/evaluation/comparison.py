@@ -4,7 +4,7 @@ The report and the promotion gate both ask `compare`, so they cannot disagree.
 """
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 
 from ostinato.errors import EvaluationError
 from ostinato.task import Comparison, Metric, PerExample
@@ -14,7 +14,7 @@ CHUNK = 1 << 22  # resampled counts held at once
 
 def resample(
     statistics: Float[np.ndarray, "example k"],
-    clusters: Integer[np.ndarray, "example"],
+    clusters: Integer[np.ndarray, " example"],
     *,
     resamples: int,
     seed: int,
@@ -50,7 +50,7 @@ def resample(
 
 
 def interval(
-    values: Float[np.ndarray, "resample"], confidence: float = 0.95
+    values: Float[np.ndarray, " resample"], confidence: float = 0.95
 ) -> tuple[float, float]:
     """The percentile interval (low, high) of bootstrap values."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -100,7 +100,9 @@ def compare(
     Raises:
         EvaluationError: fewer than two clusters of examples have a value in both.
     """
-    _, mine, others = np.intersect1d(ours.keys, theirs.keys, return_indices=True)
+    _, mine, others = np.intersect1d(
+        _distinct(ours.keys), _distinct(theirs.keys), return_indices=True
+    )
     a, b = ours.statistics[metric.name][mine], theirs.statistics[metric.name][others]
     clusters = ours.clusters[mine]
     known = ~(np.isnan(a).any(axis=1) | np.isnan(b).any(axis=1))
@@ -127,3 +129,14 @@ def compare(
         examples=len(both),
         clusters=len(np.unique(clusters)),
     )
+
+
+def _distinct(keys: Shaped[np.ndarray, " example"]) -> Shaped[np.ndarray, " example"]:
+    """Keys with the number of their repetition: the n-th examples of a key are paired."""
+    order = np.argsort(keys, kind="stable")
+    ordered = np.asarray(keys)[order]
+    starts = np.r_[0, np.flatnonzero(ordered[1:] != ordered[:-1]) + 1]
+    counts = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.r_[starts, len(ordered)]))
+    repetition = np.empty(len(ordered), int)
+    repetition[order] = counts
+    return np.array([f"{key} {n}" for key, n in zip(keys, repetition, strict=True)])

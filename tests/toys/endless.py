@@ -48,7 +48,7 @@ def prepare(raw: Path, folder: Path, *, examples_per_epoch: Count) -> None:
     store.write_json(folder / "profile.json", Profile(examples_per_epoch).to_json())
 
 
-class load:  # noqa: N801 - the contract's function may be a class
+class load:
     """Pairs of numbers and their sums; only the number of examples of an epoch is stored."""
 
     def __init__(self, folder: Path) -> None:

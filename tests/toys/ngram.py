@@ -71,7 +71,7 @@ def prepare(raw: Path, folder: Path) -> None:
     common.write_arrays(folder, "alphabet", arrays)
 
 
-class load(common.Arrays):  # noqa: N801 - the contract's function may be a class
+class load(common.Arrays):
     """Letters (text, position); a batch is (letters before, letters)."""
 
     def batches(self, split: str, **how: Any) -> Any:
