@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from jaxtyping import Shaped
 
 from ostinato import store
 
@@ -20,12 +21,19 @@ def save(model: keras.Model, folder: Path) -> None:
 
 
 def restore(folder: Path) -> "KerasModel":
-    """Read what `save` wrote. The model's module must be imported: it registers its layers."""
+    """Read a model that `save` wrote.
+
+    Import the model's module before: it registers the model's layers with Keras.
+    """
     return KerasModel(store.read_model(folder / FILE))
 
 
 class KerasModel:
-    """A Keras model as a function of NumPy arrays."""
+    """A Keras model as a function of NumPy arrays.
+
+    Args:
+        model: with named inputs, or with a single input.
+    """
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
@@ -33,26 +41,29 @@ class KerasModel:
 
     @property
     def parameters(self) -> int:
-        """The number of weights, also of those that are not trained."""
+        """The number of weights, trainable or not."""
         return int(self.model.count_params())
 
-    def __call__(self, inputs: np.ndarray | Mapping[str, np.ndarray]) -> Any:
-        """The model's outputs in inference mode, as NumPy arrays.
+    def __call__(
+        self,
+        inputs: Shaped[np.ndarray, "batch *shape"] | Mapping[str, Shaped[np.ndarray, "batch ..."]],
+    ) -> Any:
+        """The model's outputs in inference mode, as NumPy arrays in the model's own nest.
 
-        One graph serves batches of any size and length; the first call compiles it.
+        The first call compiles a graph, which serves batches of any size and length.
 
         Args:
-            inputs: an array, or arrays by the name of the input; others than the model's are
-                ignored.
+            inputs: an array, or arrays by input name; other names are ignored.
         """
-        named = self.model.inputs if isinstance(inputs, Mapping) else None
+        named = isinstance(inputs, Mapping)
         if self._graph is None:
-            specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in self.model.inputs]
-            signature = (
-                {x.name: spec for x, spec in zip(named, specs, strict=True)} if named else specs[0]
-            )
-            self._graph = tf.function(
-                lambda x: self.model(x, training=False), input_signature=[signature]
-            )
-        x = {key.name: inputs[key.name] for key in named} if named else inputs
+            self._graph = self._compile(named)
+        x = {i.name: inputs[i.name] for i in self.model.inputs} if named else inputs
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), self._graph(x))
+
+    def _compile(self, named: bool) -> Callable[[Any], Any]:
+        specs = {i.name: tf.TensorSpec((None, *i.shape[1:]), i.dtype) for i in self.model.inputs}
+        signature = specs if named else next(iter(specs.values()))
+        return tf.function(  # type: ignore[no-any-return]
+            lambda x: self.model(x, training=False), input_signature=[signature]
+        )

@@ -1,9 +1,9 @@
-"""TODO."""
+"""Train sequence-to-sequence models with teacher forcing, and with scheduled sampling."""
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,8 +12,11 @@ import tensorflow as tf
 from ostinato import store
 from ostinato.task import TrainingContext
 from ostinato.training import losses
+from ostinato.training.schedules import Schedule
 from ostinato.training.trainer import Data, Record, fit
 from ostinato.units import BatchSize, Count, Epochs, Fraction, LearningRate, NonNegative, Patience
+
+MONITOR = "validation_token_crossentropy"
 
 
 def fit_seq2seq(
@@ -27,119 +30,142 @@ def fit_seq2seq(
     scheduled_sampling: Fraction,
     optimizer: str,
     learning_rate: LearningRate,
-    schedule: Literal["constant", "cosine", "inverse_sqrt"],
+    schedule: Schedule,
     warmup_fraction: Fraction,
     clip_norm: NonNegative,
     average_checkpoints: Count,
     patience: Patience,
 ) -> list[Record]:
-    """Train, as ``fit`` does, a model that tells a text's next token; its weights are then a mean.
+    """Train a sequence-to-sequence model with teacher forcing, then average the best checkpoints.
+
+    Epochs are compared by ``validation_token_crossentropy``. See `ostinato.training.trainer.fit`
+    for the training.
 
     Args:
-        model: maps ``source`` and ``before``, the truth before each token, to logits (batch,
-            token, piece).
-        data: see ``fit``, as for all that is not told here.
+        model: maps ``source`` and ``before`` (the true token before each position) to logits
+            (batch, token, vocabulary).
+        data: has the splits ``train`` and ``validation``, with batches ({source, before}, tokens,
+            weight).
         context: of this training.
-        epochs: see there.
-        batch_size: see there.
-        label_smoothing: of the labels; see ``losses.token_crossentropy``.
-        scheduled_sampling: chance, in the last epoch, that the model reads a guess of its own instead of a
-            token of the truth; it rises from 0 in the first (Bengio et al. 2015, arXiv
-            1506.03099). The guesses are those of a pass over the truth (Duckworth et al. 2019,
-            arXiv 1906.04331).
-        optimizer: see there.
-        learning_rate: see there.
-        schedule: see there.
-        warmup_fraction: see there.
-        clip_norm: see there.
-        average_checkpoints: epochs whose weights are averaged (Vaswani et al. 2017, arXiv 1706.03762): those
-            of the lowest ``validation_token_crossentropy``.
-        patience: see there.
+        epochs: maximum number of passes over the training split.
+        batch_size: examples in a step, over all devices.
+        label_smoothing: see `losses.token_crossentropy`.
+        scheduled_sampling: probability in the last epoch that the model reads its own prediction
+            instead of the true token. It rises linearly from 0 in the first epoch (Bengio et al.
+            2015, arXiv 1506.03099). The predictions come from a pass over the true tokens
+            (Duckworth et al. 2019, arXiv 1906.04331). 0 is pure teacher forcing.
+        optimizer: a class of keras.optimizers in lower case, with Keras' default settings.
+        learning_rate: highest learning rate.
+        schedule: of the learning rate after the warm-up; see `ostinato.training.schedules`.
+        warmup_fraction: share of the training in which the learning rate rises from zero.
+        clip_norm: largest norm of the gradient over all weights; 0 turns clipping off.
+        average_checkpoints: number of best epochs whose weights are averaged (Vaswani et al. 2017,
+            arXiv 1706.03762).
+        patience: epochs without improvement before training stops.
 
     Returns:
-        A record for every epoch, with ``perplexity`` and ``validation_perplexity``.
+        A record for each epoch, with ``perplexity`` and ``validation_perplexity``.
     """
-    monitor, records = "validation_token_crossentropy", list[Record]()
+    records: list[Record] = []
 
-    def kept(record: Record) -> Path:
+    def weights_file(record: Record) -> Path:
         return context.checkpoints / f"weights-{record['epoch']}.npz"
 
-    def best() -> list[Record]:
-        return sorted(records, key=lambda record: record[monitor])[:average_checkpoints]
+    def best_records() -> list[Record]:
+        return sorted(records, key=lambda record: record[MONITOR])[:average_checkpoints]
 
-    def told(record: Record) -> None:
-        ends = {key: key.replace("token_crossentropy", "perplexity") for key in record}
-        perplexities = {end: np.exp(record[key]) for key, end in ends.items() if key != end}
+    def on_epoch(record: Record) -> None:
+        renamed = {key: key.replace("token_crossentropy", "perplexity") for key in record}
+        perplexities = {new: np.exp(record[old]) for old, new in renamed.items() if new != old}
         records.append({**record, **perplexities})
-        if records[-1] in best() and not kept(record).exists():
+        if records[-1] in best_records() and not weights_file(record).exists():
             weights = {str(i): w.numpy() for i, w in enumerate(model.trainable_weights)}
-            store.write_arrays(kept(record), weights)
+            store.write_arrays(weights_file(record), weights)
         for other in records:
-            if other not in best():
-                kept(other).unlink(missing_ok=True)
+            if other not in best_records():
+                weights_file(other).unlink(missing_ok=True)
         context.on_epoch(records[-1])
 
     fit(
         ScheduledSamplingModel(model) if scheduled_sampling else model,
         ScheduledSamplingData(data, scheduled_sampling, epochs) if scheduled_sampling else data,
-        replace(context, on_epoch=told),
+        replace(context, on_epoch=on_epoch),
         epochs=epochs,
         batch_size=batch_size,
-        loss=partial(losses.token_crossentropy, smoothing=label_smoothing),
+        loss=partial(losses.token_crossentropy, label_smoothing=label_smoothing),
         metrics=["token_crossentropy", "token_accuracy"],
         optimizer=optimizer,
         learning_rate=learning_rate,
         schedule=schedule,
         warmup_fraction=warmup_fraction,
         clip_norm=clip_norm,
-        monitor=monitor,
+        monitor=MONITOR,
         patience=patience,
     )
-    chosen = [store.read_arrays(kept(record)) for record in best()]
+    checkpoints = [store.read_arrays(weights_file(record)) for record in best_records()]
     for i, weight in enumerate(model.trainable_weights):
-        weight.assign(np.mean([weights[str(i)] for weights in chosen], axis=0))
+        weight.assign(np.mean([weights[str(i)] for weights in checkpoints], axis=0))
     return records
 
 
 class ScheduledSamplingData:
-    """Data of texts, with the chance of a guess among the inputs."""
+    """Data that adds the probability of scheduled sampling to the inputs.
 
-    def __init__(self, data: Data, chance: float, epochs: int) -> None:
-        self.data, self.chance, self.epochs = data, chance, epochs
+    Args:
+        data: batches ({source, before}, tokens, weight).
+        probability: in the last epoch; it rises linearly from 0 in the first.
+        epochs: of the training.
+    """
+
+    def __init__(self, data: Data, probability: float, epochs: int) -> None:
+        self._data, self._probability, self._epochs = data, probability, epochs
         self.size = data.size
 
     def batches(
         self, split: str, *, batch_size: int, seed: int | None, epoch: int
     ) -> tf.data.Dataset:
-        """Batches (x, y, weight); x has ``chance`` (batch, 1)."""
-        done = (epoch - 1) / max(self.epochs - 1, 1) if split == "train" else 0.0
-        chance = tf.constant(self.chance * done, tf.float32)
+        """Batches with the input ``probability`` (batch, 1), which is 0 in the validation split."""
+        share = (epoch - 1) / max(self._epochs - 1, 1) if split == "train" else 0.0
+        probability = tf.constant(self._probability * share, tf.float32)
 
-        def chanced(x: Any, y: Any, weight: Any) -> Any:
-            return {**x, "chance": tf.fill((tf.shape(y)[0], 1), chance)}, y, weight
+        def add_probability(x: Any, y: Any, weight: Any) -> Any:
+            column = tf.fill((tf.shape(y)[0], 1), probability)
+            return {**x, "probability": column}, y, weight
 
-        return self.data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch).map(chanced)
+        batches = self._data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch)
+        return batches.map(add_probability)
 
 
 class ScheduledSamplingModel(keras.Model):
-    """A model that reads, by ``chance``, its own guesses instead of the truth."""
+    """A model that reads its own predictions instead of true tokens, with a given probability.
+
+    Args:
+        model: maps ``source`` and ``before`` to logits (batch, token, vocabulary).
+    """
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(dtype=model.dtype_policy)
         self.model = model
-        self.draws = keras.random.SeedGenerator(0)
+        self.generator = keras.random.SeedGenerator(0)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Source, before and chance (batch, 1) to logits (batch, token, piece)."""
+        """Logits (batch, token, vocabulary).
+
+        Args:
+            inputs: ``source`` (batch, token), ``before`` (batch, token), ``probability``
+                (batch, 1).
+            training: whether dropout is active; the predictions are made without dropout.
+        """
         x = {name: inputs[name] for name in ("source", "before")}
-        before, chance = x["before"], inputs["chance"]
-        drawn = keras.random.uniform(tf.shape(before), seed=self.draws) < chance
+        before, probability = x["before"], inputs["probability"]
+        sampled = keras.random.uniform(tf.shape(before), seed=self.generator) < probability
 
         def mixed() -> Any:
             logits = tf.stop_gradient(self.model(x, training=False))
-            guesses = 1 + tf.argmax(logits[..., 1:], axis=-1, output_type=before.dtype)  # not pad
-            guesses = tf.concat([before[:, :1], guesses[:, :-1]], axis=1)
-            return tf.where(drawn & (before != 0), guesses, before)
+            # Token 0 is padding, which is never predicted.
+            predicted = 1 + tf.argmax(logits[..., 1:], axis=-1, output_type=before.dtype)
+            predicted = tf.concat([before[:, :1], predicted[:, :-1]], axis=1)
+            return tf.where(sampled & (before != 0), predicted, before)
 
-        before = tf.cond(tf.reduce_any(drawn), mixed, lambda: before)
+        before = tf.cond(tf.reduce_any(sampled), mixed, lambda: before)
         return self.model({**x, "before": before}, training=training)

@@ -1,0 +1,74 @@
+"""Import Keras and TensorFlow without their log lines and without packages that are not used."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+OPTIONAL = ("matplotlib", "sklearn")
+"""Packages that Keras imports where they are installed, for functions that Ostinato does not use:
+``keras.wrappers`` (scikit-learn) and ``keras.visualization`` (matplotlib)."""
+
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+
+def import_keras_quietly() -> None:
+    """Import Keras and TensorFlow; print their log lines only if the import fails.
+
+    Call it before the first ``import keras``; afterwards it does nothing. While Keras is imported,
+    `OPTIONAL` packages count as not installed, which takes about a quarter off the import time.
+    Later they can be imported as usual, but ``keras.wrappers`` and ``keras.visualization`` raise
+    an error that names the package. A package that is imported already stays available to Keras.
+
+    Other threads must not import `OPTIONAL` packages during the call. If the environment sets
+    TF_CPP_MIN_LOG_LEVEL, log lines are printed as it says.
+    """
+    if "keras" in sys.modules:
+        return
+    with _not_installed(*OPTIONAL), _stderr_on_error():
+        import tensorflow
+
+        tensorflow.config.list_physical_devices("GPU")  # logs the search for drivers
+        import keras  # noqa: F401
+
+
+@contextlib.contextmanager
+def _not_installed(*packages: str) -> Iterator[None]:
+    """Make imports of packages fail that are not imported yet, as if they were not installed."""
+    hidden = [package for package in packages if package not in sys.modules]
+    # None in sys.modules is Python's documented way to make an import fail.
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for package in hidden:
+            if sys.modules[package] is None:
+                del sys.modules[package]
+
+
+@contextlib.contextmanager
+def _stderr_on_error() -> Iterator[None]:
+    """Drop the block's output on standard error, unless the block raises.
+
+    TensorFlow's C++ code writes to the file descriptor before any of its settings apply, so the
+    descriptor is redirected. If the environment sets a log level, the output is not dropped.
+    """
+    if LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[LOG_LEVEL] = "2"  # errors only, from here on
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            output.seek(0)
+            os.write(stderr, output.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
