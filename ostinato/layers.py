@@ -1,7 +1,7 @@
 """Keras layers that several domains use.
 
-Their law: appending padding to a sequence changes nothing. Keras breaks it in convolutions: it drops
-the mask (with a warning), reads padding as data, and pads strided "same" convolutions by an amount
+Their law: appending padding to a sequence changes nothing. Keras' convolutions break it: they drop
+the mask (with a warning), read padding as data, and pad strided "same" convolutions by an amount
 that depends on the padded length.
 """
 

@@ -1,8 +1,7 @@
-"""The types that parameters have: each is a unit with its bounds, written once in a signature.
+"""The types of parameters: each is a unit with its bounds, written once in a signature.
 
-``bind`` (ostinato/params.py) checks the values of params.yaml against them. ``Shrunk`` gives the
-value at which a tiny but whole run still works; the contract test uses it to try every entry of
-``runs`` in seconds.
+`ostinato.params.bind` checks the values of params.yaml against them. `Shrunk` gives the value at
+which a run is tiny but complete; the contract test uses it to try every run in seconds.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ostinato import params
 
 @dataclass(frozen=True)
 class Shrunk:
-    """The value that a parameter of this type takes in a tiny run."""
+    """The value of a parameter of this type in a tiny run."""
 
     to: int | float
 
@@ -27,13 +26,13 @@ KernelSize = Annotated[int, Field(ge=1, le=1_024)]
 """Extent of a convolution, in points or cells."""
 
 Stride = Annotated[int, Field(ge=1, le=64)]
-"""Step of a convolution, in points."""
+"""Stride of a convolution, in points."""
 
 NumLayers = Annotated[int, Field(ge=1, le=128)]
 """Number of stacked layers."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-"""A share of a whole, 0 to 1."""
+"""A fraction or a probability, 0 to 1."""
 
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 """Learning rate, per step."""
@@ -42,13 +41,13 @@ NonNegative = Annotated[float, Field(ge=0)]
 """Strength of a penalty, or a norm; 0 turns it off."""
 
 Temperature = Annotated[float, Field(gt=0)]
-"""What logits are divided by before tokens are drawn: below 1 steeper, above 1 flatter."""
+"""Divisor of the logits before sampling: below 1 sharpens the distribution, above 1 flattens it."""
 
 Epochs = Annotated[int, Field(ge=1), Shrunk(1)]
 """Passes over the training split."""
 
 FrozenEpochs = Annotated[int, Field(ge=0), Shrunk(1)]
-"""Epochs at the beginning in which a part of the model does not learn."""
+"""Epochs at the start in which a part of the model is not trained."""
 
 Patience = Annotated[int, Field(ge=1)]
 """Epochs without improvement before training stops."""
@@ -57,7 +56,7 @@ Steps = Annotated[int, Field(ge=0), Shrunk(2)]
 """Optimiser steps."""
 
 BatchSize = Annotated[int, Field(ge=1), Shrunk(8)]
-"""Sequences in a batch."""
+"""Examples in a batch."""
 
 Length = Annotated[int, Field(ge=1, le=100_000)]
 """Steps of a series: a window, a horizon, a season."""
@@ -69,15 +68,16 @@ Tokens = Annotated[int, Field(ge=1, le=100_000)]
 """Tokens of a text."""
 
 Count = Annotated[int, Field(ge=1)]
-"""How many of something, at least one."""
+"""A number of items, at least one."""
 
 Seconds = Annotated[float, Field(gt=0)]
 """A duration in seconds."""
 
 Languages = Annotated[list[str], Field(min_length=2, max_length=2)]
-"""The language that is translated from, and the one to: codes such as en."""
+"""Source and target language of a translation, as codes such as ``en``."""
 
 Name = Annotated[str, Field(pattern=f"^{params.NAME}$")]
-"""Of a data set, run, ensemble, gate or study: part of paths, commands and URLs."""
+"""Name of a data set, run, ensemble, gate or study: part of paths, commands and URLs."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""Where all randomness of a run starts."""
+"""Seed of all randomness of a run."""

@@ -25,7 +25,7 @@ from ostinato.training.schedules import Schedule
 from ostinato.training.steps import Step, Sums, SupervisedStep, batch_length
 from ostinato.units import BatchSize, Epochs, Fraction, LearningRate, NonNegative, Patience
 
-__all__ = ["Data", "Record", "Schedule", "best_epoch", "fit", "train"]
+__all__ = ["Data", "Record", "best_epoch", "fit", "train"]
 
 LOG = logging.getLogger("ostinato")
 PROGRESS_INTERVAL_S = 0.2  # the longest time between two updates of the progress bar
