@@ -746,7 +746,7 @@ def train_step(
         return [w for model in step.models for w in weights(model)], history
 
 
-BUILDS = {
+BUILDS: dict[str, Callable[[], Any]] = {
     "validation_loss": autoencoder,
     "validation_generator_loss": adversarial,
 }
@@ -810,7 +810,7 @@ def test_two_devices_train_another_step_as_one_device_does(tmp_path: Path) -> No
     printed, _ = child(code).communicate(timeout=300)
     for monitor, build in BUILDS.items():
         build = (lambda: AutoencoderStep(dense(3))) if build is autoencoder else build
-        options = {"monitor": monitor, "batch_size": 32, "epochs": 2}
+        options: dict[str, Any] = {"monitor": monitor, "batch_size": 32, "epochs": 2}
         one, _ = train_step(tmp_path / f"one-{monitor}", build, **options)
         assert (tmp_path / f"{monitor}.npz").exists(), printed
         two = store.read_arrays(tmp_path / f"{monitor}.npz").values()
@@ -828,7 +828,7 @@ def test_a_restored_model_gives_the_same_outputs_for_any_batch(tmp_path: Path) -
     keras_model.save(model, tmp_path / "other")
     files = [tmp_path / name / "model.keras" for name in ("one", "other")]
     assert files[0].read_bytes() == files[1].read_bytes()
-    restored = keras_model.restore(tmp_path / "one")
+    restored: Any = keras_model.restore(tmp_path / "one")
     assert restored.parameters == sum(weight.size for weight in weights(restored.model))
     generator = np.random.default_rng(0)
     for shape in ((1, 5, 3), (7, 9, 3)):
