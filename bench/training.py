@@ -1,37 +1,43 @@
-"""Training speed of `conv_bilstm` at the paper's size, in ostinato/s, against its peers.
+"""Training speed of `conv_bilstm` at the paper's size, in drawings per second, against its peers.
 
     python -m bench.training --drawings FOLDER --torch-python TORCH/bin/python
 
-Ours is `ostinato.training.trainer.fit` on the batches of `examples.load`, everything included. Against it:
-- the same model in plain Keras (`Model.fit`), all drawings padded to the longest;
-- PyTorch on the very batches of ours (`bench/torch_peer.py`), with its default allocator; with
-  glibc told to keep its memory; and with each library of `--preload` (tcmalloc, jemalloc).
-All sides use as many threads and take turns, round by round; the first round warms up. Medians
-over the rounds, and the medians of ours over each other side in the same round.
+Our side is `ostinato.training.trainer.fit` on the batches of the data set, everything included. It
+runs against:
 
-FOLDER holds ndjson files of simplified drawings (default: embedded ones, shorter than people's).
-An environment for PyTorch: `python3.11 -m venv TORCH && TORCH/bin/pip install torch==2.13.0 numpy`.
-Without `--torch-python` its side is left out.
+- the same model in plain Keras (`Model.fit`), all drawings padded to the longest;
+- PyTorch on the same batches (`bench/torch_peer.py`) with its default allocator, with glibc told to
+  keep its memory, and with each library of `--preload` (tcmalloc, jemalloc).
+
+All sides use the same number of threads and take turns in every round. The first round warms up.
+The report has medians over the rounds, and the median ratio of our speed to each side's in the same
+round.
+
+FOLDER holds ndjson files of simplified drawings (default: generated ones, which are shorter than
+people's). An environment for PyTorch: `python3.11 -m venv TORCH && TORCH/bin/pip install
+torch==2.13.0 numpy`. Without `--torch-python` PyTorch is left out.
 """
 
 import argparse
 import os
 import subprocess
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from jaxtyping import Float, Integer
 
 from ostinato import store
 from ostinato.sketches import dataset, sources
 from ostinato.sketches.models import conv_bilstm
-from ostinato.task import TrainingContext
-from ostinato.training import runtime, trainer
+from ostinato.task import Record, TrainingContext
+from ostinato.training import trainer
+from ostinato.training.runtime import runtime
 
 PAPER: dict[str, Any] = {
     "filters": [48, 64, 96],
@@ -40,52 +46,69 @@ PAPER: dict[str, Any] = {
     "num_layers": 3,
     "dropout": 0.3,
 }
-KEPT = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
-PADDED = 2  # batches of the padded side in a round: all of them cost the same
+TOY: dict[str, Any] = {**PAPER, "filters": [4, 4, 4], "units": 4, "num_layers": 1}
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
+PADDED_BATCHES = 2  # of the padded side in a round: all its batches cost the same
+
+Side = Callable[[], float]
+"""One round of a side: its speed in drawings per second."""
+
+Batches = list[tuple[Float[np.ndarray, "batch point 3"], Integer[np.ndarray, " batch"]]]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark with the command line's arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--drawings", type=Path, help="folder of simplified ndjson")
+    parser.add_argument("--per-class", type=int, default=100, help="generated drawings per class")
     parser.add_argument("--torch-python", help="interpreter that has torch")
     parser.add_argument("--preload", action="append", default=[], help="allocator for PyTorch")
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    threads = len(os.sched_getaffinity(0))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        runtime.runtime(1, precision="float32", devices=1, intra_op=1, inter_op=threads),
-    ):
-        data = prepared(Path(folder), args.drawings)
-        sides = {"plain Keras, padded to the longest": padded(data, args.batch)}
+    parser.add_argument("--toy", action="store_true", help="a tiny model, to try this script")
+    args = parser.parse_args(arguments)
+    model_params, threads = TOY if args.toy else PAPER, len(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        folder = stack.enter_context(store.temporary_folder())
+        stack.enter_context(
+            runtime(1, precision="float32", devices=1, intra_op=1, inter_op=threads)
+        )
+        data = prepare(folder, args.drawings, args.per_class)
+        stream = data.batches("train", batch_size=args.batch_size, seed=1, epoch=1)
+        batches: Batches = list(stream.as_numpy_iterator())
+        model = conv_bilstm.build(data, **model_params)
+        num_classes = model.output_shape[-1]
+        print(f"{data.size('train')} drawings in {num_classes} classes, {describe(batches)}")
+        sides = {"plain Keras, padded to the longest": keras_side(model, batches, args.batch_size)}
         if args.torch_python:
-            file = Path(folder, "batches.npz")
-            shape = bucketed(file, data, args.batch)
-            print(f"{data.size('train')} drawings in {len(data.classes)} classes, {shape}")
-            peers = {"default allocator": {}, "keeps its memory": KEPT}
-            peers |= {Path(library).name: {"LD_PRELOAD": library} for library in args.preload}
-            for name, variables in peers.items():
-                command = [args.torch_python, "bench/torch_peer.py", str(file)]
-                command += [str(len(data.classes)), str(threads)]
-                sides[f"PyTorch, length buckets, {name}"] = peer(command, variables, data)
-        report(race(data, Path(folder, "checkpoints"), args.batch, args.rounds, sides))
+            file = folder / "batches.npz"
+            arrays = {f"x{i}": x for i, (x, _) in enumerate(batches)}
+            store.write_arrays(file, arrays | {f"y{i}": y for i, (_, y) in enumerate(batches)})
+            allocators = {"default allocator": {}, "keeps its memory": KEEP_MEMORY}
+            allocators |= {Path(name).name: {"LD_PRELOAD": name} for name in args.preload}
+            command = [args.torch_python, "bench/torch_peer.py", str(file)]
+            command += [str(num_classes), str(threads)]
+            for name, variables in allocators.items():
+                process = stack.enter_context(start(command, variables))
+                side = torch_side(process, data.size("train"))
+                sides[f"PyTorch, length buckets, {name}"] = side
+        report(race(model, data, folder / "checkpoints", args.batch_size, args.rounds, sides))
 
 
-def prepared(folder: Path, drawings: Path | None) -> Any:
-    """The drawings as the pipeline prepares them."""
-    raw, scratch, ready = (folder / name for name in ("raw", "scratch", "ready"))
-    for path in (raw, scratch, ready):
+def prepare(folder: Path, drawings: Path | None, per_class: int) -> Any:
+    """A data set of the drawings, prepared as the pipeline does."""
+    raw, scratch, prepared = (folder / name for name in ("raw", "scratch", "prepared"))
+    for path in (raw, scratch, prepared):
         path.mkdir()
     if drawings:
         sources.folder(raw, scratch, 1, path=str(drawings), form="simplified", label="file")
     else:
-        sources.doodles(raw, scratch, 1, categories="all", per_class=100)
+        sources.doodles(raw, scratch, 1, categories="all", per_class=per_class)
     dataset.prepare(
         raw,
-        ready,
+        prepared,
         tolerated_rejects=0.01,
         validation=0.05,
         test=0.0,
@@ -94,26 +117,34 @@ def prepared(folder: Path, drawings: Path | None) -> Any:
         shard_size=100_000,
         workers=1,
     )
-    return dataset.load(ready)
+    return dataset.load(prepared)
 
 
 def race(
-    data: Any, checkpoints: Path, batch: int, rounds: int, sides: dict[str, Callable[[], float]]
+    model: keras.Model,
+    data: Any,
+    checkpoints: Path,
+    batch_size: int,
+    rounds: int,
+    sides: dict[str, Side],
 ) -> dict[str, list[float]]:
-    """Sequences/s of every side in every round but the first; ours trains, the others cut in."""
+    """Drawings per second of every side in every round but the first.
+
+    Our training runs all rounds; after each of its epochs the other sides run one round.
+    """
     speeds = defaultdict(list)
 
-    def on_epoch(record: trainer.Record) -> None:
+    def on_epoch(record: Record) -> None:
         speeds["ours"].append(float(record["sequences_per_second"]))
         for name, side in sides.items():
             speeds[name].append(side())
 
     trainer.fit(
-        conv_bilstm.build(data, **PAPER),
+        model,
         data,
         TrainingContext(checkpoints, 1, on_epoch),
         epochs=rounds + 1,
-        batch_size=batch,
+        batch_size=batch_size,
         loss="sparse_categorical_crossentropy",
         metrics=[],
         optimizer="adam",
@@ -124,69 +155,74 @@ def race(
         monitor="loss",
         patience=rounds + 1,
     )
-    return {name: found[1:] for name, found in speeds.items()}
+    return {name: values[1:] for name, values in speeds.items()}
 
 
-def padded(data: Any, batch: int) -> Callable[[], float]:
-    """A round of plain Keras on batches as long as the longest drawing."""
-    drawings = data.examples("train")
-    longest = max(range(len(drawings)), key=lambda i: len(drawings[i]))
-    chosen = [longest, *range(batch * PADDED - 1)]
-    x, y = data.pad([drawings[i] for i in chosen]), drawings.labels[chosen]
+def keras_side(model: keras.Model, batches: Batches, batch_size: int) -> Side:
+    """Plain Keras on batches that are padded to the longest drawing."""
+    longest = max(x.shape[1] for x, _ in batches)
+    examples = [(row, label) for x, y in batches for row, label in zip(x, y, strict=True)]
+    examples = examples[: batch_size * PADDED_BATCHES]
+    x = np.zeros((len(examples), longest, 3), np.float32)
+    for target, (row, _) in zip(x, examples, strict=True):
+        target[: len(row)] = row
+    y = np.array([label for _, label in examples])
 
-    def plain(layer: Any) -> Any:
+    def keras_layer(layer: Any) -> Any:
         if isinstance(layer, keras.layers.Bidirectional):
             lstm = keras.layers.LSTM.from_config(layer.forward_layer.get_config())
             return keras.layers.Bidirectional(lstm)
         return layer.__class__.from_config(layer.get_config())
 
-    model = keras.models.clone_model(conv_bilstm.build(data, **PAPER), clone_function=plain)
+    plain = keras.models.clone_model(model, clone_function=keras_layer)
     optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=9.0)
-    model.compile(optimizer, "sparse_categorical_crossentropy")
+    plain.compile(optimizer, "sparse_categorical_crossentropy")
 
-    def epoch() -> float:
-        began = time.perf_counter()
-        model.fit(x, y, batch_size=batch, verbose=0)
-        return len(x) / (time.perf_counter() - began)
+    def run_round() -> float:
+        start = time.perf_counter()
+        plain.fit(x, y, batch_size=batch_size, verbose=0)
+        return len(x) / (time.perf_counter() - start)
 
-    return epoch
+    return run_round
 
 
-def bucketed(file: Path, data: Any, batch: int) -> str:
-    """Write an epoch's batches for PyTorch; says how they look."""
-    batches = list(data.batches("train", batch_size=batch, seed=1, epoch=1).as_numpy_iterator())
-    arrays = {f"x{i}": x for i, (x, _) in enumerate(batches)}
-    store.write_arrays(file, arrays | {f"y{i}": y for i, (_, y) in enumerate(batches)})
+def describe(batches: Batches) -> str:
+    """Mean length of the drawings, and the share of points in the batches that is not padding."""
     points = sum(int(x.any(axis=-1).sum()) for x, _ in batches)
+    drawings = sum(len(x) for x, _ in batches)
     full = points / sum(x.shape[0] * x.shape[1] for x, _ in batches)
-    return f"{points / data.size('train'):.0f} points on average, batches {full:.0%} full"
+    return f"{points / drawings:.0f} points on average, batches {full:.0%} full"
 
 
-def peer(command: list[str], variables: dict[str, str], data: Any) -> Callable[[], float]:
-    """A round of PyTorch, in a process that waits between rounds."""
-    process = subprocess.Popen(
+def start(command: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+    """A process that waits for a line on its standard input before every round."""
+    return subprocess.Popen(
         command,
         env={**os.environ, **variables},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    answers = process.stdout
-    assert answers
 
-    def epoch() -> float:
+
+def torch_side(process: subprocess.Popen[str], num_drawings: int) -> Side:
+    """PyTorch on all batches, in the process of `bench/torch_peer.py`."""
+    replies = process.stdout
+    assert replies
+
+    def run_round() -> float:
         print(file=process.stdin, flush=True)
-        return float(data.size("train")) / float(answers.readline())
+        return num_drawings / float(replies.readline())
 
-    return epoch
+    return run_round
 
 
 def report(speeds: dict[str, list[float]]) -> None:
-    """Print medians, the best rounds (what others on the machine disturb least), and ratios."""
-    for name, found in speeds.items():
-        ratio = np.median(np.divide(speeds["ours"], found))
+    """Print each side's median, best round (the least disturbed one) and ratio."""
+    for name, values in speeds.items():
+        ratio = np.median(np.divide(speeds["ours"], values))
         print(
-            f"{np.median(found):8.0f} ostinato/s (best {max(found):.0f})  "
+            f"{np.median(values):8.0f} drawings/s (best {max(values):.0f})  "
             f"ours is {ratio:5.2f} times as fast  {name}"
         )
 

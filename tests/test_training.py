@@ -918,3 +918,16 @@ def test_an_import_that_fails_prints_what_was_held_back(tmp_path: Path) -> None:
     assert "no driver" in found.stderr
     assert "ImportError: torn library" in found.stderr
     assert "AssertionError" not in found.stderr
+
+
+# Benchmark
+
+
+def test_the_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench import training as bench
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        bench.main(["--toy", "--per-class", "8", "--batch-size", "64", "--rounds", "1"])
+    printed = capsys.readouterr().out
+    assert "times as fast  plain Keras" in printed
