@@ -1,9 +1,11 @@
 """TODO."""
 
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any
 
-from ostinato.evaluation.classification import Array
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
 
 CHUNK = 1 << 22  # counts held at once while resampling
 

@@ -29,7 +29,7 @@ TOP5 = Metric("top5", "Top-5 accuracy")
 MAP3 = Metric("map3", "MAP@3")
 LOG_LOSS = Metric("log_loss", "Log loss", unit="nats", higher_is_better=False)
 CALIBRATION_ERROR = Metric("calibration_error", "Calibration error", higher_is_better=False)
-"""For reports only: it is a function of bins over the whole split, without statistics per example."""
+"""For reports only: a function of bins over the whole split, without statistics per example."""
 
 
 @dataclass(frozen=True)
