@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of drift: two data sets compared feature by feature."""
 
 from collections.abc import Sequence
 
@@ -7,41 +7,43 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ostinato.evaluation.figures import BLUE, CLASSES, GREY, ORANGE, RED, WIDTH, _bars, styled
+from ostinato.evaluation.figures import BLUE, GREY, MAX_CLASSES, ORANGE, RED, WIDTH, bars, styled
 
 
 @styled
-def drift(table: pd.DataFrame, psi: float, ks: float) -> Figure:
-    """How far each feature has moved, by both measures, with the bounds from which it is much.
+def drift(table: pd.DataFrame, psi_threshold: float, ks_threshold: float) -> Figure:
+    """The drift of each feature by both measures, with their thresholds.
 
     Args:
-        table: a row for each feature: feature, psi, ks, drifted; NaN where it was not measured.
-        psi: from which a population stability index is large.
-        ks: from which a Kolmogorov-Smirnov distance is large.
+        table: a row for each feature: feature, psi, ks, drifted; NaN if it was not measured.
+        psi_threshold: of the population stability index.
+        ks_threshold: of the Kolmogorov-Smirnov distance.
     """
-    rows = table.sort_values("psi", ascending=False).head(CLASSES)
+    rows = table.sort_values("psi", ascending=False).head(MAX_CLASSES)
     figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * max(len(rows), 2)))
     panels = figure.subplots(1, 2, sharey=True)
     names = [f"{row.feature}{' (drifted)' if row.drifted else ''}" for row in rows.itertuples()]
-    for axes, column, bound in zip(panels, ("psi", "ks"), (psi, ks), strict=True):
+    for axes, column, threshold in zip(
+        panels, ("psi", "ks"), (psi_threshold, ks_threshold), strict=True
+    ):
         values = rows[column].to_numpy()
-        shown = np.nan_to_num(values)
+        lengths = np.nan_to_num(values)
         notes = ["not measured" if np.isnan(value) else f"{value:.3f}" for value in values]
-        _bars(axes, names, shown, notes)
-        axes.axvline(bound, color=RED, linestyle="--", linewidth=1.2)
-        axes.set_xlim(0, 1.25 * max(bound, shown.max(initial=0)))
-        axes.set_title(f"{column.upper()}, large from {bound:g}")
-    title = "How far features have moved: population stability index, Kolmogorov-Smirnov distance"
+        bars(axes, names, lengths, notes)
+        axes.axvline(threshold, color=RED, linestyle="--", linewidth=1.2)
+        axes.set_xlim(0, 1.25 * max(threshold, lengths.max(initial=0)))
+        axes.set_title(f"{column.upper()}, threshold {threshold:g}")
+    title = "Drift by feature: population stability index and Kolmogorov-Smirnov distance"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
 
 @styled
 def distributions(then: dict[str, Sequence[float]], now: dict[str, Sequence[float]]) -> Figure:
-    """The share of values up to each value, then and now, of up to eight features.
+    """Empirical distribution functions, then and now, of up to eight features.
 
     Args:
-        then: a sample of each feature's values; the figure has the features of both, in this order.
+        then: a sample of the values of each feature. The figure shows the features that both have.
         now: later samples.
     """
     names = [name for name in then if name in now][:8]
@@ -59,13 +61,13 @@ def distributions(then: dict[str, Sequence[float]], now: dict[str, Sequence[floa
     if names:
         handles = panels[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=2)
-    figure.suptitle("Share of values up to each value", x=0.01, ha="left", fontsize=11)
+    figure.suptitle("Empirical distribution functions", x=0.01, ha="left", fontsize=11)
     return figure
 
 
 @styled
 def category_shift(table: pd.DataFrame, name: str) -> Figure:
-    """The share of each category then and now, the largest changes first.
+    """The relative frequency of categories, then and now.
 
     Args:
         table: category, then, now; the largest changes first.
@@ -84,7 +86,7 @@ def category_shift(table: pd.DataFrame, name: str) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    few = f", the {len(rows)} largest changes of {len(table)}" if len(table) > len(rows) else ""
-    axes.set_title(f"Shares of {name}{few}")
+    note = f", the {len(rows)} largest changes of {len(table)}" if len(table) > len(rows) else ""
+    axes.set_title(f"Frequencies of {name}{note}")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

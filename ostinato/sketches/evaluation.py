@@ -1,29 +1,38 @@
-"""Scores of a recogniser of drawings on the test split: numbers, tables, figures, predictions."""
+"""Evaluate a classifier of drawings on the test split: metrics, tables, figures, predictions."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Float32, Int16, Integer, Shaped
 from tqdm import tqdm
 
-from ostinato.errors import EvaluationError
-from ostinato.evaluation import bootstrap, classification, figures
-from ostinato.params import near
-from ostinato.sketches import figures as sketches_figures
-from ostinato.task import Evaluation
+from ostinato.evaluation import classification, timing
+from ostinato.sketches.metrics import METRICS
+from ostinato.sketches.protocols import EvaluationData
+from ostinato.task import Evaluation, PerExample
 from ostinato.units import BatchSize, Count, Fraction
 
-Array = NDArray[Any]
+Predict = Callable[[Float32[np.ndarray, "batch ..."]], Float[np.ndarray, "batch class"]]
 
-LOSSES = ("log_loss",)  # of the metrics of `outcomes`: less is better
+
+class DrawingClassifier(Protocol):
+    """What `evaluate` needs of a restored model."""
+
+    @property
+    def parameters(self) -> int:
+        """The number of learned values."""
+
+    def __call__(
+        self, inputs: Float32[np.ndarray, "batch ..."]
+    ) -> Float[np.ndarray, "batch class"]:
+        """Probabilities of the classes for drawings (`EvaluationData.inputs`)."""
 
 
 def evaluate(
-    model: Any,
-    data: Any,
+    predictor: DrawingClassifier,
+    data: EvaluationData,
     seed: int,
     *,
     resamples: Count,
@@ -34,226 +43,182 @@ def evaluate(
     batch_size: BatchSize,
     timed_requests: Count,
 ) -> Evaluation:
-    """Score ``model`` on the test split of ``data``.
+    """Evaluate a model on the test split.
 
-    Bitmaps have no order in which they were drawn: for them there is no progress, that is no
-    table and figure of this name and no metric ``top1_at_...``.
+    Early recognition is the accuracy on drawings of which only the first points are known. Bitmaps
+    have no order of points, so for them there is no ``early_recognition`` table and figure and no
+    metric ``top1_at_...``.
 
     Args:
-        model: maps (batch, point, 3), or (batch, height, width, 1), to probabilities
-            (batch, class).
-        data: kind, classes, ``examples("test")`` and ``pad``.
-        seed: of resampling and of choosing the ``max_examples`` drawings.
-        resamples: bootstrap samples behind an interval of 95%.
-        bins: equal-width bins of the confidence, for the calibration error.
-        prefix_fractions: of a drawing's points, at which recognition is tried: ``top1_at_25`` for 0.25.
-        max_examples: how many of the drawings are tried at each of the shares, at most.
-        num_plots: how many of the surest mistakes are shown.
-        batch_size: drawings recognised at once.
-        timed_requests: how many drawings are recognised one by one to see how long that takes.
+        predictor: the trained model.
+        data: the data set.
+        seed: of resampling, of the drawings for early recognition and of the timed requests.
+        resamples: bootstrap samples of a 95% confidence interval.
+        bins: of equal width in confidence, for the calibration error.
+        prefix_fractions: of a drawing's points, for early recognition: ``top1_at_25`` for 0.25.
+        max_examples: number of drawings for early recognition, at most.
+        num_plots: number of the most confident errors in the figure.
+        batch_size: drawings in a batch.
+        timed_requests: number of drawings that are classified one by one to measure the time.
 
     Returns:
-        metrics, tables, figures, arrays in the stored order of the split (keys, truth, rank of
-        the true class, probabilities (example, class) in half precision), and speed.
+        metrics, tables, figures, speed, and arrays in the stored order of the split (keys, truth,
+        rank and likelihood of the true class, probabilities in half precision).
 
     Raises:
-        ScoreError: the model gives something else than probabilities.
+        EvaluationError: the model's outputs are not probabilities of the classes.
     """
+    from ostinato.evaluation import figures
+    from ostinato.sketches import figures as sketches_figures
+
     examples, classes = data.examples("test"), data.classes
-    samples, truth = len(examples), np.asarray(examples.labels)
-    call = compiled(model)
+    size, truth = len(examples), np.asarray(examples.labels)
+    predict = timing.Timer(predictor)
+    found = classification.collect(
+        batches(predict, data, examples, batch_size, "test"), truth, len(classes)
+    )
+    batched_seconds = predict.seconds
 
-    probabilities = np.empty((samples, len(classes)), np.float16)
-    prediction, rank = np.empty(samples, np.int32), np.empty(samples, np.int32)
-    confidence, likelihood = np.empty(samples), np.empty(samples)
-    seconds = 0.0
-    for rows, p, spent in outputs(call, data, examples, batch_size, "test"):
-        probabilities[rows], prediction[rows], confidence[rows] = p, p.argmax(1), p.max(1)
-        rank[rows] = classification.ranks(p, truth[rows])
-        likelihood[rows] = classification.likelihoods(p, truth[rows])
-        seconds += spent
-
-    right = rank == 1
-    counts = classification.confusion(truth, prediction, len(classes))
-    each = pd.DataFrame({"class": classes, **classification.per_class(counts)})
-    bands = classification.reliability(confidence, right, bins)
-    error = classification.calibration_error(bands)
-    low, high = bootstrap.interval(bootstrap.bootstrap(right, resamples, seed))
-    numbers: dict[str, float] = {
-        "samples": samples,
-        "top1": classification.top(rank, 1),
+    counts = classification.confusion_matrix(truth, found.prediction, len(classes))
+    per_class = classification.per_class(counts, classes)
+    reliability = classification.reliability(found.confidence, found.correct, bins)
+    calibration_error = classification.expected_calibration_error(reliability)
+    low, high = classification.mean_interval(found.correct, resamples=resamples, seed=seed)
+    metrics: dict[str, float] = {
+        "samples": size,
+        "top1": classification.top_k_accuracy(found.rank, 1),
         "top1_low": low,
         "top1_high": high,
-        "top5": classification.top(rank, 5),
-        "map3": classification.mean_average_precision(rank, 3),
-        "log_loss": classification.log_loss(likelihood),
-        "calibration_error": error,
-        "macro_f1": float(each["f1"].mean()),
-        "parameters": int(model.count_params()),
+        "top5": classification.top_k_accuracy(found.rank, 5),
+        "map3": classification.mean_average_precision(found.rank, 3),
+        "log_loss": classification.log_loss(found.likelihood),
+        "calibration_error": calibration_error,
+        "macro_f1": float(per_class["f1"].mean()),
+        "parameters": predictor.parameters,
     }
-    cells = np.nonzero(counts)
-    names = np.asarray(classes)
-    pairs = {"truth": names[cells[0]], "prediction": names[cells[1]], "count": counts[cells]}
     tables = {
-        "per_class": each,
-        "confusion": pd.DataFrame(pairs),
-        "calibration": pd.DataFrame(bands),
+        "per_class": per_class,
+        "confusion": classification.confusion_table(counts, classes),
+        "calibration": reliability,
     }
-    wrong = np.flatnonzero(prediction != truth)
-    shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:num_plots]
-    pictures = {
+    wrong = np.flatnonzero(found.prediction != truth)
+    plotted = wrong[np.argsort(-found.confidence[wrong], kind="stable")][:num_plots]
+    captions = [
+        f"{classes[truth[i]]}\nas {classes[found.prediction[i]]}\n{found.confidence[i]:.0%}"
+        for i in plotted
+    ]
+    plots = {
         "confusion": figures.confusion(counts, classes),
-        "per_class": figures.per_class(each),
-        "calibration": figures.calibration(bands, error),
-        "mistakes": figures.gallery(
-            [examples[i] for i in shown],
-            [f"{names[truth[i]]}\nas {names[prediction[i]]}\n{confidence[i]:.0%}" for i in shown],
-            f"The surest of {len(wrong):,} mistakes on {samples:,} drawings",
+        "per_class": figures.per_class(per_class),
+        "calibration": figures.calibration(reliability, calibration_error),
+        "mistakes": sketches_figures.gallery(
+            [examples[i] for i in plotted],
+            captions,
+            f"The most confident of {len(wrong):,} errors on {size:,} drawings",
         ),
     }
     random = np.random.default_rng(seed)
     if data.kind == "strokes" and prefix_fractions:
-        chosen = np.sort(random.permutation(samples)[:max_examples])
-        table = progress(
-            call, data, examples, truth, chosen, prefix_fractions, batch_size, resamples, seed
+        chosen = np.sort(random.permutation(size)[:max_examples])
+        table = early_recognition(
+            predictor,
+            data,
+            [examples[i] for i in chosen],
+            truth[chosen],
+            prefix_fractions=prefix_fractions,
+            batch_size=batch_size,
+            resamples=resamples,
+            seed=seed,
         )
-        numbers |= {
-            f"top1_at_{100 * share:g}": top1
-            for share, top1 in zip(prefix_fractions, table["top1"], strict=True)
+        metrics |= {
+            f"top1_at_{100 * fraction:g}": top1
+            for fraction, top1 in zip(prefix_fractions, table["top1"], strict=True)
         }
-        tables["progress"] = table
-        pictures["progress"] = sketches_figures.early_recognition(table, len(chosen))
+        tables["early_recognition"] = table
+        plots["early_recognition"] = sketches_figures.early_recognition(table, len(chosen))
 
-    alone = [inputs(data, [examples[i]]) for i in random.integers(samples, size=timed_requests)]
-    call(alone[0])
-    times = [call(x)[1] for x in alone]
-    speed = {
-        "inference_ms_single": 1e3 * float(np.median(times)),
-        "inference_ms_batched": 1e3 * seconds / samples,
-    }
-    arrays = {
-        "keys": np.asarray(examples.keys, str),
-        "truth": truth,
-        "rank": rank,
-        "probabilities": probabilities,
-    }
-    return Evaluation(numbers, tables, pictures, arrays, speed)
+    singles = [data.inputs([examples[i]]) for i in random.integers(size, size=timed_requests)]
+    return Evaluation(
+        metrics=metrics,
+        tables=tables,
+        figures=plots,
+        arrays={"keys": np.asarray(examples.keys, str), **found.arrays()},
+        speed=timing.speed(predictor, singles, batched_seconds, size),
+    )
 
 
-def outcomes(metric: str, arrays: Mapping[str, Array]) -> Array:
-    """What each example adds to a metric, float64 (example,), more is better: their mean is it.
-
-    Args:
-        metric: top1, top5, map3, or log_loss, whose sign is turned.
-        arrays: of `score`.
-
-    Raises:
-        ScoreError: the metric is no mean over examples, or there is none of this name.
-    """
-    rank = np.asarray(arrays["rank"])
-    if metric == "log_loss":
-        truth = classification.likelihoods(arrays["probabilities"], arrays["truth"])
-        return np.asarray(np.log(np.maximum(truth, classification.EPSILON)))
-    means = {"top1": rank <= 1, "top5": rank <= 5, "map3": np.where(rank <= 3, 1 / rank, 0)}
-    if metric not in means:
-        raise EvaluationError(
-            f"{metric!r} is no mean over examples; {near(metric, [*means, 'log_loss'])}"
-        )
-    return means[metric].astype(np.float64)
+def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:
+    """The statistics of each test drawing, from the arrays that `evaluate` returned."""
+    return classification.per_example(arrays, METRICS)
 
 
-def progress(
-    call: "Call",
-    data: Any,
-    examples: Any,
-    truth: Array,
-    chosen: Array,
-    shares: Sequence[float],
-    batch: int,
+def early_recognition(
+    predict: Predict,
+    data: EvaluationData,
+    drawings: Sequence[Int16[np.ndarray, "_ 3"]],
+    truth: Integer[np.ndarray, " drawing"],
+    *,
+    prefix_fractions: Sequence[float],
+    batch_size: int,
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Top-1 of the ``chosen`` drawings at each share of their points, with its 95% interval."""
+    """Top-1 accuracy on drawings of which only a fraction of the points is known.
+
+    Returns:
+        A row for each fraction: fraction, top1, and low, high: its 95% confidence interval.
+    """
     rows = []
-    for share in shares:
-        parts = [begun(examples[i], share) for i in chosen]
-        right = np.empty(len(chosen), bool)
-        for at, p, _ in outputs(call, data, parts, batch, f"first {share:.0%} of the points"):
-            right[at] = classification.ranks(p, truth[chosen[at]]) == 1
-        low, high = bootstrap.interval(bootstrap.bootstrap(right, resamples, seed))
-        rows.append({"share": share, "top1": float(right.mean()), "low": low, "high": high})
+    for fraction in prefix_fractions:
+        prefixes = [prefix(drawing, fraction) for drawing in drawings]
+        title = f"first {fraction:.0%} of the points"
+        correct: Bool[np.ndarray, " drawing"] = classification.collect(
+            batches(predict, data, prefixes, batch_size, title), truth, len(data.classes)
+        ).correct
+        low, high = classification.mean_interval(correct, resamples=resamples, seed=seed)
+        row = {"fraction": fraction, "top1": float(correct.mean()), "low": low, "high": high}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def begun(rows: Array, share: float) -> Array:
-    """A drawing when this share of its points is on the paper, at least one: int16 (point, 3).
+def prefix(rows: Int16[np.ndarray, "point 3"], fraction: float) -> Int16[np.ndarray, "prefix 3"]:
+    """The first points of a drawing, at least one, normalised as a whole drawing.
 
-    A drawing is stored at the top left of its box, its longer side as long as that of the box;
-    what is begun is placed and scaled in the same way, as it would be if it ended there: nothing
-    tells how large it was going to be. Its last stroke is lifted.
+    Prepared drawings are aligned to the top left of their box, which their longer side fills. The
+    prefix is aligned and scaled in the same way, as if the drawing ended there, so its scale does
+    not reveal the final size. Its last stroke is lifted.
     """
-    count = max(1, round(share * len(rows)))
+    count = max(1, round(fraction * len(rows)))
     if count == len(rows):
         return rows
     whole = np.cumsum(rows[:, :2], axis=0, dtype=np.float64)
     part = whole[:count] - whole[:count].min(axis=0)
     part *= np.ptp(whole, axis=0).max() / max(part.max(), 1.0)
-    placed = np.rint(part + whole.min(axis=0)).astype(rows.dtype)
+    points = np.rint(part + whole.min(axis=0)).astype(rows.dtype)
     out = rows[:count].copy()
-    out[:, :2] = np.diff(placed, axis=0, prepend=0)
+    out[:, :2] = np.diff(points, axis=0, prepend=0)
     out[-1, 2] = 1
     return out
 
 
-def inputs(data: Any, drawings: Sequence[Array]) -> Array:
-    """Drawings as a model reads them, as in training: see ``pad``; bitmaps float32 in 0 to 1."""
-    if data.kind == "bitmap":
-        return np.stack(drawings).astype(np.float32) / 255
-    padded: Array = data.pad(drawings)
-    return padded
+def batches(
+    predict: Predict, data: EvaluationData, drawings: Any, batch_size: int, title: str
+) -> Iterator[tuple[Integer[np.ndarray, " batch"], Float[np.ndarray, "batch class"]]]:
+    """Classify drawings in batches of similar length.
 
+    Args:
+        predict: the model.
+        data: turns drawings into the model's inputs.
+        drawings: a sequence of stroke-3 rows, or of bitmaps.
+        batch_size: drawings in a batch.
+        title: of the progress bar.
 
-Call = Callable[[Array], tuple[Array, float]]
-
-
-def compiled(model: Any) -> Call:
-    """The model as one graph for batches of any size and length: to its output and the seconds."""
-    import tensorflow as tf
-
-    given = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-    graph = tf.function(lambda x: model(x, training=False), input_signature=[given])
-
-    def call(x: Array) -> tuple[Array, float]:
-        start = time.perf_counter()
-        p = graph(x).numpy()
-        return p, time.perf_counter() - start
-
-    return call
-
-
-def outputs(
-    call: Call, data: Any, drawings: Sequence[Array], batch: int, what: str
-) -> Iterator[tuple[Array, Array, float]]:
-    """Recognise drawings in batches of like length: (rows, probabilities, seconds) of each.
-
-    Rows are indices into ``drawings``. The first batch is run once before, so that no time counts
-    the making of the graph.
+    Yields:
+        Indices into ``drawings``, and the probabilities of the classes.
     """
-    order = np.argsort([len(drawing) for drawing in drawings], kind="stable")
-    starts = range(0, len(order), batch)
-    for start in tqdm(starts, desc=what, unit="batch", disable=None, leave=False):
-        rows = order[start : start + batch]
-        x = inputs(data, [drawings[i] for i in rows])
-        if start == 0:
-            call(x)
-        p, seconds = call(x)
-        if p.shape != (len(rows), len(data.classes)):
-            raise EvaluationError(
-                f"the model's output is {p.shape}, not (batch, {len(data.classes)})"
-            )
-        if not np.allclose(p.sum(axis=1), 1, atol=1e-2):  # not a number fails it, too
-            raise EvaluationError(
-                "the model's output is no distribution over the classes: sums "
-                f"{p.sum(axis=1).min():.3g} to {p.sum(axis=1).max():.3g}; did training diverge?"
-            )
-        yield rows, p, seconds
+    size = len(drawings)
+    order = np.argsort([len(drawings[i]) for i in range(size)], kind="stable")
+    starts = range(0, size, batch_size)
+    for start in tqdm(starts, desc=title, unit="batch", disable=None, leave=False):
+        rows = order[start : start + batch_size]
+        yield rows, predict(data.inputs([drawings[i] for i in rows]))

@@ -1,70 +1,89 @@
-"""Drawings as a tensorflow-datasets data set: written in shards, read into batches.
+"""Write drawings as the shards of a tensorflow-datasets (TFDS) data set.
 
 A record is a ``tf.train.Example`` with ``strokes`` (or ``image``) as raw bytes, ``label`` and
-``key_id``, framed as a TFRecord. Compiled code encodes many at once, with their checksums.
+``key_id``, framed as a TFRecord. Compiled code encodes all records of a shard at once, with their
+checksums.
 
 The stored order is that of a hash of each drawing and its class. It mixes the classes without
-holding them all in memory, brings duplicates side by side, and depends neither on the order of
-the input nor on how many threads worked.
+holding all drawings in memory, puts duplicates next to each other, and depends neither on the
+order of the input nor on the number of threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int64, Integer, UInt8, UInt64
 
 from ostinato import store
-from ostinato.sketches.dataset.profiles import SAMPLE, features
-from ostinato.sketches.dataset.strokes import compiled
+from ostinato.data.profile import SAMPLE
+from ostinato.sketches.dataset.profile import features
+from ostinato.sketches.protocols import Kind
+from ostinato.sketches.strokes import compiled
 
-if TYPE_CHECKING:
-    pass
-
-NAME = "sketches"  # of the data set: its files begin with it
+NAME = "sketches"  # of the data set: the prefix of its files
 SPLITS = ("train", "validation", "test")
-FIELD = {"strokes": "strokes", "bitmap": "image"}  # by kind: the feature with the content
-SIDE = 28  # of a bitmap, in pixels
-ROW = 6  # bytes of a stroke-3 row of int16
-WINDOW = 32_768  # drawings that are shuffled and sorted by length together, about 12 MB
+FEATURE_NAME: Mapping[Kind, str] = {"strokes": "strokes", "bitmap": "image"}
+SIDE = 28  # height and width of a bitmap in pixels
+ROW_BYTES = 6  # of a stroke-3 row of int16
 
 
 class Records(NamedTuple):
-    """Drawings to be stored, a row each; the bytes of all in one array."""
+    """Drawings to be stored, a row for each; the bytes of all drawings in one array."""
 
-    content: NDArray[np.uint8]  # (byte,): stroke-3 rows of int16, or pixels
-    ends: NDArray[np.int64]  # (record,): where each ends in `content`
-    keys: NDArray[np.uint8]  # (byte,): key_id in UTF-8
-    key_ends: NDArray[np.int64]  # (record,): where each ends in `keys`
-    labels: NDArray[np.int64]  # (record,)
-    splits: NDArray[np.int64]  # (record,): index into SPLITS
-    digests: NDArray[np.uint64]  # (record,): hash of class and content, the stored order
+    content: UInt8[np.ndarray, " byte"]
+    """Stroke-3 rows of int16, or pixels."""
+    ends: Int64[np.ndarray, " record"]
+    """The end of each record in ``content``."""
+    keys: UInt8[np.ndarray, " key_byte"]
+    """``key_id`` in UTF-8."""
+    key_ends: Int64[np.ndarray, " record"]
+    """The end of each key in ``keys``."""
+    labels: Int64[np.ndarray, " record"]
+    splits: Int64[np.ndarray, " record"]
+    """Index into `SPLITS`."""
+    digests: UInt64[np.ndarray, " record"]
+    """Hash of class and content: the stored order."""
 
 
-class Shard(NamedTuple):
-    """What a part of the data set holds, in whole numbers: the parts add up exactly."""
+@dataclass(frozen=True)
+class Shard:
+    """Statistics of a part of the data set, in integers, so that sums over parts are exact.
 
-    counts: NDArray[np.int64]  # (split, class): drawings
-    sizes: NDArray[np.int64]  # (split,): bytes of the examples
-    longest: int  # bytes of content
-    content: int  # bytes of content of all drawings
+    Args:
+        counts: drawings by split and class.
+        sizes: bytes of the examples by split.
+        longest: most bytes of content of a drawing.
+        content: bytes of content of all drawings.
+        duplicates: drawings that were left out because an identical one was stored.
+        moments: number, sum and sum of squares of the training offsets.
+        sample: `features` of the first training drawings.
+    """
+
+    counts: Int64[np.ndarray, "split class"]
+    sizes: Int64[np.ndarray, " split"]
+    longest: int
+    content: int
     duplicates: int
-    moments: NDArray[np.int64]  # (3,): number, sum, sum of squares of the training offsets
-    sample: NDArray[np.float64]  # (drawing, feature): of the first training drawings
+    moments: Int64[np.ndarray, "3"]
+    sample: Float64[np.ndarray, "drawing feature"]
 
 
 class Spill(NamedTuple):
-    """Records put aside in a file, column after column, in the stored order."""
+    """Records in a temporary file, column after column, in the stored order."""
 
     path: Path
-    lengths: list[int]  # of the columns
-    classes: list[str]  # that their labels point into
+    lengths: list[int]
+    """Of the columns."""
+    classes: list[str]
+    """The names that their labels index."""
 
 
 def spill(records: Records, classes: list[str], path: Path) -> Spill:
-    """Put records aside for `write` to merge."""
-    ordered = _taken(records, np.argsort(records.digests, kind="stable"))
+    """Write records to a temporary file, for `write` to merge."""
+    ordered = _take(records, np.argsort(records.digests, kind="stable"))
     with path.open("xb") as file:
         for column in ordered:
             file.write(column.data)
@@ -72,53 +91,76 @@ def spill(records: Records, classes: list[str], path: Path) -> Spill:
 
 
 def write(
-    folder: Path, spills: Sequence[Spill], classes: Sequence[str], kind: str, of: int, part: int
+    folder: Path,
+    spills: Sequence[Spill],
+    classes: Sequence[str],
+    kind: Kind,
+    num_parts: int,
+    part: int,
 ) -> Shard:
-    """Write one of ``of`` equal ranges of the stored order: a shard for each split.
+    """Write one of ``num_parts`` equal ranges of the stored order: a shard for each split.
 
     Args:
         folder: gets the files.
-        spills: what `spill` put aside. Of duplicates the first in this order stays.
-        classes: all, in the order of the labels to be written.
-        kind: "strokes" or "bitmap".
-        of: how many ranges there are.
-        part: which of them, from 0.
+        spills: of all records. The first of identical drawings in this order is kept.
+        classes: all classes, in the order of the labels.
+        kind: of the drawings.
+        num_parts: number of ranges.
+        part: number of this range, from 0.
     """
     index = {name: label for label, name in enumerate(classes)}
-    found = joined([_range(spilled, index, part, of) for spilled in spills])
-    found = _taken(found, np.argsort(found.digests, kind="stable"))
-    fresh = _fresh(found.content, found.ends, found.labels, found.digests)
+    found = join([_read_range(spilled, index, part, num_parts) for spilled in spills])
+    found = _take(found, np.argsort(found.digests, kind="stable"))
+    first = _is_first(found.content, found.ends, found.labels, found.digests)
     counts = np.zeros((len(SPLITS), len(classes)), np.int64)
-    np.add.at(counts, (found.splits[fresh], found.labels[fresh]), 1)
+    np.add.at(counts, (found.splits[first], found.labels[first]), 1)
     sizes = np.zeros(len(SPLITS), np.int64)
     moments = np.zeros(3, np.int64)
     for number, split in enumerate(SPLITS):
-        records = _taken(found, np.flatnonzero(fresh & (found.splits == number)))
-        framed = encode(records, FIELD[kind])
-        sizes[number] = len(framed) - FRAME * len(records.ends)
-        store.write_bytes(folder / shard_name(split, part, of), framed.tobytes())
+        records = _take(found, np.flatnonzero(first & (found.splits == number)))
+        framed = encode(records, FEATURE_NAME[kind])
+        sizes[number] = len(framed) - FRAME_BYTES * len(records.ends)
+        store.write_bytes(folder / shard_name(split, part, num_parts), framed.tobytes())
         if split == "train":
-            few = records.ends[:SAMPLE]
-            sample = features(records.content[: few.max(initial=0)], few, kind)
+            ends = records.ends[:SAMPLE]
+            sample = features(records.content[: ends.max(initial=0)], ends, kind)
         if split == "train" and kind == "strokes":
             offsets = records.content.view(np.int16).reshape(-1, 3)[:, :2].astype(np.int64)
             moments += [offsets.size, offsets.sum(), (offsets**2).sum()]
-    lengths = np.diff(found.ends, prepend=0)[fresh]
-    duplicates = len(fresh) - int(fresh.sum())
-    longest = int(lengths.max(initial=0))
-    return Shard(counts, sizes, longest, int(lengths.sum()), duplicates, moments, sample)
+    lengths = np.diff(found.ends, prepend=0)[first]
+    return Shard(
+        counts=counts,
+        sizes=sizes,
+        longest=int(lengths.max(initial=0)),
+        content=int(lengths.sum()),
+        duplicates=len(first) - int(first.sum()),
+        moments=moments,
+        sample=sample,
+    )
 
 
-def describe(
-    folder: Path, kind: str, classes: Sequence[str], shards: Sequence[Shard], about: dict[str, Any]
+def write_metadata(
+    folder: Path,
+    kind: Kind,
+    classes: Sequence[str],
+    shards: Sequence[Shard],
+    metadata: Mapping[str, Any],
 ) -> None:
-    """Write the metadata by which tensorflow-datasets reads the folder; it is whole then."""
+    """Write the metadata with which TFDS reads the folder, and delete the files of empty splits.
+
+    Args:
+        folder: that `write` has filled.
+        kind: of the drawings.
+        classes: in the order of the labels.
+        shards: in the order of their numbers.
+        metadata: of the data set, as TFDS's own.
+    """
     import tensorflow_datasets as tfds
 
     image = tfds.features.Tensor(shape=(SIDE, SIDE, 1), dtype=np.uint8, encoding="bytes")
     rows = tfds.features.Tensor(shape=(None, 3), dtype=np.int16, encoding="bytes")
     features = {
-        FIELD[kind]: rows if kind == "strokes" else image,
+        FEATURE_NAME[kind]: rows if kind == "strokes" else image,
         "label": tfds.features.ClassLabel(names=classes),
         "key_id": tfds.features.Text(),
     }
@@ -150,18 +192,18 @@ def describe(
         description="Drawings as stroke-3 rows in a box of 256 pixels: offsets and pen lifts."
         if kind == "strokes"
         else "Bitmaps of drawings.",
-        supervised_keys=(FIELD[kind], "label"),
-        metadata=tfds.core.MetadataDict(about),
+        supervised_keys=(FEATURE_NAME[kind], "label"),
+        metadata=tfds.core.MetadataDict(metadata),
     )
 
 
-def shard_name(split: str, part: int, of: int) -> str:
-    """The name of a shard's file, as tensorflow-datasets wants it."""
-    return f"{NAME}-{split}.tfrecord-{part:05d}-of-{of:05d}"
+def shard_name(split: str, part: int, num_parts: int) -> str:
+    """The name of a shard's file, in the form that TFDS requires."""
+    return f"{NAME}-{split}.tfrecord-{part:05d}-of-{num_parts:05d}"
 
 
-def joined(parts: Sequence[Records]) -> Records:
-    """The records of all parts, one after the other."""
+def join(parts: Sequence[Records]) -> Records:
+    """The records of all parts, in order."""
     columns = dict(zip(Records._fields, map(np.concatenate, zip(*parts, strict=True)), strict=True))
     counts = [len(records.ends) for records in parts]
     for name, target in (("ends", "content"), ("key_ends", "keys")):
@@ -170,29 +212,31 @@ def joined(parts: Sequence[Records]) -> Records:
     return Records(**columns)
 
 
-def _range(spilled: Spill, index: dict[str, int], part: int, of: int) -> Records:
-    """The records whose digests lie in a range, labelled by the index."""
-    kinds = (np.uint8, np.int64, np.uint8, np.int64, np.int64, np.int64, np.uint64)
+def _read_range(spilled: Spill, index: Mapping[str, int], part: int, num_parts: int) -> Records:
+    """The records of a spill whose digests are in a range; ``index`` gives the labels."""
+    dtypes = (np.uint8, np.int64, np.uint8, np.int64, np.int64, np.int64, np.uint64)
     stored = np.memmap(spilled.path, np.uint8, "r")
-    columns, at = [], 0
-    for kind, length in zip(kinds, spilled.lengths, strict=True):
-        size = length * np.dtype(kind).itemsize
-        columns.append(np.frombuffer(stored[at : at + size], kind))
-        at += size
+    columns: list[Any] = []
+    start = 0
+    for dtype, length in zip(dtypes, spilled.lengths, strict=True):
+        size = length * np.dtype(dtype).itemsize
+        columns.append(np.frombuffer(stored[start : start + size], dtype))
+        start += size
     records = Records(*columns)
     first, last = 0, len(records.ends)
     if part:
-        first = int(np.searchsorted(records.digests, np.uint64((part << 64) // of)))
-    if part + 1 < of:
-        last = int(np.searchsorted(records.digests, np.uint64((part + 1 << 64) // of)))
-    classes = np.array([index[name] for name in spilled.classes], np.int64)
-    records = _taken(records, np.arange(first, last))
-    return records._replace(labels=classes[records.labels])
+        first = int(np.searchsorted(records.digests, np.uint64((part << 64) // num_parts)))
+    if part + 1 < num_parts:
+        last = int(np.searchsorted(records.digests, np.uint64((part + 1 << 64) // num_parts)))
+    labels = np.array([index[name] for name in spilled.classes], np.int64)
+    records = _take(records, np.arange(first, last))
+    return records._replace(labels=labels[records.labels])
 
 
-def _taken(records: Records, order: NDArray[np.int64]) -> Records:
-    content, ends = pieces(records.content, _spans(records.ends)[order])
-    keys, key_ends = pieces(records.keys, _spans(records.key_ends)[order])
+def _take(records: Records, order: Integer[np.ndarray, " taken"]) -> Records:
+    """The records with these indices, in this order."""
+    content, ends = gather(records.content, _spans(records.ends)[order])
+    keys, key_ends = gather(records.keys, _spans(records.key_ends)[order])
     return Records(
         content,
         ends,
@@ -204,13 +248,13 @@ def _taken(records: Records, order: NDArray[np.int64]) -> Records:
     )
 
 
-def _spans(ends: NDArray[np.int64]) -> NDArray[np.int64]:
+def _spans(ends: Int64[np.ndarray, " record"]) -> Int64[np.ndarray, "record 2"]:
     return np.stack([ends - np.diff(ends, prepend=0), ends], axis=1)
 
 
 @compiled
-def pieces(flat, spans):  # type: ignore[no-untyped-def]
-    """The pieces flat[begin:end] for each span, one after the other, and where each ends."""
+def gather(flat, spans):  # type: ignore[no-untyped-def]
+    """The parts flat[begin:end] of all spans (span, 2), concatenated, and the end of each."""
     ends = np.empty(len(spans), np.int64)
     size = 0
     for i in range(len(spans)):
@@ -227,10 +271,10 @@ def pieces(flat, spans):  # type: ignore[no-untyped-def]
 
 @compiled
 def digests(flat, ends, seeds):  # type: ignore[no-untyped-def]
-    """A hash uint64 of each piece of bytes and its seed, the same everywhere and for ever.
+    """A hash uint64 of each part flat[..., end] and its seed. It must never change.
 
-    FNV-1a (Fowler, Noll and Vo 1991), finished as SplitMix64 is (Steele, Lea and Flood 2014) so
-    that all bits are even.
+    FNV-1a (Fowler, Noll and Vo 1991), then the finaliser of SplitMix64 (Steele, Lea and Flood
+    2014), so that all bits are uniform.
     """
     hashes = np.empty(len(ends), np.uint64)
     begin = 0
@@ -246,9 +290,9 @@ def digests(flat, ends, seeds):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _fresh(content, ends, labels, digests):  # type: ignore[no-untyped-def]
-    """Whether each record is the first of its class with its content, in order of digests."""
-    fresh = np.ones(len(ends), np.bool_)
+def _is_first(content, ends, labels, digests):  # type: ignore[no-untyped-def]
+    """Whether each record, in order of digests, is the first of its class with its content."""
+    first = np.ones(len(ends), np.bool_)
     for i in range(1, len(ends)):
         other = i - 1
         while other >= 0 and digests[other] == digests[i]:
@@ -260,16 +304,16 @@ def _fresh(content, ends, labels, digests):  # type: ignore[no-untyped-def]
                 same = content[begin + at] == content[ends[i - 1] + at]
                 at += 1
             if same:
-                fresh[i] = False
+                first[i] = False
                 break
             other -= 1
-    return fresh
+    return first
 
 
-FRAME = 16  # bytes of a TFRecord beyond its data: length, its checksum, the data's checksum
+FRAME_BYTES = 16  # of a TFRecord besides its data: length, its checksum, the data's checksum
 
 
-def _castagnoli() -> NDArray[np.int64]:
+def _castagnoli() -> Int64[np.ndarray, "8 256"]:
     """Tables of CRC-32C for eight bytes at a time (Kounavis and Berry 2005)."""
     tables = np.empty((8, 256), np.int64)
     tables[0] = np.arange(256)
@@ -283,13 +327,15 @@ def _castagnoli() -> NDArray[np.int64]:
 CRC = _castagnoli()
 
 
-def encode(records: Records, field: str) -> NDArray[np.uint8]:
+def encode(records: Records, field: str) -> UInt8[np.ndarray, " byte"]:
     """The records as the bytes of a TFRecord file of ``tf.train.Example`` messages."""
-    framed: NDArray[np.uint8] = _encoded(*records[:5], np.frombuffer(field.encode(), np.uint8))
+    framed: UInt8[np.ndarray, " byte"] = _encoded(
+        *records[:5], np.frombuffer(field.encode(), np.uint8)
+    )
     return framed
 
 
-# Numbers of protocol buffers' fields, typed: numba compiles anew for every literal that it meets.
+# Field numbers of protocol buffers, typed: numba compiles again for each literal that it meets.
 VALUE = KEY = FEATURE = FEATURES = BYTES = np.int64(1)
 ENTRY_VALUE, INTEGERS = np.int64(2), np.int64(3)
 NONE, WORD, LONG = np.int64(0), np.int64(4), np.int64(8)
@@ -298,7 +344,7 @@ LABEL, KEY_ID = np.frombuffer(b"label", np.uint8), np.frombuffer(b"key_id", np.u
 
 @compiled
 def _encoded(content, ends, keys, key_ends, labels, field):  # type: ignore[no-untyped-def]
-    # Written from the end to the beginning, so that every length is known when it is needed.
+    """The TFRecord file of records; written backwards, so each length is known when needed."""
     out = np.empty(len(content) + len(keys) + (128 + len(field)) * len(ends), np.uint8)
     at = len(out)
     for i in range(len(ends) - 1, -1, -1):
@@ -321,7 +367,7 @@ def _encoded(content, ends, keys, key_ends, labels, field):  # type: ignore[no-u
 
 @compiled
 def _feature(out, at, stop, kind, name):  # type: ignore[no-untyped-def]
-    """Wrap out[at:stop] as an entry of the map Features.feature; returns where it begins."""
+    """Wrap out[at:stop] as an entry of the map Features.feature; return where the entry begins."""
     at = _head(out, at, VALUE, stop - at)  # of BytesList, or of Int64List, packed
     at = _head(out, at, kind, stop - at)  # Feature.bytes_list, or Feature.int64_list
     at = _head(out, at, ENTRY_VALUE, stop - at)
@@ -332,7 +378,7 @@ def _feature(out, at, stop, kind, name):  # type: ignore[no-untyped-def]
 
 @compiled
 def _head(out, at, number, size):  # type: ignore[no-untyped-def]
-    """Put the head of a protocol buffer's field of ``size`` bytes before ``at``."""
+    """Write the head of a protocol buffer's field of ``size`` bytes before ``at``."""
     at = _varint(out, at, size) - 1
     out[at] = number << 3 | 2
     return at

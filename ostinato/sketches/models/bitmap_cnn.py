@@ -1,43 +1,48 @@
-"""A small 2D convolutional network on the rendered drawing, which knows nothing of the order.
+"""A small 2D convolutional network on the rasterised drawing: a baseline without recurrence.
 
-What the recurrent models have to beat. After LeCun et al. 1998, with batch normalisation
-(Ioffe and Szegedy 2015, arXiv 1502.03167).
-Input (batch, point, 3), padded with zeroes and drawn inside the model, or where the data are
-bitmaps (batch, height, width, 1) in 0 to 1; output (batch, class), probabilities.
+After LeCun et al. 1998 (Gradient-based learning applied to document recognition), with batch
+normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167). It does not see the order of the points.
+
+Input: (batch, point, 3), zero-padded and rasterised inside the model; of bitmaps (batch, height,
+width, 1) in 0 to 1. Output: probabilities (batch, class).
 """
-
-from typing import Any
 
 import keras
 
 from ostinato.sketches.layers import Rasterise
+from ostinato.sketches.protocols import ModelData
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, KernelSize, Units
 
 __all__ = ["build", "fit"]
 
-SIZE = 28  # pixels, as QuickDraw's own bitmaps
+SIZE = 28  # height and width in pixels, as QuickDraw's bitmaps
 
 
 def build(
-    data: Any, *, filters: list[Units], kernel_size: KernelSize, units: Units, dropout: Fraction
+    data: ModelData,
+    *,
+    filters: list[Units],
+    kernel_size: KernelSize,
+    units: Units,
+    dropout: Fraction,
 ) -> keras.Model:
-    """The model.
+    """Build the model.
 
     Args:
-        data: what the model reads: kind (strokes or bitmap), classes.
-        filters: width of each convolution; each halves the picture.
-        kernel_size: extent of the convolutions, in pixels.
-        units: width of the dense layer on the flattened picture.
-        dropout: share dropped before and after the dense layer.
+        data: of strokes or bitmaps.
+        filters: number of filters of each convolution; max pooling halves its output.
+        kernel_size: of the convolutions, in pixels.
+        units: of the dense layer on the flattened feature map.
+        dropout: rate before and after the dense layer.
     """
     if data.kind == "strokes":
-        given = keras.Input((None, 3), name="points")
-        x = Rasterise(SIZE)(given)
+        inputs = keras.Input((None, 3), name="points")
+        x = Rasterise(SIZE)(inputs)
     else:
-        given = x = keras.Input((SIZE, SIZE, 1), name="picture")
-    for width in filters:
-        x = keras.layers.Conv2D(width, kernel_size, padding="same", use_bias=False)(x)
+        inputs = x = keras.Input((SIZE, SIZE, 1), name="picture")
+    for num_filters in filters:
+        x = keras.layers.Conv2D(num_filters, kernel_size, padding="same", use_bias=False)(x)
         x = keras.layers.BatchNormalization()(x)
         x = keras.layers.ReLU()(x)
         x = keras.layers.MaxPooling2D(padding="same")(x)
@@ -46,4 +51,4 @@ def build(
     x = keras.layers.Dense(units, activation="relu")(x)
     x = keras.layers.Dropout(dropout)(x)
     x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)

@@ -1,17 +1,17 @@
-"""TensorFlow's drawing tutorial: 1D convolutions, bidirectional LSTMs, a sum over the points.
+"""1D convolutions, bidirectional LSTMs and sum pooling: TensorFlow's drawing tutorial.
 
-Tutorial "Recurrent Neural Networks for Drawing Classification", tensorflow.org, 2017, after
-Ha and Eck 2017, arXiv 1704.03477. As there, the convolutions are linear and their inputs but the
-first are dropped out; the sum runs over the points that the mask leaves in.
-Input (batch, point, 3), padded with zeroes; output (batch, class), probabilities.
+Tutorial "Recurrent Neural Networks for Drawing Classification", tensorflow.org, 2017, after Ha and
+Eck 2017, arXiv 1704.03477. As in the tutorial, the convolutions are linear, with dropout before
+each but the first. The pooling ignores padding.
+
+Input: (batch, point, 3), zero-padded. Output: probabilities (batch, class).
 """
-
-from typing import Any
 
 import keras
 
 from ostinato.layers import LSTM, MaskedConv1D, MaskedPooling
 from ostinato.sketches.layers import points
+from ostinato.sketches.protocols import ModelData
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, KernelSize, NumLayers, Units
 
@@ -19,7 +19,7 @@ __all__ = ["build", "fit"]
 
 
 def build(
-    data: Any,
+    data: ModelData,
     *,
     filters: list[Units],
     kernel_sizes: list[KernelSize],
@@ -27,25 +27,25 @@ def build(
     num_layers: NumLayers,
     dropout: Fraction,
 ) -> keras.Model:
-    """The model.
+    """Build the model.
 
     Args:
-        data: what the model reads: kind (strokes), classes.
-        filters: width of each convolution.
-        kernel_sizes: extent of each convolution, in points.
-        units: width of an LSTM, in each direction.
+        data: of strokes.
+        filters: number of filters of each convolution.
+        kernel_sizes: of each convolution, in points.
+        units: of an LSTM, in each direction.
         num_layers: number of bidirectional LSTMs.
-        dropout: share dropped before each convolution but the first, and after each LSTM.
+        dropout: rate before each convolution but the first, and after each LSTM.
     """
-    given, x = points(data)
-    for depth, (width, kernel) in enumerate(zip(filters, kernel_sizes, strict=True)):
+    inputs, x = points(data)
+    for depth, (num_filters, kernel_size) in enumerate(zip(filters, kernel_sizes, strict=True)):
         if depth > 0:
             x = keras.layers.Dropout(dropout)(x)
-        x = MaskedConv1D(width, kernel)(x)
+        x = MaskedConv1D(num_filters, kernel_size)(x)
     for _ in range(num_layers):
         lstm = LSTM(units, return_sequences=True)
         x = keras.layers.Bidirectional(lstm)(x)
         x = keras.layers.Dropout(dropout)(x)
     x = MaskedPooling("sum")(x)
     x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)

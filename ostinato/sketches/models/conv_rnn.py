@@ -1,17 +1,17 @@
-"""Strided 1D convolutions with batch normalisation, then stacked LSTMs on the shortened sequence.
+"""Strided 1D convolutions with batch normalisation, then stacked LSTMs on the shorter sequence.
 
-After Géron 2019, Hands-On Machine Learning, ch. 15, exercise on SketchRNN's drawings; here the
-mask goes along: a stride of s shortens the sequence and its mask by s. Batch normalisation, of
-the points that the mask leaves in: Ioffe and Szegedy 2015, arXiv 1502.03167.
-Input (batch, point, 3), padded with zeroes; output (batch, class), probabilities.
+After Géron 2019, Hands-On Machine Learning, ch. 15, exercise on SketchRNN's drawings. Here the
+convolutions also shorten the mask. Batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167)
+ignores padding.
+
+Input: (batch, point, 3), zero-padded. Output: probabilities (batch, class).
 """
-
-from typing import Any
 
 import keras
 
 from ostinato.layers import LSTM, MaskedConv1D
 from ostinato.sketches.layers import points
+from ostinato.sketches.protocols import ModelData
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, KernelSize, NumLayers, Stride, Units
 
@@ -19,7 +19,7 @@ __all__ = ["build", "fit"]
 
 
 def build(
-    data: Any,
+    data: ModelData,
     *,
     filters: list[Units],
     kernel_sizes: list[KernelSize],
@@ -28,20 +28,20 @@ def build(
     num_layers: NumLayers,
     dropout: Fraction,
 ) -> keras.Model:
-    """The model.
+    """Build the model.
 
     Args:
-        data: what the model reads: kind (strokes), classes.
-        filters: width of each convolution.
-        kernel_sizes: extent of each convolution, in points of its input.
-        strides: step of each convolution, in points of its input.
-        units: width of an LSTM.
-        num_layers: number of LSTMs; the last gives its final state.
-        dropout: share dropped after the convolutions and after each LSTM.
+        data: of strokes.
+        filters: number of filters of each convolution.
+        kernel_sizes: of each convolution, in points of its input.
+        strides: of each convolution, in points of its input.
+        units: of an LSTM.
+        num_layers: number of LSTMs; the last one returns its final state.
+        dropout: rate after the convolutions and after each LSTM.
     """
-    given, x = points(data)
-    for width, kernel, stride in zip(filters, kernel_sizes, strides, strict=True):
-        x = MaskedConv1D(width, kernel, strides=stride, use_bias=False)(x)
+    inputs, x = points(data)
+    for num_filters, kernel_size, stride in zip(filters, kernel_sizes, strides, strict=True):
+        x = MaskedConv1D(num_filters, kernel_size, strides=stride, use_bias=False)(x)
         x = keras.layers.BatchNormalization()(x)
         x = keras.layers.ReLU()(x)
     x = keras.layers.Dropout(dropout)(x)
@@ -49,4 +49,4 @@ def build(
         x = LSTM(units, return_sequences=depth < num_layers - 1)(x)
         x = keras.layers.Dropout(dropout)(x)
     x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)

@@ -1,9 +1,10 @@
-"""Nearest neighbours on the rendered drawing: no learning, the floor under every score.
+"""Nearest neighbours on the rasterised drawing: a baseline without learning.
 
-The references are drawings of the training split, as even over the classes as it allows, kept
-as weights of the model. Cover and Hart 1967.
-Input (batch, point, 3), padded with zeroes and drawn inside the model, or where the data are
-bitmaps (batch, height, width, 1) in 0 to 1; output (batch, class), probabilities.
+The references are drawings of the training split, balanced over the classes, stored as weights of
+the model. Cover and Hart 1967 (Nearest neighbor pattern classification).
+
+Input: (batch, point, 3), zero-padded and rasterised inside the model; of bitmaps (batch, height,
+width, 1) in 0 to 1. Output: probabilities (batch, class).
 """
 
 import time
@@ -11,37 +12,49 @@ from typing import Any
 
 import keras
 import numpy as np
+from jaxtyping import Bool, Float, Integer
 
+from ostinato.errors import ParamsError
 from ostinato.sketches.layers import Neighbours, Rasterise
-from ostinato.task import TrainingContext
+from ostinato.sketches.protocols import ModelData
+from ostinato.task import Dataset, Record, TrainingContext
 from ostinato.units import BatchSize, Count, NonNegative
 
 __all__ = ["build", "fit"]
 
-SIZE = 28  # pixels, as QuickDraw's own bitmaps
+SIZE = 28  # height and width in pixels, as QuickDraw's bitmaps
 
 
 def build(
-    data: Any, *, references: Count, neighbours: Count, blur: NonNegative, prior_votes: NonNegative
+    data: ModelData,
+    *,
+    references: Count,
+    neighbours: Count,
+    blur: NonNegative,
+    prior_votes: NonNegative,
 ) -> keras.Model:
-    """The model, its references still empty.
+    """Build the model without references.
 
     Args:
-        data: what the model reads: kind (strokes or bitmap), classes, size.
-        references: how many drawings are kept, at most all of the training split.
-        neighbours: how many of the nearest vote.
-        blur: standard deviation of the blur before comparing, in pixels.
-        prior_votes: votes that the classes share evenly in advance; above 0, or the log loss is
-            infinite.
+        data: of strokes or bitmaps.
+        references: number of stored drawings, at most the training split.
+        neighbours: number of nearest references that vote.
+        blur: standard deviation of the Gaussian blur before the comparison, in pixels.
+        prior_votes: votes that are divided evenly among all classes in advance, above 0.
+
+    Raises:
+        ParamsError: ``prior_votes`` is 0, which gives an infinite log loss.
     """
     if prior_votes == 0:
-        raise ValueError("smoothing: must be above 0, or a class without a vote is impossible")
+        raise ParamsError(
+            "prior_votes: must be above 0; else a class without votes has probability 0"
+        )
     if data.kind == "strokes":
-        given = keras.Input((None, 3), name="points")
-        x = Rasterise(SIZE, name="picture")(given)
+        inputs = keras.Input((None, 3), name="points")
+        x = Rasterise(SIZE, name="picture")(inputs)
     else:
-        given = keras.Input((SIZE, SIZE, 1), name="bitmap")
-        x = keras.layers.Identity(name="picture")(given)
+        inputs = keras.Input((SIZE, SIZE, 1), name="bitmap")
+        x = keras.layers.Identity(name="picture")(inputs)
     x = Neighbours(
         min(references, data.size("train")),
         len(data.classes),
@@ -50,30 +63,31 @@ def build(
         prior_votes,
         name="neighbours",
     )(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)
 
 
 def fit(
     model: keras.Model,
-    data: Any,
+    data: Dataset,
     context: TrainingContext,
     *,
     batch_size: BatchSize,
-) -> list[dict[str, Any]]:
-    """Choose the references and keep them in the model; one record, of one pass.
+) -> list[Record]:
+    """Store the references in the model; return one record, as of one epoch.
 
     Args:
-        model: from ``build``.
-        data: batches of the training and the validation split.
-        context: of this training.
-        batch_size: drawings read at a time.
+        model: of ``build``.
+        data: the data set.
+        context: of this training; its seed selects the references.
+        batch_size: drawings in a batch.
     """
     start = time.perf_counter()
     neighbours = model.get_layer("neighbours")
-    picture = keras.Model(model.input, model.get_layer("picture").output)
+    rasterise = keras.Model(model.input, model.get_layer("picture").output)
 
     def batches(split: str) -> Any:
-        return data.batches(split, batch_size=batch_size, seed=None, epoch=0).as_numpy_iterator()
+        stored: Any = data.batches(split, batch_size=batch_size, seed=None, epoch=0)
+        return stored.as_numpy_iterator()
 
     labels = np.concatenate([y for _, y in batches("train")])
     chosen = balanced(labels, neighbours.references, np.random.default_rng(context.seed))
@@ -81,14 +95,16 @@ def fit(
     for x, y in batches("train"):
         keep = chosen[first : first + len(y)]
         if keep.any():
-            pictures.append(picture(x[keep]).numpy())
+            pictures.append(rasterise(x[keep]).numpy())
         first += len(y)
     neighbours.fill(np.concatenate(pictures), labels[chosen])
     seconds = time.perf_counter() - start
 
-    record: dict[str, Any] = {"epoch": 1}
+    record: Record = {"epoch": 1}
     for prefix, split in (("", "train"), ("validation_", "validation")):
-        scores = np.concatenate([_score(model(x).numpy(), y) for x, y in batches(split)])
+        scores = np.concatenate(
+            [_loss_and_accuracy(model(x).numpy(), y) for x, y in batches(split)]
+        )
         record[f"{prefix}loss"], record[f"{prefix}accuracy"] = map(float, scores.mean(axis=0))
     record |= {"learning_rate": 0.0, "gradient_norm": 0.0}
     record |= {"seconds": seconds, "sequences_per_second": len(labels) / seconds}
@@ -96,12 +112,10 @@ def fit(
     return [record]
 
 
-def balanced(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Which ``count`` of the examples to keep, as many of each class as there are, evenly.
-
-    Returns:
-        (example,) bool.
-    """
+def balanced(
+    labels: Integer[np.ndarray, " example"], count: int, generator: np.random.Generator
+) -> Bool[np.ndarray, " example"]:
+    """Select ``count`` random examples, the same number of each class as far as possible."""
     order = generator.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     sizes = np.bincount(labels)
@@ -111,7 +125,9 @@ def balanced(labels: np.ndarray, count: int, generator: np.random.Generator) -> 
     return kept
 
 
-def _score(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Log loss and whether the first guess is right: (batch, 2)."""
+def _loss_and_accuracy(
+    probabilities: Float[np.ndarray, "batch class"], labels: Integer[np.ndarray, " batch"]
+) -> Float[np.ndarray, "batch 2"]:
+    """Log loss, and 1 if the most probable class is correct, else 0."""
     loss = -np.log(probabilities[np.arange(len(labels)), labels])
     return np.stack([loss, probabilities.argmax(axis=1) == labels], axis=1)

@@ -1,17 +1,18 @@
-"""Stacked recurrent layers: sequence to sequence, and the last one sequence to vector.
+"""Stacked recurrent layers.
 
-LSTM: Hochreiter and Schmidhuber 1997. GRU: Cho et al. 2014, arXiv 1406.1078. Two directions:
-Schuster and Paliwal 1997. Pooling all states in place of the last: Conneau et al. 2017,
-arXiv 1705.02364.
-Input (batch, point, 3), padded with zeroes; output (batch, class), probabilities.
+LSTM: Hochreiter and Schmidhuber 1997. GRU: Cho et al. 2014, arXiv 1406.1078. Bidirectional:
+Schuster and Paliwal 1997. Pooling of all states: Conneau et al. 2017, arXiv 1705.02364.
+
+Input: (batch, point, 3), zero-padded. Output: probabilities (batch, class).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 
 from ostinato.layers import LSTM, MaskedPooling
 from ostinato.sketches.layers import points
+from ostinato.sketches.protocols import ModelData
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, NonNegative, NumLayers, Units
 
@@ -25,7 +26,7 @@ CELLS = {
 
 
 def build(
-    data: Any,
+    data: ModelData,
     *,
     cell: Literal["simple", "lstm", "gru"],
     units: Units,
@@ -35,30 +36,30 @@ def build(
     dropout: Fraction,
     weight_decay: NonNegative,
 ) -> keras.Model:
-    """The model; every layer returns its sequence, the last only where ``pooling`` is not ``last``.
+    """Build the model.
 
     Args:
-        data: what the model reads: kind (strokes), classes.
-        cell: kind of the recurrent layers.
-        units: width of a layer, in each direction.
-        num_layers: how many are stacked.
-        bidirectional: whether each reads in both directions.
-        pooling: what becomes of the last layer's states: the final one, or all pooled over points.
-        dropout: share of each recurrent layer's outputs that is dropped.
-        weight_decay: L2 penalty of the layers' input and recurrent kernels.
+        data: of strokes.
+        cell: of the recurrent layers.
+        units: of a layer, in each direction.
+        num_layers: number of recurrent layers.
+        bidirectional: whether each layer reads in both directions.
+        pooling: of the last layer's states over points, or "last": its final state.
+        dropout: rate after each recurrent layer.
+        weight_decay: L2 penalty of the input and recurrent kernels.
     """
-    penalty = keras.regularizers.L2(weight_decay)
-    given, x = points(data)
+    regularizer = keras.regularizers.L2(weight_decay)
+    inputs, x = points(data)
     for depth in range(num_layers):
         layer = CELLS[cell](
             units,
             return_sequences=depth < num_layers - 1 or pooling != "last",
-            kernel_regularizer=penalty,
-            recurrent_regularizer=penalty,
+            kernel_regularizer=regularizer,
+            recurrent_regularizer=regularizer,
         )
         x = keras.layers.Bidirectional(layer)(x) if bidirectional else layer(x)
         x = keras.layers.Dropout(dropout)(x)
     if pooling != "last":
         x = MaskedPooling(pooling)(x)
     x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)

@@ -1,42 +1,43 @@
-"""Pen strokes: simplified as Google's, and as stroke-3 and stroke-5 rows.
+"""Pen strokes: Google's simplification, and the stroke-3 and stroke-5 formats.
 
-The compiled functions are compiled by numba at their first use and kept beside this file (or in
-the user's cache where that is read-only), so that only the first run pays. They release the GIL:
-threads run them on all cores. Plain loops compile fastest.
+Numba compiles the functions marked ``compiled`` at their first call and caches the machine code
+beside this file (or in the user's cache directory if that is read-only), so only the first run
+pays. They release the GIL, so threads run them on all cores. They are plain loops, which compile
+fastest.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float, Float32, Int16, Integer, Real
 
 BOX = 255  # side of the square that a simplified drawing fills, in pixels
 EPSILON = 2.0  # tolerance of the simplification, in pixels of that square
-FARTHEST = 1e6  # a coordinate beyond this is not a screen's
+MAX_COORDINATE = 1e6  # in pixels; no screen is larger
 
 compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 
 
-def simplify(strokes: Sequence[NDArray[Any]]) -> list[NDArray[np.int16]]:
+def simplify(strokes: Sequence[Real[np.ndarray, "..."]]) -> list[Int16[np.ndarray, "_ 2"]]:
     """Simplify a raw drawing as Google did for its simplified files.
 
-    Aligned to the top left, scaled to 255, resampled at a spacing of 1 pixel, then
-    Ramer-Douglas-Peucker (1972, 1973) with epsilon 2 and the distance to the whole line, then
-    rounded half to even. Straight lines are full of ties, which only the last bits of the
-    resampled points break: the order of operations here is the one that agrees with Google's
-    answers. The `simplification` package measures the distance to the segment: a quarter of the
-    drawings come out right. So this is compiled here.
+    Steps: align to the top left, scale the longer side to 255, resample at a spacing of 1 pixel,
+    simplify by Ramer-Douglas-Peucker (1972, 1973) with epsilon 2 and the distance to the infinite
+    line, round half to even. On straight lines many distances are equal up to the last bits of
+    the resampled points, so the order of operations matters: this one reproduces Google's files.
+    The `simplification` package measures the distance to the segment and reproduces only a
+    quarter of the drawings.
 
     Args:
-        strokes: the pen's tracks, each (point, 2), in pixels, in the order drawn.
+        strokes: x and y of each stroke in pixels, in drawing order.
 
     Returns:
-        As many strokes, each (point, 2) in 0..255, at least two points each.
+        The same number of strokes, with at least two points each, in 0 to 255.
 
     Raises:
-        ValueError: no stroke, one without points, or one that is not (point, 2).
+        ValueError: no strokes, a stroke without points or of another shape, or a coordinate that
+            is not finite or beyond `MAX_COORDINATE`.
     """
     if not len(strokes) or any(np.ndim(s) != 2 or np.shape(s)[1] != 2 for s in strokes):
         raise ValueError("expected at least one stroke, each of shape (point, 2)")
@@ -44,15 +45,24 @@ def simplify(strokes: Sequence[NDArray[Any]]) -> list[NDArray[np.int16]]:
         raise ValueError("a stroke has no points")
     ends = np.cumsum([len(stroke) for stroke in strokes])
     points = np.concatenate(strokes).astype(np.float64)
-    if not np.all(np.abs(points) <= FARTHEST):
-        raise ValueError(f"a coordinate is beyond {FARTHEST:,.0f} pixels")
+    if not np.all(np.abs(points) <= MAX_COORDINATE):
+        raise ValueError(f"a coordinate is not finite or beyond {MAX_COORDINATE:,.0f} pixels")
     simple, ends = simplify_all(points, ends, np.array([len(ends)]))
     return np.split(simple, ends[:-1])
 
 
 @compiled
 def simplify_all(points, strokes, drawings):  # type: ignore[no-untyped-def]
-    """`simplify` for many drawings: new points int16 (point, 2) and where each stroke ends."""
+    """`simplify` for many drawings.
+
+    Args:
+        points: of all drawings, float64 (point, 2).
+        strokes: end of each stroke in ``points``, int64 (stroke,).
+        drawings: end of each drawing in ``strokes``, int64 (drawing,).
+
+    Returns:
+        The new points, int16 (point, 2), and the end of each stroke in them.
+    """
     simple = np.empty((len(points) // 2 + 2, 2), np.int16)
     ends = np.empty(len(strokes), np.int64)
     size = stroke = begin = 0
@@ -74,7 +84,7 @@ def simplify_all(points, strokes, drawings):  # type: ignore[no-untyped-def]
             for i in range(len(fine)):
                 if corner[i]:
                     if size == len(simple):
-                        simple = _doubled(simple)
+                        simple = _grow(simple)
                     simple[size, 0], simple[size, 1] = np.rint(fine[i, 0]), np.rint(fine[i, 1])
                     size += 1
             begin = strokes[stroke]
@@ -84,7 +94,7 @@ def simplify_all(points, strokes, drawings):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _doubled(rows):  # type: ignore[no-untyped-def]
+def _grow(rows):  # type: ignore[no-untyped-def]
     more = np.empty((2 * len(rows), 2), rows.dtype)
     for i in range(len(rows)):
         more[i, 0], more[i, 1] = rows[i, 0], rows[i, 1]
@@ -93,7 +103,7 @@ def _doubled(rows):  # type: ignore[no-untyped-def]
 
 @compiled
 def _resampled(track):  # type: ignore[no-untyped-def]
-    """Points at every full pixel of the track's length, and its last point."""
+    """Points at every full pixel of the stroke's length, and its last point."""
     steps = np.empty(len(track) - 1)
     length = 0.0
     for i in range(len(steps)):
@@ -102,14 +112,14 @@ def _resampled(track):  # type: ignore[no-untyped-def]
         length += steps[i]
     fine = np.empty((int(length) + 3, 2))
     count = 0
-    walked = 0.0
+    travelled = 0.0
     for i in range(len(steps)):
-        while count < walked + steps[i]:
-            share = (count - walked) / steps[i]
+        while count < travelled + steps[i]:
+            share = (count - travelled) / steps[i]
             fine[count, 0] = track[i, 0] * (1 - share) + track[i + 1, 0] * share
             fine[count, 1] = track[i, 1] * (1 - share) + track[i + 1, 1] * share
             count += 1
-        walked += steps[i]
+        travelled += steps[i]
     if count == 0:  # a dot
         fine[0, 0], fine[0, 1] = track[0, 0], track[0, 1]
         count = 1
@@ -119,7 +129,7 @@ def _resampled(track):  # type: ignore[no-untyped-def]
 
 @compiled
 def _corners(fine):  # type: ignore[no-untyped-def]
-    """Whether Ramer-Douglas-Peucker keeps each point; a stack in place of the recursion."""
+    """Whether Ramer-Douglas-Peucker keeps each point; a stack replaces the recursion."""
     keep = np.zeros(len(fine), np.bool_)
     keep[0] = keep[-1] = True
     stack = np.empty((len(fine), 2), np.int64)
@@ -132,7 +142,7 @@ def _corners(fine):  # type: ignore[no-untyped-def]
         across, down = fine[last, 0] - x, fine[last, 1] - y
         length = np.sqrt(across * across + down * down)
         farthest, corner = EPSILON, -1
-        largest = 0.0  # of the numerators, which alone need a division
+        largest = 0.0  # of the numerators; only a larger one needs the division
         for i in range(first + 1, last):
             dx, dy = fine[i, 0] - x, fine[i, 1] - y
             above = abs(dx * down - dy * across) if length else dx * dx + dy * dy
@@ -150,9 +160,20 @@ def _corners(fine):  # type: ignore[no-untyped-def]
 
 
 def stroke3_all(
-    points: NDArray[np.int16], strokes: NDArray[np.int64], drawings: NDArray[np.int64]
-) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-    """`to_stroke3` for many drawings: rows int16 (point, 3), and where each drawing ends."""
+    points: Int16[np.ndarray, "point 2"],
+    strokes: Integer[np.ndarray, " stroke"],
+    drawings: Integer[np.ndarray, " drawing"],
+) -> tuple[Int16[np.ndarray, "point 3"], Integer[np.ndarray, " drawing"]]:
+    """`to_stroke3` for many drawings.
+
+    Args:
+        points: of all drawings.
+        strokes: end of each stroke in ``points``.
+        drawings: end of each drawing in ``strokes``.
+
+    Returns:
+        The rows of all drawings, and the end of each drawing in them.
+    """
     ends = np.concatenate([[0], strokes])[drawings]
     starts = np.concatenate([[0], ends])[:-1]
     starts = starts[starts < ends]
@@ -163,32 +184,32 @@ def stroke3_all(
     return rows, ends
 
 
-def to_stroke3(strokes: Sequence[NDArray[np.integer]]) -> NDArray[np.int16]:
-    """Strokes, each (point, 2), as rows (dx, dy, lift) int16 (point, 3).
+def to_stroke3(strokes: Sequence[Real[np.ndarray, "_ 2"]]) -> Int16[np.ndarray, "point 3"]:
+    """Convert strokes to stroke-3 rows (dx, dy, lift) (Ha and Eck 2017, arXiv 1704.03477).
 
-    The first row is the offset from (0, 0), so that nothing is lost; lift is 1 where the pen is
-    lifted after the point (Ha and Eck 2017, arXiv 1704.03477).
+    The first row is the offset from (0, 0), so the conversion is lossless. ``lift`` is 1 if the
+    pen is lifted after the point.
     """
     points = np.concatenate([np.empty((0, 2), np.int16), *strokes]).astype(np.int16)
     ends = np.cumsum([len(stroke) for stroke in strokes], dtype=np.int64)
     return stroke3_all(points, ends, np.array([len(ends)]))[0]
 
 
-def from_stroke3(rows: NDArray[Any]) -> list[NDArray[Any]]:
-    """The strokes, each (point, 2), of stroke-3 rows (point, 3); inverse of `to_stroke3`.
+def from_stroke3(rows: Real[np.ndarray, "point 3"]) -> list[Real[np.ndarray, "_ 2"]]:
+    """Convert stroke-3 rows to strokes: the inverse of `to_stroke3`.
 
-    A drawing whose last row does not lift the pen ends with its unfinished stroke.
+    If the last row does not lift the pen, the last stroke is unfinished.
     """
     points = np.cumsum(rows[:, :2], axis=0, dtype=rows.dtype)
     strokes = np.split(points, np.flatnonzero(rows[:, 2]) + 1)
     return strokes if len(strokes[-1]) else strokes[:-1]
 
 
-def to_stroke5(rows: NDArray[Any], length: int) -> NDArray[np.float32]:
-    """Stroke-3 rows (point, 3) as (dx, dy, down, lifted, end), float32 (length, 5).
+def to_stroke5(rows: Real[np.ndarray, "point 3"], length: int) -> Float32[np.ndarray, "row 5"]:
+    """Convert stroke-3 rows to stroke-5 rows (dx, dy, down, lifted, end) (arXiv 1704.03477).
 
-    One of the last three is 1: the pen touches the paper on its way to the next point, is lifted
-    after this one, or the drawing has ended; padded with ended rows (arXiv 1704.03477).
+    One of the last three is 1: the pen draws on to the next point, is lifted after this point, or
+    the drawing has ended. The rows are padded to ``length`` with ended rows.
 
     Raises:
         ValueError: the drawing has more than ``length`` points.
@@ -203,7 +224,7 @@ def to_stroke5(rows: NDArray[Any], length: int) -> NDArray[np.float32]:
     return five
 
 
-def from_stroke5(five: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The stroke-3 rows (point, 3) before the first ended row; inverse of `to_stroke5`."""
+def from_stroke5(five: Float[np.ndarray, "row 5"]) -> Float[np.ndarray, "point 3"]:
+    """Convert stroke-5 rows to the stroke-3 rows before the end: the inverse of `to_stroke5`."""
     ended = np.flatnonzero(five[:, 4])
     return five[: ended[0] if len(ended) else len(five), [0, 1, 3]]

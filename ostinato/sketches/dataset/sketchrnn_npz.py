@@ -1,7 +1,7 @@
-"""SketchRNN's ``.npz`` files, which hold pickles, read without trusting them.
+"""Read SketchRNN's ``.npz`` files, which contain pickles, without executing their code.
 
-Ha & Eck, A Neural Representation of Sketch Drawings, 2017 (arXiv:1704.03477). A file holds three
-object arrays, train, valid and test, each of stroke-3 arrays with the axes (point, feature).
+Ha and Eck 2017, A Neural Representation of Sketch Drawings, arXiv 1704.03477. A file holds three
+object arrays, train, valid and test, of stroke-3 arrays (point, 3).
 """
 
 import io
@@ -17,45 +17,45 @@ import numpy as np
 from ostinato.errors import ArchiveError
 
 KEYS = ("train", "valid", "test")
-LARGEST = 1 << 30  # bytes of a file when inflated; the largest published one has a tenth of this
+MAX_BYTES = 1 << 30  # of a file when inflated; ten times the largest published file
 
 
 def read_npz(path: Path) -> dict[str, list[np.ndarray]]:
-    """The drawings of each of train, valid and test, as the file has them.
+    """Read the drawings of the splits train, valid and test, unchanged.
 
     Returns:
-        For each key a list of arrays (point, 3): dx, dy, and 1 where the pen lifts after the
-        point. Their type is the file's own, a number.
+        For each split a list of arrays (point, 3): dx, dy, and 1 if the pen lifts after the point,
+        in the numeric type of the file.
 
     Raises:
-        RefusedError: not such a file, more than LARGEST when inflated, or a pickle which holds
-            anything but arrays of numbers.
+        ArchiveError: not such a file, more than `MAX_BYTES` when inflated, or a pickle that
+            contains anything but arrays of numbers.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
             wanted = [f"{key}.npy" for key in KEYS]
             if missing := [name for name in wanted if name not in sizes]:
-                raise ArchiveError(f"{path}: holds no {', '.join(missing)}")
-            if sum(sizes[name] for name in wanted) > LARGEST:
-                raise ArchiveError(f"{path}: inflates to more than {LARGEST >> 20} MiB")
+                raise ArchiveError(f"{path}: contains no {', '.join(missing)}")
+            if sum(sizes[name] for name in wanted) > MAX_BYTES:
+                raise ArchiveError(f"{path}: inflates to more than {MAX_BYTES >> 20} MiB")
             contents = {key: archive.read(f"{key}.npy") for key in KEYS}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ArchiveError(f"{path}: not a whole .npz file: {error}") from None
+        raise ArchiveError(f"{path}: not a complete .npz file: {error}") from None
     drawings = {}
     for key, content in contents.items():
         try:
             drawings[key] = _drawings(content)
         except ArchiveError as error:
             raise ArchiveError(f"{path}: {key}.npy: {error}") from None
-        # A broken pickle can fail in any way that Python and numpy have.
+        # A broken pickle can raise any exception of Python and NumPy.
         except Exception as error:
             raise ArchiveError(f"{path}: {key}.npy: not a pickle of arrays: {error!r}") from None
     return drawings
 
 
 class _Array:
-    """What a pickle says of an array; becomes one in ``value``, when it is known to be plain."""
+    """The state of a pickled array; ``value`` converts it after its type has been checked."""
 
     __slots__ = ("state",)
 
@@ -70,16 +70,16 @@ class _Array:
         *_, shape, dtype, fortran, content = self.state
         if dtype.code.startswith("O"):
             return content
-        if isinstance(content, str):  # as Python 2 wrote bytes
+        if isinstance(content, str):  # bytes of Python 2
             content = content.encode("latin1")
         if not re.fullmatch("b1|[iuf][1248]", dtype.code):
-            raise ArchiveError(f"holds an array of {dtype.code!r}; only numbers are read")
+            raise ArchiveError(f"contains an array of {dtype.code!r}; only numbers are accepted")
         plain = np.frombuffer(content, np.dtype(dtype.code).newbyteorder(dtype.order))
         return plain.reshape(shape, order="F" if fortran else "C")
 
 
 class _Dtype:
-    """What a pickle says of the type of an array's elements."""
+    """The state of a pickled element type."""
 
     __slots__ = ("code", "order")
 
@@ -91,7 +91,7 @@ class _Dtype:
 
 
 class _Encoded:
-    """Bytes, as protocol 2 writes them from Python 3."""
+    """Bytes that Python 3 has written with protocol 2."""
 
     def __new__(cls, text: str, encoding: str) -> bytes:  # type: ignore[misc]
         return text.encode("latin1")
@@ -100,9 +100,8 @@ class _Encoded:
         raise ArchiveError("sets the state of bytes")
 
 
-# Not even numpy's own classes are made from what the pickle says: their __setstate__ takes flags
-# and pointers' kinds on trust. Each stand-in has a __setstate__ of its own, without which the
-# pickle could set attributes of the class.
+# NumPy's own classes are not used, because their __setstate__ trusts the flags and types in the
+# pickle. Each stand-in defines __setstate__; without it the pickle could set its attributes.
 STANDINS = {
     ("numpy", "ndarray"): _Array,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
@@ -112,12 +111,12 @@ STANDINS = {
 }
 
 
-# The unpickler in Python, not the one in C: its memo is a dict, so that a few bytes which name a
-# huge index cost nothing. 30,000 drawings take 0.4 s.
+# The pure Python unpickler, not the one in C: its memo is a dict, so a huge memo index in a
+# malicious file allocates nothing. 30,000 drawings take 0.4 s.
 class _Numbers(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in STANDINS:
-            raise ArchiveError(f"asks for {module}.{name}; only arrays of numbers are read")
+            raise ArchiveError(f"contains {module}.{name}; only arrays of numbers are accepted")
         return STANDINS[module, name]
 
 
@@ -139,6 +138,6 @@ def _drawings(content: bytes) -> list[np.ndarray]:
         if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] != 3:
             raise ArchiveError(f"drawing {index} is not an array of numbers (point, 3)")
         if not np.isfinite(array).all():
-            raise ArchiveError(f"drawing {index} holds a number that is not finite")
+            raise ArchiveError(f"drawing {index} contains a number that is not finite")
         arrays.append(array)
     return arrays

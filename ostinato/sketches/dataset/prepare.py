@@ -1,0 +1,224 @@
+"""Prepare raw drawings: clean them, split them and write them as a TFDS data set."""
+
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+import orjson
+from tqdm import tqdm
+
+from ostinato import store
+from ostinato.errors import DataError
+from ostinato.sketches.dataset import raw_files, shards
+from ostinato.sketches.dataset.profile import profile
+from ostinato.sketches.dataset.raw_files import COUNTS, PendingChunk, ReadReport
+from ostinato.sketches.dataset.shards import SPLITS, Records, Shard, Spill
+from ostinato.sketches.dataset.splits import split_of
+from ostinato.sketches.protocols import Kind
+from ostinato.sketches.raw import RawManifest
+from ostinato.task import Manifest
+from ostinato.units import Count, Fraction, Points
+
+
+def prepare(
+    raw: Path,
+    folder: Path,
+    *,
+    tolerated_rejects: Fraction,
+    validation: Fraction,
+    test: Fraction,
+    max_points: Points,
+    only_recognised: bool,
+    shard_size: Count,
+    workers: Count,
+) -> None:
+    """Write raw drawings as a tensorflow-datasets data set, clean and split.
+
+    Raw drawings are simplified. Drawings without ink and duplicates (identical drawings of a
+    class, except the first) are left out and counted. Malformed lines are written to
+    ``rejects.ndjson`` with the reasons. A hash of ``key_id`` determines the split, so a drawing
+    stays in its split when the data grow; SketchRNN's files keep their own splits.
+
+    Args:
+        raw: a folder that a source has filled.
+        folder: an empty folder; gets the data set, ``manifest.json``, ``profile.json`` and
+            ``rejects.ndjson``.
+        tolerated_rejects: fraction of the lines that may be malformed.
+        validation: fraction of the drawings in the validation split.
+        test: fraction of the drawings in the test split.
+        max_points: longer drawings are cut to this number of points.
+        only_recognised: leave out drawings that Google's game did not recognise.
+        shard_size: drawings in a file of the training split, about.
+        workers: number of threads.
+
+    Raises:
+        DataError: too many malformed lines, a category without drawings, or an empty split.
+    """
+    if validation + test >= 1:
+        raise DataError(
+            f"validation {validation} and test {test} leave nothing to train on; lower them"
+        )
+    fractions = dict(zip(SPLITS, (1 - validation - test, validation, test), strict=True))
+    source = RawManifest.read(raw)
+    kind: Kind = "bitmap" if source.format == "tfds" else "strokes"
+    chunks = raw_files.chunks(raw, source, max_points=max_points, only_recognised=only_recognised)
+    with (
+        tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as temporary,
+        ThreadPoolExecutor(workers) as threads,
+    ):
+        groups = list(_group(chunks))
+        paths = [Path(temporary, f"{number:06d}") for number in range(len(groups))]
+        read = threads.map(partial(_read_and_spill, fractions), groups, paths)
+        files, spills = _collect(read, len(groups), folder, tolerated_rejects)
+        classes = sorted(set().union(*(spilled.classes for spilled in spills)))
+        if missing := sorted(set(source.categories) - set(classes)):
+            raise DataError(
+                f"{raw}: no drawing is left of {', '.join(map(repr, missing))}; leave the category "
+                "out, or fetch more drawings"
+            )
+        kept = sum(counts["kept"] for counts in files.values())
+        num_parts = max(1, round(kept * fractions["train"] / shard_size))
+        write = partial(shards.write, folder, spills, classes, kind, num_parts)
+        parts = threads.map(write, range(num_parts))
+        written = list(tqdm(parts, "writing", num_parts, unit="shard", disable=None))
+    manifest = _manifest(source, kind, classes, written, files)
+    for split, fraction in fractions.items():
+        if fraction > 0 and split not in manifest.splits:
+            raise DataError(
+                f"{raw}: no drawing falls into {split}; fetch more drawings, or raise the fraction"
+            )
+    class_counts = manifest.details["class_counts"]
+    metadata = {
+        "source": source.source,
+        "form": source.form,
+        "scale": manifest.details["scale"],
+        "splits": manifest.splits,
+        "class_counts": class_counts,
+    }
+    shards.write_metadata(folder, kind, classes, written, metadata)
+    training = profile(kind, class_counts["train"], [shard.sample for shard in written])
+    store.write_json(folder / "profile.json", training.to_json())
+    store.write_json(folder / "manifest.json", manifest.to_json())
+
+
+def _group(chunks: Iterable[PendingChunk]) -> Iterator[list[PendingChunk]]:
+    """Neighbouring chunks together, so that many small files do not become as many spills."""
+    group: list[PendingChunk] = []
+    for chunk in chunks:
+        group.append(chunk)
+        if sum(pending.size for pending in group) >= raw_files.CHUNK_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _read_and_spill(
+    fractions: Mapping[str, float], group: Sequence[PendingChunk], path: Path
+) -> tuple[list[tuple[str, ReadReport]], Spill]:
+    """Read a group of chunks, hash and spill its drawings; return the report of each chunk."""
+    reports, found = [], []
+    index: dict[str, int] = {}
+    for file, _, read in group:
+        chunk = read()
+        labels_of_names = [index.setdefault(name, len(index)) for name in chunk.names]
+        labels = np.array(np.broadcast_to(labels_of_names, len(chunk.ends)), np.int64)
+        splits = chunk.splits
+        if splits is None:
+            splits = split_of(chunk.keys, chunk.key_ends, fractions)
+        seeds = np.array([_class_seed(name) for name in index], np.uint64)[labels]
+        digests = shards.digests(chunk.content, chunk.ends, seeds)
+        found.append(Records(*chunk[:4], labels, splits, digests))
+        reports.append((file, chunk.report))
+    return reports, shards.spill(shards.join(found), list(index), path)
+
+
+def _class_seed(name: str) -> int:
+    """The seed of the hashes of a class's drawings."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
+
+
+def _collect(
+    read: Iterator[tuple[list[tuple[str, ReadReport]], Spill]],
+    num_groups: int,
+    folder: Path,
+    tolerated_rejects: float,
+) -> tuple[dict[str, Counter[str]], list[Spill]]:
+    """Sum the counts of each file and collect the spills; write rejects.ndjson meanwhile."""
+    files: dict[str, Counter[str]] = defaultdict(Counter)
+    lines_before: Counter[str] = Counter()  # in earlier chunks of the file
+    examples: dict[str, list[str]] = defaultdict(list)
+    spills = []
+    with (folder / "rejects.ndjson").open("wb") as out:
+        for group, spilled in tqdm(read, "reading", num_groups, unit="part", disable=None):
+            spills.append(spilled)
+            for file, report in group:
+                for reject in report.rejects:
+                    line = lines_before[file] + reject.line
+                    record = {
+                        "file": file, "line": line, "reason": reject.reason, "text": reject.text,
+                    }  # fmt: skip
+                    out.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+                    if len(examples[file]) < 3:
+                        examples[file].append(f"{file}:{line}: {reject.reason}")
+                lines_before[file] += report.line_feeds
+                files[file].update(report.counts)
+    total = sum(files.values(), Counter[str]())
+    if total["malformed"] > tolerated_rejects * total["lines"]:
+        fraction = {file: n["malformed"] / n["lines"] for file, n in files.items() if n["lines"]}
+        worst = max(fraction, key=lambda file: fraction[file])
+        raise DataError(
+            f"{total['malformed']} of {total['lines']} lines are malformed, more than "
+            f"tolerated_rejects: {tolerated_rejects} allows; {fraction[worst]:.1%} of {worst}:\n  "
+            + "\n  ".join(examples[worst])
+        )
+    return files, spills
+
+
+def _manifest(
+    source: RawManifest,
+    kind: Kind,
+    classes: list[str],
+    written: Sequence[Shard],
+    files: Mapping[str, Counter[str]],
+) -> Manifest:
+    counts = np.sum([shard.counts for shard in written], axis=0)
+    sizes = np.sum([shard.sizes for shard in written], axis=0)
+    scale = 1.0
+    if kind == "strokes":
+        number, total, squares = np.sum([s.moments for s in written], axis=0).tolist()
+        scale = (squares / number - (total / number) ** 2) ** 0.5 if number else 1.0
+    read = sum(files.values(), Counter[str]())
+    row_bytes = shards.ROW_BYTES if kind == "strokes" else 1
+    splits = {split: i for i, split in enumerate(SPLITS) if counts[i].sum()}
+    return Manifest(
+        source=source.source,
+        examples="drawings",
+        splits={
+            split: {"drawings": int(counts[i].sum()), "bytes": int(sizes[i])}
+            for split, i in splits.items()
+        },
+        classes=classes,
+        details={
+            "format": source.format,
+            "form": source.form,
+            "kind": kind,
+            "scale": scale,
+            "shards": len(written),
+            **{key: read[key] for key in COUNTS},
+            "duplicates": sum(shard.duplicates for shard in written),
+            "drawings": int(counts.sum()),
+            "longest": max(shard.longest for shard in written) // row_bytes,
+            "mean": sum(shard.content for shard in written) / row_bytes / max(1, int(counts.sum())),
+            "class_counts": {
+                split: dict(zip(classes, counts[i].tolist(), strict=True))
+                for split, i in splits.items()
+            },
+            "files": {file: {key: n[key] for key in COUNTS} for file, n in files.items()},
+        },
+    )
