@@ -39,14 +39,14 @@ RUNS = pd.DataFrame(
         "parameters": [10_000, 2_000_000, 300_000],
     }
 )
-PROGRESS = pd.DataFrame(
-    {"share": [0.25, 1.0], "top1": [0.3, 0.9], "low": [0.25, 0.88], "high": [0.35, 0.92]}
+PREFIXES = pd.DataFrame(
+    {"fraction": [0.25, 1.0], "top1": [0.3, 0.9], "low": [0.25, 0.88], "high": [0.35, 0.92]}
 )
 DRIFT = pd.DataFrame(
     {
         "feature": ["points", "category", "new"],
-        "psi_threshold": [0.01, 0.5, np.nan],
-        "ks_threshold": [0.05, np.nan, np.nan],
+        "psi": [0.01, 0.5, np.nan],
+        "ks": [0.05, np.nan, np.nan],
         "drifted": [False, True, True],
     }
 )
@@ -62,7 +62,7 @@ def counts(classes: int, wrong: float = 0.3) -> np.ndarray:
     random = np.random.default_rng(classes)
     truth = random.integers(classes, size=20 * classes)
     slip = random.random(len(truth)) < wrong
-    return classification.confusion(
+    return classification.confusion_matrix(
         truth, np.where(slip, (truth * 7 + 3) % classes, truth), classes
     )
 
@@ -72,19 +72,19 @@ def names(classes: int) -> list[str]:
 
 
 def each(classes: int) -> pd.DataFrame:
-    return pd.DataFrame({"class": names(classes), **classification.per_class(counts(classes))})
+    return classification.per_class(counts(classes), names(classes))
 
 
 def calibration() -> Figure:
     confidence = np.linspace(0.3, 1, 200)
     table = classification.reliability(confidence, np.arange(200) % 3 > 0, 10)
-    return figures.calibration(table, classification.calibration_error(table))
+    return figures.calibration(table, classification.expected_calibration_error(table))
 
 
 STEPS = np.arange(7.0)
 PANEL: dict[str, Any] = {
     "title": "rail@2019-03-01",
-    "past_covariates": STEPS,
+    "past": STEPS,
     "truth": STEPS,
     "forecast": STEPS + 1,
     "bounds": {0.95: (STEPS - 2, STEPS + 2), 0.8: (STEPS - 1, STEPS + 1)},
@@ -99,8 +99,8 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "per_class": lambda: figures.per_class(each(24)),
     "per_class_large": lambda: figures.per_class(each(345)),
     "calibration": calibration,
-    "progress": lambda: sketches_figures.early_recognition(PROGRESS, 100),
-    "gallery": lambda: figures.gallery([STROKES] * 8, ["a\nas b\n99%"] * 8, "mistakes"),
+    "early_recognition": lambda: sketches_figures.early_recognition(PREFIXES, 100),
+    "gallery": lambda: sketches_figures.gallery([STROKES] * 8, ["a\nas b\n99%"] * 8, "errors"),
     "comparison": lambda: figures.comparison(RUNS, "top-1", False),
     "tradeoff": lambda: figures.tradeoff(RUNS, "top-1", False),
     "forecasts": lambda: forecasting_figures.forecasts([PANEL] * 5, "5 of 90 forecasts"),
@@ -115,14 +115,12 @@ DRAWN: dict[str, Callable[[], Figure]] = {
 
 @cache
 def drawn(name: str) -> Figure:
-    """Each figure once, for tests that only look at it."""
+    """Each figure, drawn once."""
     return DRAWN[name]()
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_the_same_data_give_the_same_bytes_whatever_style_others_have_set(
-    name: str, tmp_path: Path
-) -> None:
+def test_equal_data_give_equal_bytes_under_any_global_style(name: str, tmp_path: Path) -> None:
     store.write_figure(tmp_path / "one.png", drawn(name))
     before: dict[Any, Any] = {"font.size": 23.0, "axes.facecolor": "red", "xtick.labelsize": 4.0}
     with mpl.rc_context(before):
@@ -133,7 +131,7 @@ def test_the_same_data_give_the_same_bytes_whatever_style_others_have_set(
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_every_text_is_inside_large_enough_and_apart_from_the_others(
+def test_texts_are_inside_legible_and_do_not_overlap(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figure, texts = drawn(name), []
@@ -160,15 +158,15 @@ def test_every_text_is_inside_large_enough_and_apart_from_the_others(
         raise AssertionError(f"{texts[one]} and {texts[other]} overlap")
 
 
-def test_a_large_confusion_matrix_shows_the_worst_pairs_first_and_counts_everything() -> None:
+def test_a_large_confusion_matrix_shows_the_most_confused_pairs_first() -> None:
     matrix = 10 * np.eye(345, dtype=int)
     matrix[7, 300], matrix[300, 7], matrix[12, 5] = 9, 2, 4
     figure = figures.confusion(matrix, names(345))
     top, bottom = figure.axes
     labels = [label.get_text() for label in bottom.get_yticklabels()]
-    assert labels[0] == "a rather long name 7 taken for a rather long name 300"
-    assert labels[1] == "a rather long name 12 taken for a rather long name 5"
-    assert "9 of 19  (other way 2 of 12)" in {text.get_text() for text in bottom.texts}
+    assert labels[0] == "a rather long name 7 as a rather long name 300"
+    assert labels[1] == "a rather long name 12 as a rather long name 5"
+    assert "9 of 19  (reverse 2 of 12)" in {text.get_text() for text in bottom.texts}
     shown = top.images[0].get_array()
     assert shown is not None
     np.testing.assert_allclose(np.asarray(shown).sum(axis=1), 1)
@@ -177,14 +175,14 @@ def test_a_large_confusion_matrix_shows_the_worst_pairs_first_and_counts_everyth
 
 
 @pytest.mark.parametrize("classes", [2, 24, 345])
-def test_a_model_without_mistakes_and_classes_without_examples_can_be_drawn(classes: int) -> None:
+def test_a_model_without_errors_and_classes_without_examples_are_drawn(classes: int) -> None:
     matrix = np.diag(np.arange(classes))
     figures.confusion(matrix, names(classes))
-    figures.per_class(pd.DataFrame({"class": names(classes), **classification.per_class(matrix)}))
-    figures.gallery([], [], "No mistakes")
+    figures.per_class(classification.per_class(matrix, names(classes)))
+    sketches_figures.gallery([], [], "No errors")
 
 
-def test_the_epoch_that_was_kept_is_marked_where_it_was() -> None:
+def test_the_best_epoch_is_marked() -> None:
     figure = figures.learning_curves(HISTORY, 2)
     loss, accuracy, rate = figure.axes
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
@@ -197,18 +195,18 @@ def test_the_epoch_that_was_kept_is_marked_where_it_was() -> None:
     np.testing.assert_array_equal(rate.lines[0].get_ydata(), HISTORY["learning_rate"])
 
 
-def test_one_epoch_without_a_learning_rate_to_speak_of_can_be_drawn() -> None:
+def test_one_epoch_without_a_learning_rate_is_drawn() -> None:
     figures.learning_curves(HISTORY.head(1).assign(learning_rate=0.0), 1)
     figures.learning_curves(HISTORY.drop(columns="learning_rate"), None)
 
 
-def test_a_history_without_validation_is_an_error_that_names_its_columns() -> None:
-    with pytest.raises(ValueError, match="validation_ partner among epoch, loss"):
+def test_a_history_without_validation_is_an_error() -> None:
+    with pytest.raises(ValueError, match="its validation_ column, found epoch, loss"):
         figures.learning_curves(HISTORY[["epoch", "loss"]], None)
 
 
-def test_a_drawing_is_drawn_stroke_by_stroke_and_an_image_as_pixels() -> None:
-    figure = figures.gallery([STROKES, IMAGE], ["one", "two"], "both")
+def test_the_gallery_shows_strokes_as_lines_and_images_as_pixels() -> None:
+    figure = sketches_figures.gallery([STROKES, IMAGE], ["one", "two"], "both")
     drawing: Any = figure.axes[0].collections[0]
     segments = drawing.get_segments()
     assert [segment.tolist() for segment in segments] == [
@@ -216,11 +214,11 @@ def test_a_drawing_is_drawn_stroke_by_stroke_and_an_image_as_pixels() -> None:
         [[50, 15], [50, 75]],
     ]
     low, high = figure.axes[0].get_ylim()
-    assert low > high  # y points down, as it was drawn
+    assert low > high  # y points down, as in the drawing
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), IMAGE[..., 0])
 
 
-def test_runs_are_listed_best_first_with_their_intervals() -> None:
+def test_runs_are_sorted_by_score_with_their_intervals() -> None:
     axes = figures.comparison(RUNS, "top-1", False).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["two", "three", "one"]
     assert axes.texts[0].get_text() == "0.900  [0.880, 0.930]"
