@@ -13,8 +13,9 @@ from scipy import stats
 
 from ostinato import params, store
 from ostinato.data import drift
-from ostinato.sketches import dataset
-from ostinato.sketches.dataset import profiles, strokes
+from ostinato.data.profile import SAMPLE
+from ostinato.sketches import dataset, strokes
+from ostinato.sketches.dataset import profile as profiles
 from tests.test_sketches_dataset import CLASSES, drawn, prepared, raw
 
 LIMITS: dict[str, Any] = {"psi_threshold": 0.2, "ks_threshold": 0.15, "level": 0.01, "bins": 10}
@@ -228,12 +229,12 @@ def test_a_profile_is_a_random_sample_of_the_training_drawings(folder: Path) -> 
     drawings: Any = dataset.load(folder).examples("train")
     labels = Counter(CLASSES[label] for label in drawings.labels)
     assert found["counts"] == {"category": dict(sorted(labels.items()))}
-    assert found["examples"] == len(drawings) > profiles.SAMPLE
+    assert found["examples"] == len(drawings) > SAMPLE
     numbers = dict(
         zip(found["numbers"], np.array([slow(rows) for rows in drawings]).T, strict=True)
     )
     for name, sample in found["numbers"].items():
-        assert len(sample) == profiles.SAMPLE
+        assert len(sample) == SAMPLE
         assert sample == sorted(sample)
         assert stats.ks_2samp(sample, numbers[name]).pvalue > 0.01
     assert (folder / "profile.json").stat().st_size < 200_000

@@ -1,4 +1,4 @@
-"""Raw drawings to a data set and to batches: nothing lost, nothing leaks, the same every time."""
+"""Preparing and loading drawings: lossless, without leaks between splits, reproducible."""
 
 import os
 import signal
@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato import errors, store
-from ostinato.sketches import dataset
-from ostinato.sketches.dataset import batches, reading, shards, strokes
+from ostinato.sketches import dataset, strokes
+from ostinato.sketches.dataset import Bitmaps, Drawings, loader, raw_files, shards
+from ostinato.task import Manifest
 
 Lines = list[bytes]
 CLASSES = ("cat", "fish", "sea turtle")
@@ -27,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def drawn(word: str, index: int, **changed: Any) -> bytes:
-    """A line of a drawing whose content and length depend on word and index."""
+    """An ndjson line whose drawing depends on word and index."""
     rng = np.random.default_rng([index, *word.encode()])
     ink = [
         rng.integers(0, 256, (2, rng.integers(2, 40))).tolist() for _ in range(rng.integers(1, 4))
@@ -39,7 +40,7 @@ def drawn(word: str, index: int, **changed: Any) -> bytes:
 def raw(
     folder: Path, files: dict[str, Lines], form: str = "simplified", words: bool = False
 ) -> Path:
-    """A folder as a source leaves it."""
+    """A raw folder, as a source writes it."""
     folder.mkdir()
     entries = []
     for name, lines in files.items():
@@ -60,7 +61,7 @@ def prepared(source: Path, folder: Path, **changed: Any) -> Path:
         "tolerated_rejects": 0.0,
         "validation": 0.2,
         "test": 0.2,
-        "points": 150,
+        "max_points": 150,
         "only_recognised": False,
         "shard_size": 100,
         "workers": 2,
@@ -69,15 +70,14 @@ def prepared(source: Path, folder: Path, **changed: Any) -> Path:
     return folder
 
 
-def manifest(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = store.read_json(folder / "manifest.json")
-    return found
+def manifest(folder: Path) -> Manifest:
+    return Manifest.read(folder / "manifest.json")
 
 
 def members(folder: Path) -> dict[str, set[str]]:
     """The keys of each split."""
     data = dataset.load(folder)
-    return {split: set(data.examples(split).keys) for split in manifest(folder)["splits"]}
+    return {split: set(data.examples(split).keys) for split in manifest(folder).splits}
 
 
 @pytest.fixture(scope="module")
@@ -91,37 +91,37 @@ def folder(source: Path) -> Path:
     return prepared(source, source.parent / "data")
 
 
-def given_lines(source: Path) -> dict[str, dict[str, Any]]:
+def raw_lines(source: Path) -> dict[str, dict[str, Any]]:
     lines = [line for file in source.glob("*.ndjson") for line in file.read_bytes().splitlines()]
     return {drawing["key_id"]: drawing for drawing in map(orjson.loads, lines)}
 
 
-def test_what_is_stored_is_what_was_drawn(source: Path, folder: Path) -> None:
-    wanted = given_lines(source)
+def test_preparing_simplified_drawings_is_lossless(source: Path, folder: Path) -> None:
+    wanted = raw_lines(source)
     data = dataset.load(folder)
     seen = 0
     for split in shards.SPLITS:
         found = data.examples(split)
-        assert isinstance(found, batches.Drawings)
+        assert isinstance(found, Drawings)
         for i, key in enumerate(found.keys):
             back = strokes.from_stroke3(found[i])
             assert [track.T.tolist() for track in back] == wanted[key]["drawing"]
             assert data.classes[found.labels[i]] == wanted[key]["word"]
-        assert len(found) == data.size(split) == manifest(folder)["splits"][split]["drawings"]
+        assert len(found) == data.size(split) == manifest(folder).size(split)
         seen += len(found)
-    assert seen == len(wanted) == manifest(folder)["drawings"]
+    assert seen == len(wanted) == manifest(folder).details["drawings"]
 
 
-def test_tensorflow_datasets_reads_it(folder: Path) -> None:
+def test_tensorflow_datasets_reads_the_data_set(folder: Path) -> None:
     builder = tfds.builder_from_directory(folder)
     data = dataset.load(folder)
-    assert manifest(folder)["shards"] > 1
+    assert manifest(folder).details["shards"] > 1
     assert builder.info.features["label"].names == list(data.classes)
     assert builder.info.metadata["scale"] == data.scale
     for split in shards.SPLITS:
         info = builder.info.splits[split]
         assert info.num_examples == data.size(split)
-        assert info.num_shards == manifest(folder)["shards"]
+        assert info.num_shards == manifest(folder).details["shards"]
         found = data.examples(split)
         read = {e["key_id"].decode(): e for e in tfds.as_numpy(builder.as_dataset(split))}
         assert len(read) == len(found)
@@ -130,7 +130,7 @@ def test_tensorflow_datasets_reads_it(folder: Path) -> None:
             assert read[key]["label"] == found.labels[i]
 
 
-def test_the_files_are_what_tensorflow_would_have_written(folder: Path, tmp_path: Path) -> None:
+def test_the_files_equal_those_that_tensorflow_writes(folder: Path, tmp_path: Path) -> None:
     ours = sorted(folder.glob("*.tfrecord-*"))[0]
     size = 0
     with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as writer:
@@ -147,19 +147,19 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_the_same_input_gives_the_same_bytes_whatever_the_number_of_workers(
+def test_equal_input_gives_equal_bytes_for_any_number_of_workers(
     source: Path, folder: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nor does it matter how the files are cut into pieces.
-    monkeypatch.setattr(reading, "CHUNK", 1000 * workers)
+    # The size of the chunks has no influence either.
+    monkeypatch.setattr(raw_files, "CHUNK_BYTES", 1000 * workers)
     again = prepared(source, tmp_path / "again", workers=workers)
     assert bytes_of(again) == bytes_of(folder)
 
 
-def test_the_scale_is_the_deviation_of_the_training_offsets(folder: Path) -> None:
+def test_the_scale_is_the_standard_deviation_of_the_training_offsets(folder: Path) -> None:
     data = dataset.load(folder)
     found = data.examples("train")
-    assert isinstance(found, batches.Drawings)
+    assert isinstance(found, Drawings)
     assert data.scale == pytest.approx(found.points[:, :2].std(dtype=np.float64), rel=1e-12)
 
 
@@ -169,11 +169,11 @@ def test_the_scale_is_the_deviation_of_the_training_offsets(folder: Path) -> Non
     st.floats(0, 0.3),
     st.floats(0, 0.3),
 )
-def test_a_drawing_moves_to_another_split_only_as_the_shares_move(
+def test_a_drawing_changes_its_split_only_if_the_fractions_change(
     keys: list[str], validation: float, test: float, more: float
 ) -> None:
     def splits(keys: list[str], validation: float, test: float) -> dict[str, int]:
-        flat, ends = reading.flat([key.encode() for key in keys])
+        flat, ends = raw_files.concatenate([key.encode() for key in keys])
         shares = {"validation": validation, "test": test}
         return dict(zip(keys, dataset.split_of(flat, ends, shares).tolist(), strict=True))
 
@@ -183,22 +183,22 @@ def test_a_drawing_moves_to_another_split_only_as_the_shares_move(
     assert all(before[key] == after[key] or (before[key], after[key]) == (0, 1) for key in keys)
 
 
-def test_splits_have_their_shares_and_are_no_function_of_the_content() -> None:
-    keys, ends = reading.flat([str(i).encode() for i in range(20_000)])
+def test_splits_have_their_fractions() -> None:
+    keys, ends = raw_files.concatenate([str(i).encode() for i in range(20_000)])
     found = np.bincount(dataset.split_of(keys, ends, {"validation": 0.1, "test": 0.3})) / 20_000
     np.testing.assert_allclose(found, [0.6, 0.1, 0.3], atol=0.01)
 
 
-def test_no_drawing_changes_its_split_when_the_data_grow(source: Path, tmp_path: Path) -> None:
+def test_drawings_keep_their_split_when_the_data_grow(source: Path, tmp_path: Path) -> None:
     few = {word: [drawn(word, i) for i in range(0, 200, 3)] for word in CLASSES[:2]}
     small = members(prepared(raw(tmp_path / "raw", few), tmp_path / "data"))
-    large = members(prepared(source, tmp_path / "large", shard=30))
+    large = members(prepared(source, tmp_path / "large", shard_size=30))
     for split in shards.SPLITS:
         assert len(small[split]) > 0
         assert small[split] <= large[split]
 
 
-def test_of_identical_drawings_of_a_class_only_the_first_is_kept(tmp_path: Path) -> None:
+def test_duplicates_within_a_class_are_removed(tmp_path: Path) -> None:
     lines = [drawn("cat", i) for i in range(50)]
     again = [
         orjson.dumps(orjson.loads(line) | {"key_id": f"again{i}"}) for i, line in enumerate(lines)
@@ -212,10 +212,10 @@ def test_of_identical_drawings_of_a_class_only_the_first_is_kept(tmp_path: Path)
     assert set().union(*splits.values()) == {f"cat{i}" for i in range(50)} | {
         f"fish{i}" for i in range(50)
     }
-    assert manifest(folder)["duplicates"] == 90
+    assert manifest(folder).details["duplicates"] == 90
 
 
-def test_what_is_left_out_is_counted_and_malformed_lines_are_kept(tmp_path: Path) -> None:
+def test_excluded_drawings_are_counted_and_malformed_lines_recorded(tmp_path: Path) -> None:
     fish = [drawn("fish", i) for i in range(60)]
     lines = [drawn("cat", i) for i in range(60)]
     lines[10:10] = [b'{"word":"cat"', b"", drawn("cat", 0, key_id="dot", drawing=[[[7], [7]]])]
@@ -232,29 +232,29 @@ def test_what_is_left_out_is_counted_and_malformed_lines_are_kept(tmp_path: Path
         assert reject["text"] == text[:200].decode(errors="replace")
     assert "not JSON" in rejects[0]["reason"]
     assert "0 to 255" in rejects[1]["reason"]
-    found = manifest(folder)
-    counted = {key: found[key] for key in reading.NUMBERS}
+    found = manifest(folder).details
+    counted = {key: found[key] for key in raw_files.COUNTS}
     assert counted == {
         "lines": 126, "malformed": 3, "without_ink": 2, "unrecognised": 24, "cut": 1, "kept": 97,
     }  # fmt: skip
     assert found["drawings"] == 97
     assert found["longest"] == 150
     totals = Counter[str]()
-    for numbers in found["files"].values():
-        totals.update(numbers)
+    for counts in found["files"].values():
+        totals.update(counts)
     assert dict(totals) == counted
 
 
-def test_a_long_drawing_is_cut_and_ends_with_a_lift(tmp_path: Path) -> None:
+def test_a_long_drawing_is_cut_and_ends_with_a_pen_lift(tmp_path: Path) -> None:
     line = drawn("cat", 0, drawing=[[list(range(200)), [0] * 200]])
     source = raw(tmp_path / "raw", {"cat": [line]})
-    folder = prepared(source, tmp_path / "data", validation=0.0, test=0.0, points=7)
+    folder = prepared(source, tmp_path / "data", validation=0.0, test=0.0, max_points=7)
     found = dataset.load(folder).examples("train")
     assert found[0].tolist() == [[0, 0, 0]] + [[1, 0, 0]] * 5 + [[1, 0, 1]]
-    assert manifest(folder)["cut"] == 1
+    assert manifest(folder).details["cut"] == 1
 
 
-def test_too_many_malformed_lines_are_an_error_that_names_the_worst_file(tmp_path: Path) -> None:
+def test_too_many_malformed_lines_are_an_error_naming_the_worst_file(tmp_path: Path) -> None:
     cat = [drawn("cat", i) for i in range(99)] + [b"{}"]
     fish = [drawn("fish", i) for i in range(8)] + [b"oh", b"no"]
     source = raw(tmp_path / "raw", {"cat": cat, "fish": fish})
@@ -280,7 +280,7 @@ def test_a_category_without_drawings_and_an_empty_split_are_errors(tmp_path: Pat
         prepared(source, tmp_path / "third", validation=0.5, test=0.5)
 
 
-def test_words_name_the_classes_where_files_do_not(tmp_path: Path) -> None:
+def test_the_word_is_the_class_if_files_have_no_category(tmp_path: Path) -> None:
     lines = [drawn(word, i) for i in range(40) for word in ("zebra", "ant", "sea turtle", "café")]
     source = raw(tmp_path / "raw", {"mixed": lines, "more": [drawn("bee", i) for i in range(40)]},
                  words=True)  # fmt: skip
@@ -296,7 +296,7 @@ def test_words_name_the_classes_where_files_do_not(tmp_path: Path) -> None:
         prepared(nameless, tmp_path / "none")
 
 
-def test_raw_drawings_are_simplified_on_the_way(tmp_path: Path) -> None:
+def test_raw_drawings_are_simplified(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tracks = [[(rng.random((2, 30)) * 700).round(3).tolist() for _ in range(2)] for _ in range(30)]
     lines = [
@@ -304,7 +304,7 @@ def test_raw_drawings_are_simplified_on_the_way(tmp_path: Path) -> None:
         for i, pair in enumerate(tracks)
     ]
     source = raw(tmp_path / "raw", {"cat": lines}, form="raw")
-    folder = prepared(source, tmp_path / "data", validation=0.0, test=0.0, points=10_000)
+    folder = prepared(source, tmp_path / "data", validation=0.0, test=0.0, max_points=10_000)
     found = dataset.load(folder).examples("train")
     for i, key in enumerate(found.keys):
         pair = [np.array(track).T for track in tracks[int(key.removeprefix("cat"))]]
@@ -312,7 +312,7 @@ def test_raw_drawings_are_simplified_on_the_way(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[i], strokes.to_stroke3(simple))
 
 
-def test_sketchrnn_keeps_its_splits_and_fits_the_box(tmp_path: Path) -> None:
+def test_sketchrnn_keeps_its_splits_and_is_scaled_to_the_box(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
 
     def drawings(count: int) -> np.ndarray:
@@ -332,7 +332,7 @@ def test_sketchrnn_keeps_its_splits_and_fits_the_box(tmp_path: Path) -> None:
     store.write_json(tmp_path / "raw" / "manifest.json", about | {"files": [file]})
     folder = prepared(tmp_path / "raw", tmp_path / "data")
     data = dataset.load(folder)
-    assert manifest(folder)["without_ink"] == 1
+    assert manifest(folder).details["without_ink"] == 1
     for split, theirs in zip(shards.SPLITS, ("train", "valid", "test"), strict=True):
         found = data.examples(split)
         assert set(found.keys) == {
@@ -344,9 +344,9 @@ def test_sketchrnn_keeps_its_splits_and_fits_the_box(tmp_path: Path) -> None:
             points = np.concatenate(strokes.from_stroke3(found[i]))
             assert points.min() == 0
             assert points.max() == 255
-            asked = np.cumsum(rows[:, :2], axis=0, dtype=float)
-            asked = (asked - asked.min(axis=0)) * 255 / np.ptp(asked, axis=0).max()
-            assert np.abs(points - asked).max() <= 0.5
+            expected = np.cumsum(rows[:, :2], axis=0, dtype=float)
+            expected = (expected - expected.min(axis=0)) * 255 / np.ptp(expected, axis=0).max()
+            assert np.abs(points - expected).max() <= 0.5
             np.testing.assert_array_equal(found[i][:-1, 2], rows[:-1, 2])
 
 
@@ -358,25 +358,25 @@ def collected(folder: Path, split: str, **changed: Any) -> list[tuple[np.ndarray
 
 @pytest.mark.parametrize("window", [64, 1 << 15])
 @pytest.mark.parametrize("seed", [None, 7])
-def test_an_epoch_holds_every_drawing_once_in_full_batches_but_one(
+def test_an_epoch_has_each_drawing_once_in_full_batches_but_one(
     folder: Path, window: int, seed: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "WINDOW", window)
+    monkeypatch.setattr(loader, "WINDOW", window)
     data = dataset.load(folder)
     found = data.examples("train")
-    assert isinstance(found, batches.Drawings)
+    assert isinstance(found, Drawings)
     each = zip(found, found.labels.tolist(), strict=True)
-    wanted = Counter((data.pad([rows]).tobytes(), label) for rows, label in each)
+    wanted = Counter((data.inputs([rows]).tobytes(), label) for rows, label in each)
     seen = Counter[tuple[bytes, int]]()
     sizes = []
     for x, y in collected(folder, "train", seed=seed, epoch=3):
         assert x.dtype == np.float32
         assert y.dtype == np.int32
         real = x.any(axis=2)
-        assert (real == (x[:, :, 2] != 0)).all(), "a real point lifts or draws"
+        assert (real == (x[:, :, 2] != 0)).all(), "the pen channel of a point is 1 or -1"
         lengths = real.sum(axis=1)
         assert (real == (np.arange(x.shape[1]) < lengths[:, None])).all(), "padding is on the right"
-        assert lengths.max() == x.shape[1], "no batch is longer than its longest drawing"
+        assert lengths.max() == x.shape[1], "a batch is as long as its longest drawing"
         seen.update((x[i, :n].tobytes(), int(y[i])) for i, n in enumerate(lengths))
         sizes.append(len(y))
     assert seen == wanted
@@ -390,21 +390,21 @@ def test_batches_are_a_function_of_seed_and_epoch(folder: Path) -> None:
     first = bits()
     assert bits() == first
     for other in (bits(epoch=1), bits(seed=2), bits(seed=None)):
-        assert sorted(other) != sorted(first), "the same batches in another order"
+        assert sorted(other) != sorted(first), "different batches"
     assert bits(seed=None, epoch=1) == bits(seed=None)
 
 
-def test_buckets_are_full(folder: Path) -> None:
+def test_batches_contain_little_padding(folder: Path) -> None:
     batches = collected(folder, "train")
     real = sum(int((x[:, :, 2] != 0).sum()) for x, _ in batches)
     assert real / sum(x.shape[0] * x.shape[1] for x, _ in batches) > 0.8
 
 
-def test_padding_by_hand_equals_batches(folder: Path) -> None:
+def test_inputs_are_scaled_and_padded(folder: Path) -> None:
     data = dataset.load(folder)
     found = data.examples("validation", 5)
-    assert isinstance(found, batches.Drawings)
-    x = data.pad(list(found))
+    assert isinstance(found, Drawings)
+    x = data.inputs(list(found))
     assert x.shape == (5, max(map(len, found)), 3)
     rows = x[2, : len(found[2])]
     np.testing.assert_array_equal(np.rint(rows[:, :2] * data.scale), found[2][:, :2])
@@ -412,7 +412,7 @@ def test_padding_by_hand_equals_batches(folder: Path) -> None:
     assert not x[2, len(found[2]) :].any()
 
 
-def test_bitmaps_are_stored_and_read_as_they_are(tmp_path: Path) -> None:
+def test_preparing_bitmaps_is_lossless(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 28, 28, 1), np.uint8)
     images[7] = 0  # no ink
     images[9] = images[8]
@@ -436,23 +436,24 @@ def test_bitmaps_are_stored_and_read_as_they_are(tmp_path: Path) -> None:
         },
         data_dir=tmp_path / "raw",
     )
-    place = Path(stored.data_dir).relative_to(tmp_path / "raw").as_posix()
+    location = Path(stored.data_dir).relative_to(tmp_path / "raw").as_posix()
     about = {"source": "tfds", "format": "tfds", "form": None, "categories": ["ant", "bee"]}
-    store.write_json(tmp_path / "raw" / "manifest.json", about | {"files": [], "dataset": place})
+    store.write_json(tmp_path / "raw" / "manifest.json", about | {"files": [], "dataset": location})
     folder = prepared(tmp_path / "raw", tmp_path / "data")
     data = dataset.load(folder)
     assert data.kind == "bitmap"
     assert data.scale == 1
-    assert manifest(folder)["without_ink"] == manifest(folder)["duplicates"] == 1
+    details = manifest(folder).details
+    assert details["without_ink"] == details["duplicates"] == 1
     keys = members(folder)
     assert set().union(*keys.values()) >= {str(i) for i in range(60)} - {"7", "8", "9"}
     assert sum(map(len, keys.values())) == 58
     found = data.examples("train")
-    assert isinstance(found, batches.Bitmaps)
+    assert isinstance(found, Bitmaps)
     for i, key in enumerate(found.keys):
         np.testing.assert_array_equal(found[i], images[int(key)])
         assert found.labels[i] == labels[int(key)]
-    (x, y), *_ = collected(folder, "train", seed=None, batch=100)
+    (x, y), *_ = collected(folder, "train", seed=None, batch_size=100)
     np.testing.assert_array_equal(x, found.pixels / np.float32(255))
     np.testing.assert_array_equal(y, found.labels)
     info = tfds.builder_from_directory(folder)
@@ -465,19 +466,19 @@ def test_an_unknown_split_is_an_error_with_near_misses(folder: Path) -> None:
         dataset.load(folder).size("training")
 
 
-def test_what_is_no_prepared_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no prepared data"):
+def test_a_folder_without_a_manifest_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(errors.DataError, match="no such file"):
         dataset.load(tmp_path)
 
 
-def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
+def test_a_killed_prepare_leaves_no_manifest(tmp_path: Path) -> None:
     files = {word: [drawn(word, i) for i in range(3000)] for word in CLASSES}
     source = raw(tmp_path / "raw", files)
     (tmp_path / "data").mkdir()
     code = (
-        "import sys; from pathlib import Path; from ostinato.sketches import examples;"
-        "examples.prepare(Path(sys.argv[1]), Path(sys.argv[2]), tolerated_rejects=0.0,"
-        "validation=0.2, test=0.2, points=100, only_recognised=False, shard=1, workers=1)"
+        "import sys; from pathlib import Path; from ostinato.sketches import dataset;"
+        "dataset.prepare(Path(sys.argv[1]), Path(sys.argv[2]), tolerated_rejects=0.0,"
+        "validation=0.2, test=0.2, max_points=100, only_recognised=False, shard_size=1, workers=1)"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(source), str(tmp_path / "data")], cwd=ROOT
@@ -488,12 +489,12 @@ def test_a_kill_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not (tmp_path / "data" / "dataset_info.json").exists()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(errors.DataError, match="no such file"):
         dataset.load(tmp_path / "data")
 
 
-def test_the_hash_is_the_one_that_has_always_been() -> None:
-    flat, ends = reading.flat([b"", b"a", b"5201136883597312"])
+def test_the_hash_equals_its_reference_implementation() -> None:
+    flat, ends = raw_files.concatenate([b"", b"a", b"5201136883597312"])
     found = shards.digests(flat, ends, np.zeros(3, np.uint64))
 
     def slow(text: bytes) -> int:

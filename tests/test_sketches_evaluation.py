@@ -10,12 +10,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from ostinato.sketches.dataset.batches import Bitmaps, Drawings
 
 from ostinato import errors, params, store
 from ostinato.errors import EvaluationError
 from ostinato.evaluation import classification
 from ostinato.sketches import evaluation
-from ostinato.sketches.dataset.batches import Bitmaps, Drawings
 from ostinato.task import Evaluation
 
 CLASSES = ("circle", "fish", "square", "star")

@@ -1,4 +1,4 @@
-"""Pen strokes: the scanner against a general parser, Google's simplification, exact round trips."""
+"""QuickDraw's ndjson and pen strokes: parsers agree, Google's simplification, round trips."""
 
 import json
 from itertools import pairwise
@@ -12,15 +12,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ostinato import errors
-from ostinato.sketches.dataset import ndjson, strokes
+from ostinato.sketches import quickdraw, strokes
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "quickdraw_dataset" / "full"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"real drawings are not at {REAL}")
 
 
 def drawings(text: bytes) -> dict[int, tuple[Any, ...]]:
-    """What `parse` makes of a text, by line."""
-    parsed, rejects = ndjson.parse(text)
+    """The drawings and rejects of `parse`, by line."""
+    parsed, rejects = quickdraw.parse(text)
     found: dict[int, tuple[Any, ...]] = {line: ("malformed", reason) for line, reason in rejects}
     tracks = np.split(parsed.points, parsed.strokes[:-1]) if len(parsed.strokes) else []
     first = 0
@@ -34,13 +34,15 @@ def drawings(text: bytes) -> dict[int, tuple[Any, ...]]:
 
 
 def slowly(text: bytes) -> dict[int, tuple[Any, ...]]:
-    """The same by the general parser alone."""
+    """The same with `read_line` alone."""
     found: dict[int, tuple[Any, ...]] = {}
     for number, line in enumerate(text.split(b"\n")):
         if line.strip(b" \t\r"):
             try:
-                word, key, recognised, tracks = ndjson.parse_line(line)
-                found[number] = (word, key, recognised, [track.tolist() for track in tracks])
+                drawing = quickdraw.read_line(line)
+                recognised = -1 if drawing.recognised is None else int(drawing.recognised)
+                tracks = [track.tolist() for track in drawing.strokes]
+                found[number] = (drawing.word.encode(), drawing.key.encode(), recognised, tracks)
             except errors.MalformedError as reason:
                 found[number] = ("malformed", str(reason))
     return found
@@ -76,7 +78,7 @@ odd = {name: st.one_of(kind, junk) for name, kind in usual.items()} | {"countryc
 
 @st.composite
 def lines(draw: st.DrawFn) -> bytes:
-    """A line of ndjson: as QuickDraw writes it, oddly written, or broken."""
+    """A line of ndjson: as QuickDraw writes it, unusual, or broken."""
     chosen = draw(st.sampled_from([usual, odd]))
     names = draw(st.permutations(sorted(chosen)))
     if draw(st.integers(0, 9)) == 0:
@@ -100,17 +102,17 @@ def lines(draw: st.DrawFn) -> bytes:
 @example([b'{"key_id":"1","drawing":[[[1],[2]]],"drawing":[]}', b'{"key_id":1,"drawing":[]}'])
 @example([b'{"key_id":"1","drawing":[[[12345678901234567890.5],[291.1999969482422]]]}'])
 @example([b'{"key_id":"1","drawing":[[[1,2],[3,4],[0,"a"]]]}', b'{"key_id":"1","drawing":[[]]}'])
-def test_the_scanner_agrees_with_the_general_parser_on_every_line(found: list[bytes]) -> None:
+def test_the_scanner_and_the_general_parser_agree_on_every_line(found: list[bytes]) -> None:
     text = b"\n".join(found)
     assert drawings(text) == slowly(text)
 
 
-def test_the_scanner_itself_reads_what_quickdraw_writes() -> None:
+def test_the_scanner_reads_lines_as_quickdraw_writes_them() -> None:
     line = (
         b'{"word":"cat","countrycode":"VE","timestamp":"2017-03-02 23:25:10.07453 UTC",'
         b'"recognized":true,"key_id":"5201136883597312","drawing":[[[130,113.25],[72,-8.5],[0,9]]]}'
     )
-    points, _, _, unread = ndjson._scan(np.frombuffer(line, np.uint8))
+    points, _, _, unread = quickdraw._scan(np.frombuffer(line, np.uint8))
     assert len(unread) == 0
     assert points.tolist() == [[130, 72], [113.25, -8.5]]
 
@@ -123,8 +125,8 @@ def test_the_scanner_itself_reads_what_quickdraw_writes() -> None:
         (b'{"drawing":[[[1],[2]]]}', "no field 'key_id'"),
         (b'{"key_id":"1"}', "no field 'drawing'"),
         (b'{"key_id":"1","drawing":[[[1,2],[2]]]}', "stroke 0 has 2 x and 1 y"),
-        (b'{"key_id":"1","drawing":[[[1],[2]],[[1],["2"]]]}', "stroke 1 holds something that is"),
-        (b'{"key_id":"1","drawing":[[[1],[true]]]}', "stroke 0 holds something that is not"),
+        (b'{"key_id":"1","drawing":[[[1],[2]],[[1],["2"]]]}', "stroke 1 contains a value that is"),
+        (b'{"key_id":"1","drawing":[[[1],[true]]]}', "stroke 0 contains a value that is not"),
         (b'{"key_id":"1","drawing":[[[1]]]}', "stroke 0 is not a list of x and y"),
         (b'{"key_id":"1","drawing":[[[1],[NaN]]]}', "not JSON"),
         (b'{"key_id":null,"drawing":[]}', "key_id is neither"),
@@ -132,32 +134,71 @@ def test_the_scanner_itself_reads_what_quickdraw_writes() -> None:
     ],
 )
 def test_a_malformed_line_is_reported_with_its_reason(line: bytes, reason: str) -> None:
-    found, rejects = ndjson.parse(b"\n" + line + b"\n")
+    found, rejects = quickdraw.parse(b"\n" + line + b"\n")
     assert len(found.drawings) == 0
     assert len(rejects) == 1
     assert rejects[0][0] == 1
     assert rejects[0][1].startswith(reason)
 
 
-def test_faults_are_told_apart() -> None:
+def test_each_fault_has_its_reason() -> None:
     def fault(drawing: list[Any], simplified: bool) -> int:
         line = orjson.dumps({"key_id": "1", "drawing": drawing})
-        return int(ndjson.check(*ndjson.parse(line)[0][1:4], simplified)[0])
+        return int(quickdraw.check(*quickdraw.parse(line)[0][1:4], simplified)[0])
 
     fine = [[[0, 255], [7, 7]]]
     assert fault(fine, True) == fault(fine, False) == 0
-    assert "0 to 255" in ndjson.FAULTS[fault([[[0, 256], [7, 7]]], True)]
-    assert "0 to 255" in ndjson.FAULTS[fault([[[0, 1.5], [7, 7]]], True)]
+    assert "0 to 255" in quickdraw.FAULTS[fault([[[0, 256], [7, 7]]], True)]
+    assert "0 to 255" in quickdraw.FAULTS[fault([[[0, 1.5], [7, 7]]], True)]
     assert fault([[[-9.5, 1.5], [7, 700]]], False) == 0
-    assert "beyond" in ndjson.FAULTS[fault([[[0, 1e7], [7, 7]]], False)]
-    assert "more than" in ndjson.FAULTS[fault([[list(range(10_001))] * 2], False)]
+    assert "beyond" in quickdraw.FAULTS[fault([[[0, 1e7], [7, 7]]], False)]
+    assert "more than" in quickdraw.FAULTS[fault([[list(range(10_001))] * 2], False)]
     empty: list[Any] = [[], [[[], []]], [[[3], [4]]], [[[3, 3], [4, 4]], [[3], [4]]]]
     for nothing in empty:
-        assert fault(nothing, True) == fault(nothing, False) == ndjson.NO_INK
+        assert fault(nothing, True) == fault(nothing, False) == quickdraw.NO_INK
+
+
+def test_times_are_read_on_request() -> None:
+    line = b'{"key_id":"1","drawing":[[[1,2],[3,4],[0,9]],[[5],[6]]]}'
+    assert [s.tolist() for s in quickdraw.read_line(line, times=True).strokes] == [
+        [[1, 3, 0], [2, 4, 9]],
+        [[5, 6]],
+    ]
+    assert [s.shape for s in quickdraw.read_line(line).strokes] == [(2, 2), (1, 2)]
+    with pytest.raises(errors.MalformedError, match="2 points and 1 times"):
+        quickdraw.read_line(line.replace(b"[0,9]", b"[0]"), times=True)
+
+
+def test_a_written_line_is_read_again() -> None:
+    strokes_ = [np.array([[1.0, 2.25], [3.0, 4.0]]), np.array([[5.0, 6.0]])]
+    line = quickdraw.write_line(key="7", word="cat", strokes=strokes_, times=[[0, 16], [400]])
+    drawing = quickdraw.read_line(line, times=True)
+    assert (drawing.key, drawing.word, drawing.recognised) == ("7", "cat", True)
+    assert [s.tolist() for s in drawing.strokes] == [[[1, 2.2, 0], [3, 4, 16]], [[5, 6, 400]]]
+
+
+def test_drawings_are_found_by_key(tmp_path: Path) -> None:
+    lines = [f'{{"key_id":"{key}","drawing":[[[{x}],[0]]]}}' for x, key in enumerate("abcab")]
+    (tmp_path / "x.ndjson").write_text("\n".join([*lines, "{broken", '{"key_id":"c"}', "7"]))
+    found, repeated = quickdraw.find(tmp_path / "x.ndjson", {"a", "c", "z"})
+    assert {key: drawing.strokes[0].tolist() for key, drawing in found.items()} == {
+        "a": [[3, 0]],
+        "c": [[2, 0]],
+    }
+    assert repeated == {"a"}
+
+
+def test_a_file_that_ends_within_a_line_is_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "x.ndjson"
+    for content, truncated in (
+        (b"", False), (b'{"a":1}\n', False), (b'{"a":1}', False), (b'{"a":1}\n{"a"', True),
+    ):  # fmt: skip
+        path.write_bytes(content)
+        assert quickdraw.is_truncated(path) == truncated
 
 
 @real
-def test_simplification_is_googles() -> None:
+def test_simplification_reproduces_googles_files() -> None:
     same = total = 0
     for file in sorted((REAL / "simplified").glob("*.ndjson")):
         lines = (REAL / "raw" / file.name).read_bytes().splitlines()
@@ -185,9 +226,9 @@ def from_line(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @given(st.lists(pens, min_size=1, max_size=4))
-@example([np.array([[0.0, 0.0], [510.0, 0.0], [1.0, 0.0]])])  # beyond its end, and back
+@example([np.array([[0.0, 0.0], [510.0, 0.0], [1.0, 0.0]])])  # beyond its end and back
 @settings(max_examples=100)
-def test_simplified_drawings_fill_the_box_and_stay_within_the_tolerance(
+def test_simplified_drawings_fill_the_box_within_the_tolerance(
     drawn: list[np.ndarray],
 ) -> None:
     corner = np.concatenate(drawn).min(axis=0)
@@ -215,7 +256,7 @@ def test_simplified_drawings_fill_the_box_and_stay_within_the_tolerance(
 
 @given(st.lists(pens, min_size=1, max_size=3), st.integers(-500, 500), st.sampled_from([0.5, 2, 4]))
 @settings(max_examples=50)
-def test_simplification_knows_neither_place_nor_size(
+def test_simplification_is_invariant_to_translation_and_scale(
     drawn: list[np.ndarray], shift: int, size: float
 ) -> None:
     drawn = [np.rint(track) for track in drawn]  # so that moving and scaling are exact
@@ -228,7 +269,7 @@ def test_simplification_knows_neither_place_nor_size(
 @pytest.mark.parametrize(
     "wrong", [[], [np.zeros((0, 2))], [np.zeros((3, 3))], [np.array([[0.0, np.nan]])]]
 )
-def test_what_is_no_drawing_is_refused(wrong: list[np.ndarray]) -> None:
+def test_invalid_strokes_are_an_error(wrong: list[np.ndarray]) -> None:
     with pytest.raises(ValueError, match=r"stroke|coordinate"):
         strokes.simplify(wrong)
 
@@ -242,7 +283,7 @@ boxes = st.lists(
 
 
 @given(boxes)
-def test_stroke3_and_back_is_the_same(drawn: list[np.ndarray]) -> None:
+def test_stroke3_is_lossless(drawn: list[np.ndarray]) -> None:
     rows = strokes.to_stroke3(drawn)
     assert rows.dtype == np.int16
     back = strokes.from_stroke3(rows)
@@ -250,7 +291,7 @@ def test_stroke3_and_back_is_the_same(drawn: list[np.ndarray]) -> None:
 
 
 @given(boxes, st.integers(0, 7))
-def test_stroke5_and_back_is_the_same(drawn: list[np.ndarray], room: int) -> None:
+def test_stroke5_is_lossless(drawn: list[np.ndarray], room: int) -> None:
     rows = strokes.to_stroke3(drawn)
     five = strokes.to_stroke5(rows, len(rows) + room)
     assert (five[:, 2:].sum(axis=1) == 1).all()
@@ -260,7 +301,7 @@ def test_stroke5_and_back_is_the_same(drawn: list[np.ndarray], room: int) -> Non
             strokes.to_stroke5(rows, len(rows) - 1)
 
 
-def test_stroke3_by_hand() -> None:
+def test_stroke3_of_a_small_drawing() -> None:
     drawn = [np.array([[3, 4], [5, 4]], np.int16), np.array([[0, 9]], np.int16)]
     assert strokes.to_stroke3(drawn).tolist() == [[3, 4, 0], [2, 0, 1], [-5, 5, 1]]
     assert strokes.to_stroke5(strokes.to_stroke3(drawn), 4).tolist() == [
