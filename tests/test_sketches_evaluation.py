@@ -1,4 +1,4 @@
-"""Scores of a recogniser whose every answer is known beforehand."""
+"""Evaluation of a classifier whose outputs are computed independently."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -10,35 +10,39 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from ostinato.sketches.dataset.batches import Bitmaps, Drawings
 
-from ostinato import errors, params, store
-from ostinato.errors import EvaluationError
+from ostinato import params, store
+from ostinato.errors import EvaluationError, ParamsError
 from ostinato.evaluation import classification
+from ostinato.evaluation.comparison import metric_interval
 from ostinato.sketches import evaluation
+from ostinato.sketches.dataset import Bitmaps, Drawings
+from ostinato.sketches.metrics import METRICS
+from ostinato.sketches.protocols import Kind
 from ostinato.task import Evaluation
+from ostinato.training.keras_model import KerasModel
 
 CLASSES = ("circle", "fish", "square", "star")
 SCALE = 32.0
 SETTINGS: dict[str, Any] = {
     "resamples": 200,
     "bins": 10,
-    "shares": [0.25, 0.5, 1.0],
-    "limit": 1_000,
-    "gallery": 6,
+    "prefix_fractions": [0.25, 0.5, 1.0],
+    "max_examples": 1_000,
+    "num_plots": 6,
     "batch_size": 16,
     "timed_requests": 3,
 }
 
 
-class Made:
-    """Drawings, or bitmaps, and nothing else of a data set."""
+class ToyData:
+    """Random drawings or bitmaps: the part of a data set that evaluation uses."""
 
     classes = CLASSES
 
-    def __init__(self, kind: str = "strokes", samples: int = 90) -> None:
+    def __init__(self, kind: Kind = "strokes", samples: int = 90) -> None:
         random = np.random.default_rng(samples)
-        self.kind = kind
+        self.kind: Kind = kind
         labels = random.integers(4, size=samples).astype(np.int32)
         keys = np.array([f"key {number}" for number in range(samples)])
         self.all: Drawings | Bitmaps
@@ -56,7 +60,9 @@ class Made:
         assert split == "test"
         return self.all
 
-    def pad(self, drawings: Sequence[NDArray[np.int16]]) -> NDArray[np.float32]:
+    def inputs(self, drawings: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        if self.kind == "bitmap":
+            return np.stack(drawings).astype(np.float32) / 255
         x = np.zeros((len(drawings), max(map(len, drawings)), 3), np.float32)
         for padded, rows in zip(x, drawings, strict=True):
             padded[: len(rows)] = rows / (SCALE, SCALE, 0.5) - (0, 0, 1)
@@ -64,41 +70,45 @@ class Made:
 
 
 @cache
-def model(kind: str = "strokes") -> Any:
-    """Fixed weights on the mean of all real points, or on the mean of some pixels."""
+def model(kind: Kind = "strokes") -> Any:
+    """A linear classifier with fixed weights on the mean of the points, or of some pixels."""
     import keras
 
     if kind == "bitmap":
-        x = given = keras.Input((28, 28, 1))
+        x = inputs = keras.Input((28, 28, 1))
         x = keras.layers.AveragePooling2D(14)(x)
         x = keras.layers.Flatten()(x)
     else:
-        given = keras.Input((None, 3))
-        x = keras.layers.Masking(0.0)(given)
+        inputs = keras.Input((None, 3))
+        x = keras.layers.Masking(0.0)(inputs)
         x = keras.layers.GlobalAveragePooling1D()(x)
     weights = keras.initializers.RandomNormal(stddev=8, seed=1)
     x = keras.layers.Dense(4, activation="softmax", kernel_initializer=weights)(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)
 
 
 @cache
-def scored(kind: str = "strokes") -> Evaluation:
-    return evaluation.evaluate(model(kind), Made(kind), 1, **SETTINGS)
+def evaluated(kind: Kind = "strokes") -> Evaluation:
+    return evaluate(kind)
 
 
-def slow(data: Made) -> NDArray[np.float32]:
+def evaluate(kind: Kind = "strokes", **changed: Any) -> Evaluation:
+    return evaluation.evaluate(KerasModel(model(kind)), ToyData(kind), 1, **SETTINGS | changed)
+
+
+def slow(data: ToyData) -> NDArray[np.float32]:
     """Probabilities (example, class), one drawing at a time, in the stored order."""
     known = data.all
     if isinstance(known, Bitmaps):
         x = list(known.pixels[:, None] / np.float32(255))
     else:
-        x = [data.pad([known[i]]) for i in range(len(known))]
+        x = [data.inputs([known[i]]) for i in range(len(known))]
     return np.concatenate([model(data.kind)(one).numpy() for one in x])
 
 
 @pytest.mark.parametrize("kind", ["strokes", "bitmap"])
-def test_batches_by_length_give_what_one_drawing_at_a_time_gives(kind: str) -> None:
-    data, found = Made(kind), scored(kind)
+def test_batches_by_length_equal_single_predictions(kind: Kind) -> None:
+    data, found = ToyData(kind), evaluated(kind)
     p, truth = slow(data), data.all.labels
     np.testing.assert_allclose(found.arrays["probabilities"], p, atol=1e-3)
     np.testing.assert_array_equal(found.arrays["truth"], truth)
@@ -113,82 +123,89 @@ def test_batches_by_length_give_what_one_drawing_at_a_time_gives(kind: str) -> N
     assert found.metrics["top1_low"] < found.metrics["top1"] < found.metrics["top1_high"]
 
 
-def test_the_size_of_a_batch_changes_no_score() -> None:
-    other = evaluation.evaluate(model(), Made(), 1, **{**SETTINGS, "batch_size": 1_000})
-    for name, value in scored().metrics.items():
+def test_the_batch_size_changes_no_metric() -> None:
+    other = evaluate(batch_size=1_000)
+    for name, value in evaluated().metrics.items():
         assert other.metrics[name] == pytest.approx(value, rel=1e-5), name
 
 
-def test_scoring_twice_gives_the_same_but_for_the_time(tmp_path: Path) -> None:
-    again = evaluation.evaluate(model(), Made(), 1, **SETTINGS)
-    assert again.metrics == scored().metrics
-    for name, table in scored().tables.items():
+def test_evaluation_is_reproducible_except_for_the_speed(tmp_path: Path) -> None:
+    again = evaluate()
+    assert again.metrics == evaluated().metrics
+    for name, table in evaluated().tables.items():
         assert table.equals(again.tables[name]), name
-    for name, array in scored().arrays.items():
+    for name, array in evaluated().arrays.items():
         np.testing.assert_array_equal(array, again.arrays[name])
-    for name, figure in scored().figures.items():
+    for name, figure in evaluated().figures.items():
         store.write_figure(tmp_path / "one.png", figure)
         store.write_figure(tmp_path / "two.png", again.figures[name])
         assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes(), name
     assert min(again.speed.values()) > 0
 
 
-def test_results_can_be_stored_and_read_again(tmp_path: Path) -> None:
-    store.write_arrays(tmp_path / "predictions.npz", scored().arrays)
-    store.write_json(tmp_path / "metrics.json", scored().metrics)
+def test_metrics_follow_from_the_stored_arrays(tmp_path: Path) -> None:
+    store.write_arrays(tmp_path / "predictions.npz", evaluated().arrays)
+    store.write_json(tmp_path / "metrics.json", evaluated().metrics)
     arrays = store.read_arrays(tmp_path / "predictions.npz")
     assert arrays["probabilities"].dtype == np.float16
-    assert classification.top(arrays["rank"], 1) == scored().metrics["top1"]
+    results = evaluation.per_example(arrays)
+    assert results.statistics.keys() == METRICS.keys()
+    assert len(set(results.clusters)) == len(results.keys)
+    for name, metric in METRICS.items():
+        assert results.value(metric) == pytest.approx(evaluated().metrics[name], rel=1e-12)
+    interval = metric_interval(results, METRICS["top1"], resamples=SETTINGS["resamples"], seed=1)
+    assert interval == (evaluated().metrics["top1_low"], evaluated().metrics["top1_high"])
 
 
 def test_tables_add_up() -> None:
-    tables, total = scored().tables, scored().metrics["samples"]
+    tables, total = evaluated().tables, evaluated().metrics["samples"]
     cells = tables["confusion"]
     assert cells["count"].sum() == total
     assert (cells["count"] > 0).all()
     right = cells[cells["truth"] == cells["prediction"]]["count"].sum()
-    assert right / total == scored().metrics["top1"]
+    assert right / total == evaluated().metrics["top1"]
     assert tables["calibration"]["samples"].sum() == total
     assert tables["per_class"]["support"].sum() == tables["per_class"]["predicted"].sum() == total
     assert tuple(tables["per_class"]["class"]) == CLASSES
 
 
-def test_the_whole_of_every_drawing_gives_the_plain_top1() -> None:
-    assert scored().metrics["top1_at_100"] == scored().metrics["top1"]
-    assert list(scored().tables["progress"]["share"]) == SETTINGS["shares"]
-    assert {"top1_at_25", "top1_at_50"} < set(scored().metrics)
+def test_the_whole_prefix_has_the_accuracy_of_whole_drawings() -> None:
+    assert evaluated().metrics["top1_at_100"] == evaluated().metrics["top1"]
+    assert list(evaluated().tables["early_recognition"]["fraction"]) == SETTINGS["prefix_fractions"]
+    assert {"top1_at_25", "top1_at_50"} < set(evaluated().metrics)
 
 
-def test_a_part_of_a_drawing_is_scored_as_a_drawing_that_ends_there() -> None:
-    data = Made()
+def test_a_prefix_is_classified_as_a_drawing_that_ends_there() -> None:
+    data = ToyData()
     assert isinstance(data.all, Drawings)
-    parts = [evaluation.begun(data.all[i], 0.5) for i in range(len(data.all))]
+    parts = [evaluation.prefix(data.all[i], 0.5) for i in range(len(data.all))]
     labels = data.all.labels
-    p = np.concatenate([model()(data.pad([part])).numpy() for part in parts])
-    assert scored().metrics["top1_at_50"] == (p.argmax(axis=1) == labels).mean()
+    p = np.concatenate([model()(data.inputs([part])).numpy() for part in parts])
+    assert evaluated().metrics["top1_at_50"] == (p.argmax(axis=1) == labels).mean()
 
 
-def test_progress_is_measured_on_no_more_drawings_than_the_limit() -> None:
-    found = evaluation.evaluate(model(), Made(), 1, **{**SETTINGS, "limit": 7})
-    for top1 in found.tables["progress"]["top1"]:
+def test_early_recognition_uses_at_most_max_examples() -> None:
+    found = evaluate(max_examples=7)
+    for top1 in found.tables["early_recognition"]["top1"]:
         assert 7 * top1 == pytest.approx(round(7 * top1))
-    assert found.metrics["top1"] == scored().metrics["top1"]
-    assert "(7 drawings)" in found.figures["progress"].axes[0].get_title(loc="left")
+    assert found.metrics["top1"] == evaluated().metrics["top1"]
+    assert "(7 drawings)" in found.figures["early_recognition"].axes[0].get_title(loc="left")
 
 
-def test_bitmaps_have_no_progress() -> None:
-    found = scored("bitmap")
-    assert "progress" not in {*found.tables, *found.figures}
+def test_bitmaps_have_no_early_recognition() -> None:
+    found = evaluated("bitmap")
+    assert "early_recognition" not in {*found.tables, *found.figures}
     assert not [name for name in found.metrics if name.startswith("top1_at")]
 
 
-def test_the_gallery_shows_the_surest_mistakes_surest_first() -> None:
-    p, truth = slow(Made()), Made().all.labels
+def test_the_gallery_shows_the_most_confident_errors_first() -> None:
+    p, truth = slow(ToyData()), ToyData().all.labels
     wrong = np.flatnonzero(p.argmax(axis=1) != truth)
-    surest = wrong[np.argsort(-p.max(axis=1)[wrong], kind="stable")][:6]
-    captions = [axes.get_title() for axes in scored().figures["mistakes"].axes]
+    most_confident = wrong[np.argsort(-p.max(axis=1)[wrong], kind="stable")][:6]
+    captions = [axes.get_title() for axes in evaluated().figures["mistakes"].axes]
     assert captions == [
-        f"{CLASSES[truth[i]]}\nas {CLASSES[p[i].argmax()]}\n{p[i].max():.0%}" for i in surest
+        f"{CLASSES[truth[i]]}\nas {CLASSES[p[i].argmax()]}\n{p[i].max():.0%}"
+        for i in most_confident
     ]
 
 
@@ -210,12 +227,12 @@ def boxed(points: NDArray[Any]) -> NDArray[np.int16]:
 
 @settings(max_examples=50)
 @given(drawings, st.floats(0, 1))
-def test_a_part_of_a_drawing_is_placed_and_scaled_as_a_whole_one(
-    rows: NDArray[np.int16], share: float
+def test_a_prefix_is_aligned_and_scaled_as_a_whole_drawing(
+    rows: NDArray[np.int16], fraction: float
 ) -> None:
-    part = evaluation.begun(rows, share)
+    part = evaluation.prefix(rows, fraction)
     assert part.dtype == np.int16
-    assert len(part) == max(1, round(share * len(rows)))
+    assert len(part) == max(1, round(fraction * len(rows)))
     assert part[-1, 2] == 1
     np.testing.assert_array_equal(part[:-1, 2], rows[: len(part) - 1, 2])
     points, before = part[:, :2].cumsum(axis=0), rows[: len(part), :2].cumsum(axis=0)
@@ -228,50 +245,50 @@ def test_a_part_of_a_drawing_is_placed_and_scaled_as_a_whole_one(
 
 @settings(max_examples=50)
 @given(drawings)
-def test_the_whole_of_a_drawing_is_that_drawing(rows: NDArray[np.int16]) -> None:
-    np.testing.assert_array_equal(evaluation.begun(rows, 1.0), rows)
+def test_the_whole_prefix_is_the_drawing(rows: NDArray[np.int16]) -> None:
+    np.testing.assert_array_equal(evaluation.prefix(rows, 1.0), rows)
 
 
 @settings(max_examples=50)
 @given(drawings, st.floats(0.1, 0.9))
-def test_a_part_of_a_drawing_knows_nothing_of_the_rest(
-    rows: NDArray[np.int16], share: float
-) -> None:
-    count = max(1, round(share * len(rows)))
+def test_a_prefix_is_independent_of_the_rest(rows: NDArray[np.int16], fraction: float) -> None:
+    count = max(1, round(fraction * len(rows)))
     points = rows[:, :2].cumsum(axis=0)
     points[count:] = points[count:][:, ::-1]  # another end, in the same box
     other = rows.copy()
     other[:, :2] = np.diff(points, axis=0, prepend=0)
     assume(points.max() == 255 and (points.min(axis=0) == 0).all())
-    np.testing.assert_array_equal(evaluation.begun(rows, share), evaluation.begun(other, share))
+    np.testing.assert_array_equal(
+        evaluation.prefix(rows, fraction), evaluation.prefix(other, fraction)
+    )
 
 
 @pytest.mark.parametrize(
     ("activation", "units", "message"),
-    [("linear", 4, "no distribution"), ("softmax", 5, "not .batch, 4.")],
+    [("linear", 4, "not a distribution"), ("softmax", 5, r"expected \(16, 4\)")],
 )
-def test_what_is_not_a_distribution_over_the_classes_is_an_error(
+def test_outputs_that_are_no_distribution_are_an_error(
     activation: str, units: int, message: str
 ) -> None:
     import keras
 
-    given = keras.Input((None, 3))
-    x = keras.layers.GlobalAveragePooling1D()(given)
-    wrong = keras.Model(given, keras.layers.Dense(units, activation=activation)(x))
+    inputs = keras.Input((None, 3))
+    x = keras.layers.GlobalAveragePooling1D()(inputs)
+    wrong = keras.Model(inputs, keras.layers.Dense(units, activation=activation)(x))
     with pytest.raises(EvaluationError, match=message):
-        evaluation.evaluate(wrong, Made(), 1, **SETTINGS)
+        evaluation.evaluate(KerasModel(wrong), ToyData(), 1, **SETTINGS)
 
 
-def test_a_model_that_diverged_is_an_error() -> None:
+def test_a_diverged_model_is_an_error() -> None:
     import keras
 
     broken = keras.models.clone_model(model())
     broken.set_weights([weight * np.nan for weight in broken.get_weights()])
     with pytest.raises(EvaluationError, match="did training diverge"):
-        evaluation.evaluate(broken, Made(), 1, **SETTINGS)
+        evaluation.evaluate(KerasModel(broken), ToyData(), 1, **SETTINGS)
 
 
-def test_its_parameters_bind() -> None:
+def test_the_parameters_bind() -> None:
     params.bind(evaluation.evaluate, SETTINGS)
-    with pytest.raises(errors.ParamsError, match="shares"):
-        params.bind(evaluation.evaluate, {**SETTINGS, "shares": [1.5]})
+    with pytest.raises(ParamsError, match="prefix_fractions"):
+        params.bind(evaluation.evaluate, {**SETTINGS, "prefix_fractions": [1.5]})
