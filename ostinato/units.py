@@ -49,6 +49,9 @@ Epochs = Annotated[int, Field(ge=1), Shrunk(1)]
 FrozenEpochs = Annotated[int, Field(ge=0), Shrunk(1)]
 """Epochs at the start in which a part of the model is not trained."""
 
+RampEpochs = Annotated[int, Field(ge=0), Shrunk(1)]
+"""Epochs over which a value rises from 0; 0: it is at its highest from the first epoch."""
+
 Patience = Annotated[int, Field(ge=1)]
 """Epochs without improvement before training stops."""
 

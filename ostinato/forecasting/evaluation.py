@@ -1,31 +1,57 @@
-"""Scores of a forecaster on the test range, from every origin in it: a rolling-origin backtest."""
+"""Evaluate a forecaster on the test split from every origin: a rolling-origin backtest."""
 
-import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Float, Float64, Integer, Shaped
 
 from ostinato.errors import EvaluationError
-from ostinato.forecasting import figures, metrics
-from ostinato.params import near
-from ostinato.task import Evaluation
+from ostinato.evaluation import comparison, timing
+from ostinato.forecasting import metrics
+from ostinato.forecasting.dataset import SeriesDataset, Windows
+from ostinato.forecasting.dataset.windows import Inputs
+from ostinato.forecasting.metrics import METRICS
+from ostinato.task import Evaluation, PerExample
 from ostinato.units import BatchSize, Count, Fraction
 
-if TYPE_CHECKING:
-    from ostinato.forecasting.dataset.windows import Data, Windows
+LOG = logging.getLogger(__name__)
+CURVE_LEVELS = np.arange(0.1, 1.0, 0.1)  # of the figure of nominal and observed coverage
 
-Array = NDArray[Any]
 
-LOSSES = ("mae", "mase", "smape")  # of the metrics of `outcomes`: less is better
-PROMISES = np.arange(0.1, 1.0, 0.1)  # levels of the figure that compares promised and held
+@runtime_checkable
+class Forecaster(Protocol):
+    """A trained model: from inputs to scaled quantiles (window, horizon, quantile)."""
+
+    @property
+    def parameters(self) -> int:
+        """The number of learned values."""
+
+    def __call__(self, inputs: Inputs, /) -> Float[np.ndarray, "window horizon quantile"]:
+        """Forecast windows."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A prediction interval of each forecast, in the units of the data.
+
+    Args:
+        low: bounds.
+        high: bounds.
+        last_margin: the scaled margin of the last origin for each step; serving uses it.
+    """
+
+    low: Float64[np.ndarray, "window horizon"]
+    high: Float64[np.ndarray, "window horizon"]
+    last_margin: Float64[np.ndarray, " horizon"]
 
 
 def evaluate(
-    model: Any,
-    data: Any,
+    predictor: Forecaster,
+    data: SeriesDataset,
     seed: int,
     *,
     stride: Count,
@@ -34,305 +60,387 @@ def evaluate(
     num_plots: Count,
     batch_size: BatchSize,
     timed_requests: Count,
+    resamples: Count,
 ) -> Evaluation:
-    """Score ``model`` on the test split of ``data``.
+    """Evaluate a model on the test split.
 
-    Intervals are those of the model's quantiles, moved for each step of the horizon by what
-    earlier forecasts ask for (``margins``), first of all those of the calibration split. MASE
-    divides by the seasonal naive error before the origin; OWA compares with M4's Naive2, made at
-    the same origins.
+    Intervals are those of the model's quantiles, moved for each step of the horizon by a margin
+    from earlier forecasts (`margins`), the first of which are those of the calibration split. MASE
+    divides by the seasonal naive error before the origin. OWA compares with M4's Naive2 from the
+    same origins.
 
     Args:
-        model: maps a window to scaled quantiles (batch, horizon, quantile).
-        data: of ``examples.load``.
-        seed: not used: nothing is drawn.
+        predictor: the model.
+        data: of the data set.
+        seed: of the bootstrap.
         stride: steps from one origin to the next.
-        intervals: the shares of truths that intervals promise: 0.8 and 0.95, say.
-        calibration_window: how many of the latest origins move the intervals; null: those of the calibration
-            split do, at all origins alike.
-        num_plots: origins in the figure of forecasts.
-        batch_size: windows forecast at once.
-        timed_requests: how many are forecast one by one to see how long that takes.
+        intervals: nominal coverages, such as 0.8 and 0.95.
+        calibration_window: number of the latest origins that calibrate the intervals; null: the
+            calibration split calibrates the intervals of all origins.
+        num_plots: forecasts in the figure of forecasts.
+        batch_size: windows in a batch.
+        timed_requests: forecasts made one by one to measure the latency.
+        resamples: bootstrap samples behind the 95% confidence interval of MAE.
 
     Returns:
-        metrics; tables of horizon, periods, intervals (the margins of the last origin, scaled, by
-        level and step); figures; arrays by window (keys, truth, forecast, naive, scale, which is
-        what MASE divides by, low and high of each interval); speed.
+        Metrics; the tables horizon, periods, coverage and intervals (margins of the last origin,
+        scaled); figures; arrays by window: keys, truth, forecast, naive, naive2, scale (of MASE),
+        low and high of each interval; speed.
 
     Raises:
-        ScoreError: the model gives something else than finite quantiles in increasing order.
+        EvaluationError: the quantiles of the model have another shape, are not finite, or cross.
     """
-    every = np.arange(0, data.size("test"), stride)
-    windows, (z, seconds) = (
-        data.windows("test", every),
-        predict(model, data, "test", every, batch_size),
-    )
+    numbers = np.arange(0, data.size("test"), stride)
+    windows = data.windows("test", numbers)
+    timer = timing.Timer(predictor)
+    scaled = _predict(timer, data, "test", numbers, batch_size)
+    seconds = timer.seconds
     truth = np.where(windows.observed, windows.truth, np.nan)
-    quantiles = data.unscaled(z, windows)
-    forecast = data.unscaled(metrics.quantile(z, 0.5), windows)
+    quantiles = data.unscaled(scaled, windows)
+    forecast = data.unscaled(metrics.quantile(scaled, 0.5), windows)
     naive = seasonal_naive(data, windows)
-    past = np.arange(data.size("calibration"))
-    calibration = data.windows("calibration", past)
-    ready = predict(model, data, "calibration", past, batch_size)[0]
-    seen = (
-        [(calibration, ready)]
-        if calibration_window is None
-        else [(calibration, ready), (windows, z)]
-    )
-    moments = np.concatenate([part.moment for part, _ in seen])
+    calibrated = _Calibration(data, timer, windows, scaled, batch_size, calibration_window)
+    bounds = {level: calibrated.interval(level) for level in intervals}
 
-    def moved(level: float) -> Array:
-        parts = [excess(data, part, quantiles, level) for part, quantiles in seen]
-        return margins(np.concatenate(parts), moments, windows.moment, level, calibration_window)
-
-    bounds, last = {}, {}
-    for level in intervals:
-        margin = moved(level)
-        low, high = interval(z, margin, level)
-        bounds[level] = data.unscaled(low, windows), data.unscaled(high, windows)
-        last[level] = margin[np.argmax(windows.moment)]
-
-    errors = metrics.mae(truth, forecast, axis=1)
-    histories = [data.history(s, h) for s, h in zip(windows.series, windows.history, strict=True)]
-    scales = np.array([metrics.naive_scale(h, data.season) for h in histories])
-    scales[scales == 0] = np.nan
-    naive2 = np.stack([metrics.naive2(h, data.season, data.horizon) for h in histories])
-    mase = np.nanmean(errors / scales)
-    relative = mase / np.nanmean(metrics.mae(truth, naive2, axis=1) / scales)
-    percent = metrics.smape(truth, forecast), metrics.smape(truth, naive2)
-    mean, error, _ = metrics.mean_in_time(errors, windows.keys, data.horizon)
-    numbers: dict[str, float] = {
-        "samples": len(every),
-        "mae": float(np.nanmean(errors)),
-        "mae_low": mean - 1.96 * error,
-        "mae_high": mean + 1.96 * error,
-        "rmse": float(metrics.rmse(truth, forecast)),
-        "mase": float(mase),
-        "smape": float(percent[0]),
-        "owa": float(relative + percent[0] / percent[1]) / 2,
-        "weighted_quantile_loss": metrics.weighted_quantile_loss(truth, quantiles),
-        "naive_mae": float(metrics.mae(truth, naive)),
+    pairs = zip(windows.series, windows.history, strict=True)
+    histories = [data.history(series, steps) for series, steps in pairs]
+    scale = np.array([metrics.naive_scale(history, data.season) for history in histories])
+    scale[scale == 0] = np.nan
+    naive2 = np.stack([metrics.naive2(past, data.season, data.horizon) for past in histories])
+    arrays = {
+        "keys": windows.keys,
+        "truth": truth,
+        "forecast": forecast,
+        "naive": naive,
+        "naive2": naive2,
+        "scale": scale,
     }
-    for level, (low, high) in bounds.items():
-        numbers[f"coverage_{100 * level:g}"] = float(metrics.coverage(truth, low, high))
-        numbers[f"width_{100 * level:g}"] = float((high - low).mean())
-    numbers["parameters"] = int(model.count_params())
-
-    steps = pd.DataFrame({"step": np.arange(1, data.horizon + 1)})
-    steps["mae"], steps["naive"] = metrics.mae(truth, forecast, 0), metrics.mae(truth, naive, 0)
-    steps["rmse"] = metrics.rmse(truth, forecast, 0)
-    for level, (low, high) in bounds.items():
-        steps[f"coverage_{100 * level:g}"] = metrics.coverage(truth, low, high, 0)
-        steps[f"width_{100 * level:g}"] = (high - low).mean(axis=0)
+    for level, each in bounds.items():
+        arrays |= {f"low_{100 * level:g}": each.low, f"high_{100 * level:g}": each.high}
+    values = _values(arrays, quantiles, bounds)
+    mae_interval = _mae_interval(arrays, resamples=resamples, seed=seed)
+    steps = _steps(truth, forecast, naive, bounds)
+    coverage = _coverage(truth, calibrated)
     tables = {
         "horizon": steps,
-        "periods": periods(windows, truth, forecast, naive, bounds),
+        "periods": _periods(windows, truth, forecast, naive, bounds),
         "intervals": pd.DataFrame(
             [
-                {"level": level, "step": number, "margin": float(value)}
-                for level, values in last.items()
-                for number, value in enumerate(values, 1)
+                {"level": level, "step": step, "margin": float(margin)}
+                for level, each in bounds.items()
+                for step, margin in enumerate(each.last_margin, 1)
             ]
         ),
+        "coverage": coverage,
     }
-    promised = []
-    for level in PROMISES:
-        for name, margin in (("raw", np.zeros(data.horizon)), ("conformal", moved(level))):
-            low, high = (data.unscaled(q, windows) for q in interval(z, margin, level))
-            promised.append((level, name, float(metrics.coverage(truth, low, high))))
-    tables["coverage"] = (
-        pd.DataFrame(promised, columns=["level", "kind", "held"])
-        .pivot_table(index="level", columns="kind", values="held")
-        .reset_index()[["level", "raw", "conformal"]]
-    )
-    chosen = np.unique(
-        np.linspace(0, len(every) - 1, min(num_plots, len(every))).round().astype(int)
-    )
+    from ostinato.forecasting import figures
+
     panels = [
-        {
-            "title": str(windows.keys[i]).removesuffix("T00:00:00"),
-            "past": histories[i][-2 * data.horizon :],
-            "truth": truth[i],
-            "forecast": forecast[i],
-            "bounds": {v: (bounds[v][0][i], bounds[v][1][i]) for v in sorted(bounds)[::-1]},
-        }
-        for i in chosen
+        figures.Panel(
+            title=str(windows.keys[i]).removesuffix("T00:00:00"),
+            past=histories[i][-2 * data.horizon :],
+            truth=truth[i],
+            forecast=forecast[i],
+            intervals={v: (bounds[v].low[i], bounds[v].high[i]) for v in sorted(bounds)[::-1]},
+        )
+        for i in _evenly(len(numbers), num_plots)
     ]
-    pictures = {
-        "forecasts": figures.forecasts(panels, f"{len(panels)} of {len(every):,} forecasts"),
+    count = f"{len(numbers):,}"
+    drawn = {
+        "forecasts": figures.forecasts(panels, f"{len(panels)} of {count} forecasts"),
         "horizon": figures.horizon(steps),
-        "coverage": figures.interval_coverage(tables["coverage"]),
-        "residuals": figures.residuals(truth - forecast, f"Errors of {len(every):,} forecasts"),
+        "coverage": figures.interval_coverage(coverage),
+        "residuals": figures.residuals(truth - forecast, f"Residuals of {count} forecasts"),
     }
-    alone = [
-        data.examples("test", every[i : i + 1])[0] for i in range(min(timed_requests, len(every)))
-    ]
-    call = compiled(model)
-    call(alone[0])
-    times = [elapsed(call, x) for x in alone]
-    speed = {
-        "inference_ms_single": 1e3 * float(np.median(times)),
-        "inference_ms_batched": 1e3 * seconds / len(every),
-    }
-    arrays = {"keys": windows.keys, "truth": truth, "forecast": forecast, "naive": naive}
-    arrays["scale"] = scales
-    for level, (low, high) in bounds.items():
-        arrays |= {f"low_{100 * level:g}": low, f"high_{100 * level:g}": high}
-    return Evaluation(numbers, tables, pictures, arrays, speed)
+    requests = [data.examples("test", number[None])[0] for number in numbers[:timed_requests]]
+    return Evaluation(
+        metrics={
+            "samples": len(numbers),
+            "mae": values["mae"],
+            **mae_interval,
+            **values,
+            "parameters": predictor.parameters,
+        },
+        tables=tables,
+        figures=drawn,
+        arrays=arrays,
+        speed=timing.speed(predictor, requests, seconds, len(numbers)),
+    )
 
 
-def outcomes(metric: str, arrays: Mapping[str, Array]) -> Array:
-    """What each window adds to a metric, its sign turned, so that more is better.
+def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:
+    """The statistics of each forecast for the metrics of `METRICS`.
 
     Args:
-        metric: mae, mase or smape.
-        arrays: of `score`.
-
-    Returns:
-        float64 (window,), NaN where nothing was measured, or a scale is none.
-
-    Raises:
-        ScoreError: the metric is no mean over windows, or there is none of this name.
+        arrays: of `evaluate`: keys, truth, forecast, scale and naive2 (without it OWA has no
+            value); truth and forecast may be those of `serving.from_responses`.
     """
-    truth, forecast = arrays["truth"], arrays["forecast"]
-    known = ~np.isnan(truth).all(axis=1)
-    losses = np.full(len(truth), np.nan)
-    if metric not in LOSSES:
-        raise EvaluationError(f"{metric!r} is no mean over windows; {near(metric, LOSSES)}")
-    loss = metrics.smape if metric == "smape" else metrics.mae
-    losses[known] = loss(truth[known], forecast[known], axis=1)
-    return -losses / (arrays["scale"] if metric == "mase" else 1.0)
+    truth, forecast, scale = arrays["truth"], arrays["forecast"], arrays["scale"][:, None]
+    naive2 = arrays.get("naive2", np.full_like(truth, np.nan))
+    error, percent = np.abs(truth - forecast), metrics.percentage_errors(truth, forecast)
+    parts = [
+        _mean_row(error / scale),
+        _sum_row(percent),
+        _mean_row(np.abs(truth - naive2) / scale),
+        _sum_row(metrics.percentage_errors(truth, naive2)),
+    ]
+    owa = np.concatenate(parts, axis=1)
+    # Where MASE has no scale, the other parts still count: the missing ones have sum and count 0.
+    usable = ~np.isnan(truth).all(axis=1) & ~np.isnan(naive2).all(axis=1)
+    return PerExample(
+        keys=arrays["keys"],
+        clusters=clusters(arrays["keys"], truth.shape[1]),
+        statistics={
+            "mae": _mean_row(error),
+            "rmse": _sum_row(error**2),
+            "mase": parts[0],
+            "smape": parts[1],
+            "owa": np.where(usable[:, None], np.nan_to_num(owa), np.nan),
+        },
+    )
 
 
-def clusters(arrays: Mapping[str, Array]) -> Array:
-    """Windows that share their luck, a number each, int64 (window,).
+def clusters(keys: Shaped[np.ndarray, " window"], horizon: int) -> Integer[np.ndarray, " window"]:
+    """The cluster of each window: overlapping forecasts are correlated.
 
-    They are those whose origins lie in the same stretch of two horizons: forecasts of the same
-    days, in all series. Where there are hardly more origins than steps, as in a competition, they
-    are those of a series.
+    A cluster is a block of two horizons of origins, in all series. Where there are at most two
+    horizons of origins, as in a competition, a cluster is a series.
+
+    Args:
+        keys: ``series@time``.
+        horizon: steps of a forecast.
     """
-    names, _, times = zip(*(str(key).rpartition("@") for key in arrays["keys"]), strict=True)
-    moments, place = np.unique(times, return_inverse=True)
-    stretch = 2 * arrays["truth"].shape[1]
-    if len(moments) > 2 * stretch:
-        return np.asarray(place // stretch)
-    return np.unique(names, return_inverse=True)[1]
-
-
-def predict(
-    model: Any, data: "Data", split: str, numbers: Array, batch: int
-) -> tuple[Array, float]:
-    """Scaled quantiles (window, horizon, quantile), float64, and the seconds they took."""
-    call, parts, seconds = compiled(model), [], 0.0
-    for start in range(0, len(numbers), batch):
-        x = data.examples(split, numbers[start : start + batch])[0]
-        if start == 0:
-            call(x)  # so that no time counts the making of the graph
-        begin = time.perf_counter()
-        parts.append(call(x))
-        seconds += time.perf_counter() - begin
-    z = np.concatenate(parts).astype(np.float64)
-    if z.ndim != 3 or z.shape[1] != data.horizon:
-        raise EvaluationError(
-            f"the model's output is {z.shape}, not (batch, {data.horizon}, quantile)"
-        )
-    if not np.isfinite(z).all() or (np.diff(z, axis=-1) < 0).any():
-        raise EvaluationError(
-            "the model's quantiles are not finite or cross; did training diverge?"
-        )
-    return z, seconds
-
-
-def compiled(model: Any) -> Any:
-    """The model as one graph: from a dict of float32 arrays to an array."""
-    import tensorflow as tf
-
-    given = {x.name: tf.TensorSpec(x.shape, tf.float32) for x in model.inputs}
-    graph = tf.function(lambda x: model(x, training=False), input_signature=[given])
-    return lambda x: graph({name: x[name] for name in given}).numpy()
-
-
-def elapsed(call: Any, x: Any) -> float:
-    """Seconds of one call."""
-    begin = time.perf_counter()
-    call(x)
-    return time.perf_counter() - begin
-
-
-def excess(data: "Data", windows: "Windows", quantiles: Array, level: float) -> Array:
-    """How far scaled truths lie outside the interval that quantiles give, negative inside.
-
-    Float64 (window, horizon), NaN where the truth was not measured.
-    """
-    truth = np.where(windows.observed, data.scaled_as(windows), np.nan)
-    low, high = interval(quantiles, np.zeros(quantiles.shape[1]), level)
-    return np.asarray(np.maximum(low - truth, truth - high))
+    names, _, times = zip(*(str(key).rpartition("@") for key in keys), strict=True)
+    distinct, index = np.unique(times, return_inverse=True)
+    if len(distinct) > 2 * horizon:
+        return np.asarray(index // (2 * horizon))
+    return np.asarray(np.unique(names, return_inverse=True)[1])
 
 
 def margins(
-    excess: Array, moments: Array, origins: Array, level: float, recent: int | None
-) -> Array:
-    """How far intervals of forecasts move out for each step: float64 (origin, horizon).
+    excess: Float[np.ndarray, "window horizon"],
+    forecast_origins: Integer[np.ndarray, " window"],
+    origins: Integer[np.ndarray, " origin"],
+    level: float,
+    calibration_window: int | None,
+) -> Float64[np.ndarray, "origin horizon"]:
+    """The margins by which the intervals of forecasts move outwards, for each step.
 
     A sliding window of past errors, as in Xu and Xie 2021, arXiv 2010.09107: at each origin and
-    step only forecasts whose truth of that step is known by then count.
+    step, only forecasts whose truth of that step is observed before the origin count.
 
     Args:
-        excess: of earlier forecasts, see ``excess``; of any order (window, horizon).
-        moments: the first step that each of them forecasts (window,).
-        origins: the same of the forecasts whose intervals are asked for (origin,).
-        level: the share of truths that intervals promise.
-        recent: how many of the latest moments count; None: all forecasts do, at all origins.
+        excess: of earlier forecasts in any order; see `_Calibration.excess`.
+        forecast_origins: the first step that each earlier forecast predicts.
+        origins: the first step that each forecast predicts whose margins are returned.
+        level: nominal coverage.
+        calibration_window: number of the latest origins that count; None: all forecasts count,
+            at each origin.
 
     Raises:
-        ScoreError: nothing is known yet at an origin.
+        EvaluationError: at an origin no truth is observed yet.
     """
-    if recent is None:
+    if calibration_window is None:
         return np.tile(metrics.conformal(excess, level), (len(origins), 1))
-    order = np.argsort(moments, kind="stable")
-    begins, sizes = np.unique(moments, return_counts=True)
+    order = np.argsort(forecast_origins, kind="stable")
+    begins, sizes = np.unique(forecast_origins, return_counts=True)
     ends = np.concatenate([[0], np.cumsum(sizes)])
-    asked, place = np.unique(origins, return_inverse=True)
-    moved = np.empty((len(asked), excess.shape[1]))
+    distinct, index = np.unique(origins, return_inverse=True)
+    moved = np.empty((len(distinct), excess.shape[1]))
     for step, errors in enumerate(excess[order].T):
-        known = np.searchsorted(begins, asked - step)  # their truths are of earlier times
-        if not known.all():
+        observed = np.searchsorted(begins, distinct - step)  # origins whose truth is before
+        if not observed.all():
             raise EvaluationError(
-                "no forecast of the calibration split is over when the test of another series "
-                "begins; set recent: null"
+                "the test split of a series begins before any forecast of the calibration split "
+                "is over; set evaluation's calibration_window: null, or begin calibration earlier"
             )
-        first, last = ends[np.maximum(0, known - recent)], ends[known]
+        first, last = ends[np.maximum(0, observed - calibration_window)], ends[observed]
         rows = first + np.arange((last - first).max())[:, None]  # (error, origin)
         latest = np.where(rows < last, errors[np.minimum(rows, len(errors) - 1)], np.nan)
         moved[:, step] = metrics.conformal(latest, level)
-    return np.asarray(moved[place])
+    return np.asarray(moved[index])
 
 
-def interval(quantiles: Array, margin: Array, level: float) -> tuple[Array, Array]:
-    """The scaled interval that promises ``level``: low and high (window, horizon).
-
-    ``margin`` is (horizon,) or (window, horizon).
-    """
+def interval(
+    quantiles: Float[np.ndarray, "window horizon quantile"],
+    margin: Float[np.ndarray, "*window horizon"],
+    level: float,
+) -> tuple[Float[np.ndarray, "window horizon"], Float[np.ndarray, "window horizon"]]:
+    """The scaled interval (low, high) with nominal coverage ``level``, moved by a margin."""
     middle = metrics.quantile(quantiles, 0.5)
     low = metrics.quantile(quantiles, (1 - level) / 2) - margin
     high = metrics.quantile(quantiles, (1 + level) / 2) + margin
     return np.minimum(low, middle), np.maximum(high, middle)
 
 
-def seasonal_naive(data: "Data", windows: "Windows") -> Array:
-    """The values a season before, float64 (window, horizon)."""
+def seasonal_naive(data: SeriesDataset, windows: Windows) -> Float[np.ndarray, "window horizon"]:
+    """The values a season ago."""
     ahead = np.arange(data.horizon) % data.season - data.season
-    rows = [
-        data.history(series, before)[ahead]
-        for series, before in zip(windows.series, windows.history, strict=True)
-    ]
-    return np.stack(rows)
+    pairs = zip(windows.series, windows.history, strict=True)
+    return np.stack([data.history(series, steps)[ahead] for series, steps in pairs])
 
 
-def periods(
-    windows: "Windows", truth: Array, forecast: Array, naive: Array, bounds: dict[float, Any]
+class _Calibration:
+    """Intervals of the test forecasts, calibrated by earlier forecasts.
+
+    Args:
+        data: the data set.
+        predict: the model.
+        windows: of the test split.
+        scaled: their quantiles.
+        batch_size: windows in a batch.
+        calibration_window: see `evaluate`.
+    """
+
+    def __init__(
+        self,
+        data: SeriesDataset,
+        predict: Callable[[Inputs], np.ndarray],
+        windows: Windows,
+        scaled: Float64[np.ndarray, "window horizon quantile"],
+        batch_size: int,
+        calibration_window: int | None,
+    ) -> None:
+        self.data, self.windows, self.scaled = data, windows, scaled
+        self.calibration_window = calibration_window
+        numbers = np.arange(data.size("calibration"))
+        earlier = data.windows("calibration", numbers)
+        self.earlier = [(earlier, _predict(predict, data, "calibration", numbers, batch_size))]
+        if calibration_window is not None:
+            self.earlier.append((windows, scaled))
+        self.origins = np.concatenate([part.origin for part, _ in self.earlier])
+
+    def excess(
+        self, windows: Windows, scaled: Float64[np.ndarray, "window horizon quantile"], level: float
+    ) -> Float64[np.ndarray, "window horizon"]:
+        """The distance of the scaled truth to its interval, negative inside; NaN if unobserved."""
+        truth = np.where(windows.observed, self.data.scaled_truth(windows), np.nan)
+        low, high = interval(scaled, np.zeros(scaled.shape[1]), level)
+        return np.asarray(np.maximum(low - truth, truth - high))
+
+    def margin(self, level: float) -> Float64[np.ndarray, "window horizon"]:
+        """The scaled margins of the test forecasts."""
+        excess = np.concatenate([self.excess(*part, level) for part in self.earlier])
+        window = self.calibration_window
+        return margins(excess, self.origins, self.windows.origin, level, window)
+
+    def bounds(
+        self, level: float, margin: Float[np.ndarray, "*window horizon"]
+    ) -> tuple[Float64[np.ndarray, "window horizon"], Float64[np.ndarray, "window horizon"]]:
+        """Low and high of the test forecasts in the units of the data."""
+        low, high = interval(self.scaled, margin, level)
+        return self.data.unscaled(low, self.windows), self.data.unscaled(high, self.windows)
+
+    def interval(self, level: float) -> Interval:
+        """The calibrated interval of each test forecast."""
+        margin = self.margin(level)
+        return Interval(*self.bounds(level, margin), margin[np.argmax(self.windows.origin)])
+
+
+def _predict(
+    predict: Callable[[Inputs], np.ndarray],
+    data: SeriesDataset,
+    split: str,
+    numbers: Integer[np.ndarray, " window"],
+    batch_size: int,
+) -> Float64[np.ndarray, "window horizon quantile"]:
+    """Scaled quantiles of the windows of a split with these numbers."""
+    batches = (numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size))
+    parts = [predict(data.examples(split, batch)[0]) for batch in batches]
+    scaled = np.concatenate(parts).astype(np.float64)
+    if scaled.ndim != 3 or scaled.shape[1] != data.horizon:
+        raise EvaluationError(
+            f"the model's output has shape {scaled.shape}, not (window, {data.horizon}, quantile)"
+        )
+    if not np.isfinite(scaled).all() or (np.diff(scaled, axis=-1) < 0).any():
+        raise EvaluationError(
+            "the model's quantiles are not finite or cross; did training diverge?"
+        )
+    return scaled
+
+
+def _mean_row(values: Float[np.ndarray, "window horizon"]) -> Float[np.ndarray, "window 2"]:
+    """Statistics (mean of the steps, 1) of each window; NaN without an observed step."""
+    known = ~np.isnan(values).all(axis=1)
+    row = np.full((len(values), 2), np.nan)
+    row[known, 0], row[known, 1] = np.nanmean(values[known], axis=1), 1
+    return row
+
+
+def _sum_row(values: Float[np.ndarray, "window horizon"]) -> Float[np.ndarray, "window 2"]:
+    """Statistics (sum of the steps, count) of each window; NaN without an observed step."""
+    observed = ~np.isnan(values)
+    row = np.stack([np.nansum(values, axis=1), observed.sum(axis=1).astype(float)], axis=1)
+    row[~observed.any(axis=1)] = np.nan
+    return row
+
+
+def _values(
+    arrays: Mapping[str, np.ndarray],
+    quantiles: Float[np.ndarray, "window horizon quantile"],
+    bounds: Mapping[float, Interval],
+) -> dict[str, float]:
+    """Metrics of all forecasts."""
+    truth, forecast, naive2 = arrays["truth"], arrays["forecast"], arrays["naive2"]
+    errors = metrics.mae(truth, forecast, axis=1)
+    mase = np.nanmean(errors / arrays["scale"])
+    relative = mase / np.nanmean(metrics.mae(truth, naive2, axis=1) / arrays["scale"])
+    smape = metrics.smape(truth, forecast)
+    values = {
+        "mae": float(np.nanmean(errors)),
+        "rmse": float(metrics.rmse(truth, forecast)),
+        "mase": float(mase),
+        "smape": float(smape),
+        "owa": float(relative + smape / metrics.smape(truth, naive2)) / 2,
+        "weighted_quantile_loss": metrics.weighted_quantile_loss(truth, quantiles),
+        "naive_mae": float(metrics.mae(truth, arrays["naive"])),
+    }
+    for level, each in bounds.items():
+        name = f"{100 * level:g}"
+        values[f"coverage_{name}"] = float(metrics.coverage(truth, each.low, each.high))
+        values[f"width_{name}"] = float((each.high - each.low).mean())
+    return values
+
+
+def _mae_interval(
+    arrays: Mapping[str, np.ndarray], *, resamples: int, seed: int
+) -> dict[str, float]:
+    """The 95% confidence interval of MAE; empty where there are fewer than two clusters."""
+    try:
+        low, high = comparison.metric_interval(
+            per_example(arrays), METRICS["mae"], resamples=resamples, seed=seed
+        )
+    except EvaluationError as error:
+        LOG.warning("MAE has no confidence interval: %s", error)
+        return {}
+    return {"mae_low": low, "mae_high": high}
+
+
+def _steps(
+    truth: Float[np.ndarray, "window horizon"],
+    forecast: Float[np.ndarray, "window horizon"],
+    naive: Float[np.ndarray, "window horizon"],
+    bounds: Mapping[float, Interval],
 ) -> pd.DataFrame:
-    """Scores by the month in which a forecast begins."""
+    """Metrics by step of the horizon."""
+    table = pd.DataFrame({"step": np.arange(1, truth.shape[1] + 1)})
+    table["mae"], table["naive"] = metrics.mae(truth, forecast, 0), metrics.mae(truth, naive, 0)
+    table["rmse"] = metrics.rmse(truth, forecast, 0)
+    for level, each in bounds.items():
+        name = f"{100 * level:g}"
+        table[f"coverage_{name}"] = metrics.coverage(truth, each.low, each.high, 0)
+        table[f"width_{name}"] = (each.high - each.low).mean(axis=0)
+    return table
+
+
+def _periods(
+    windows: Windows,
+    truth: Float[np.ndarray, "window horizon"],
+    forecast: Float[np.ndarray, "window horizon"],
+    naive: Float[np.ndarray, "window horizon"],
+    bounds: Mapping[float, Interval],
+) -> pd.DataFrame:
+    """Metrics by the month of the origin."""
     months = np.array([str(key).rpartition("@")[2][:7] for key in windows.keys])
     rows = []
     for month in np.unique(months):
@@ -343,8 +451,24 @@ def periods(
             "mae": float(metrics.mae(truth[at], forecast[at])),
             "naive": float(metrics.mae(truth[at], naive[at])),
         }
-        for level, (low, high) in bounds.items():
-            held = metrics.coverage(truth[at], low[at], high[at])
-            row[f"coverage_{100 * level:g}"] = float(held)
+        for level, each in bounds.items():
+            covered = metrics.coverage(truth[at], each.low[at], each.high[at])
+            row[f"coverage_{100 * level:g}"] = float(covered)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _coverage(truth: Float[np.ndarray, "window horizon"], calibrated: _Calibration) -> pd.DataFrame:
+    """Observed coverage by level, before and after calibration."""
+    rows = []
+    for level in CURVE_LEVELS:
+        raw = calibrated.bounds(level, np.zeros(truth.shape[1]))
+        conformal = calibrated.bounds(level, calibrated.margin(level))
+        rows.append([level, *(float(metrics.coverage(truth, *b)) for b in (raw, conformal))])
+    return pd.DataFrame(rows, columns=["level", "raw", "conformal"])
+
+
+def _evenly(size: int, count: int) -> Sequence[int]:
+    """At most ``count`` different indices below ``size``, at equal distances."""
+    chosen = np.linspace(0, size - 1, min(count, size)).round().astype(int)
+    return [int(index) for index in np.unique(chosen)]

@@ -1,24 +1,43 @@
-"""TODO."""
+"""Figures of forecasts."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from ostinato.evaluation.figures import BLUE, GREY, RED, SKY, WIDTH, styled
 
 
-@styled
-def forecasts(panels: Sequence[dict[str, Any]], title: str) -> Figure:
-    """Forecasts with their intervals over what came true, a panel for each origin.
+@dataclass(frozen=True)
+class Panel:
+    """A forecast to draw.
 
     Args:
-        panels: title; past, truth, forecast (step,); bounds: level -> low and high (step,).
-        title: of them all.
+        title: key of the window.
+        past: values before the origin.
+        truth: NaN where not measured.
+        forecast: the median.
+        intervals: low and high by level, the widest first.
+    """
+
+    title: str
+    past: Float[np.ndarray, " time"]
+    truth: Float[np.ndarray, " horizon"]
+    forecast: Float[np.ndarray, " horizon"]
+    intervals: Mapping[float, tuple[Float[np.ndarray, " horizon"], Float[np.ndarray, " horizon"]]]
+
+
+@styled
+def forecasts(panels: Sequence[Panel], title: str) -> Figure:
+    """Forecasts with their intervals, and the truth; a panel for each origin.
+
+    Args:
+        panels: the forecasts.
+        title: of the figure.
     """
     rows = max(1, -(-len(panels) // 2))
     figure = Figure(figsize=(WIDTH, 0.9 + 2.1 * rows))
@@ -28,14 +47,14 @@ def forecasts(panels: Sequence[dict[str, Any]], title: str) -> Figure:
         axes.set_axis_off()
     for axes, panel in zip(grid.flat, panels, strict=False):
         axes.set_axis_on()
-        before, steps = len(panel["past"]), np.arange(1, len(panel["truth"]) + 1)
-        axes.plot(np.arange(1 - before, 1), panel["past"], color=GREY, lw=1, label="past")
-        for shade, (level, (low, high)) in zip((0.25, 0.5), panel["bounds"].items(), strict=False):
+        before, steps = len(panel.past), np.arange(1, len(panel.truth) + 1)
+        axes.plot(np.arange(1 - before, 1), panel.past, color=GREY, lw=1, label="past")
+        for shade, (level, (low, high)) in zip((0.25, 0.5), panel.intervals.items(), strict=False):
             axes.fill_between(steps, low, high, color=SKY, alpha=shade, lw=0,
                               label=f"{level:.0%} interval")  # fmt: skip
-        axes.plot(steps, panel["truth"], "o-", color="black", ms=3, lw=1, label="truth")
-        axes.plot(steps, panel["forecast"], color=RED, label="forecast")
-        axes.set_title(panel["title"], fontsize=9)
+        axes.plot(steps, panel.truth, "o-", color="black", ms=3, lw=1, label="truth")
+        axes.plot(steps, panel.forecast, color=RED, label="forecast")
+        axes.set_title(panel.title, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panels:
@@ -45,7 +64,7 @@ def forecasts(panels: Sequence[dict[str, Any]], title: str) -> Figure:
 
 @styled
 def horizon(table: pd.DataFrame) -> Figure:
-    """Mean absolute error by step of the horizon, beside that of the seasonal naive forecast.
+    """Mean absolute error by step of the horizon, of the run and of the seasonal naive forecast.
 
     Args:
         table: columns step, mae, naive.
@@ -64,31 +83,31 @@ def horizon(table: pd.DataFrame) -> Figure:
 
 @styled
 def interval_coverage(table: pd.DataFrame) -> Figure:
-    """The share of truths that intervals held, against the share that they promise.
+    """Observed against nominal coverage of prediction intervals.
 
     Args:
         table: columns level, raw, conformal.
     """
     figure = Figure(figsize=(WIDTH, 4.6))
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], "--", color=GREY, label="as promised")
+    axes.plot([0, 1], [0, 1], "--", color=GREY, label="nominal")
     axes.plot(table["level"], table["raw"], "s-", color=SKY, ms=4, label="the model's quantiles")
     axes.plot(table["level"], table["conformal"], "o-", color=BLUE, ms=4,
               label="after calibration")  # fmt: skip
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Promised", ylabel="Held")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Nominal coverage", ylabel="Observed coverage")
     axes.set_aspect("equal")
-    axes.set_title("Share of the truths within the intervals")
+    axes.set_title("Coverage of the prediction intervals")
     axes.legend(loc="upper left")
     return figure
 
 
 @styled
-def residuals(errors: NDArray[Any], title: str) -> Figure:
-    """Errors in order of their origins, and how often each size occurs.
+def residuals(errors: Float[np.ndarray, "window horizon"], title: str) -> Figure:
+    """Residuals by window for the first and the last step of the horizon, and their histogram.
 
     Args:
-        errors: truth less forecast (window, horizon), NaN where not measured.
-        title: what they are.
+        errors: truth minus forecast; NaN where not measured.
+        title: of the figure.
     """
     figure = Figure(figsize=(WIDTH, 3.6))
     left, right = figure.subplots(1, 2, width_ratios=[3, 1], sharey=True)
@@ -98,8 +117,8 @@ def residuals(errors: NDArray[Any], title: str) -> Figure:
     for axes in (left, right):
         axes.axhline(0, color=GREY, lw=1)
     right.hist(errors[np.isfinite(errors)], bins=30, orientation="horizontal", color=SKY)
-    left.set(xlabel="Window", ylabel="Truth less forecast")
-    right.set_xlabel("How often")
+    left.set(xlabel="Window", ylabel="Truth minus forecast")
+    right.set_xlabel("Count")
     left.set_title(title)
     left.legend()
     return figure

@@ -1,7 +1,8 @@
-"""Keras layers for series, which are windows without padding.
+"""Keras layers of the forecasters, and the functions that assemble their models.
 
-They read the past (batch, time, feature), whose first feature is the scaled target, and what is
-known of the future (batch, horizon, feature).
+Inputs are ``past`` (batch, time, feature), the scaled target first; ``future`` (batch, horizon,
+feature) and ``static`` (batch, feature) where the data set has such features. Outputs are
+quantiles (batch, horizon, quantile) in increasing order.
 """
 
 from typing import Any
@@ -9,58 +10,66 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["Attach", "Quantiles", "SeasonalNaive", "each_step", "forecaster", "window"]
+from ostinato.forecasting.dataset import SeriesDataset
+
+__all__ = ["Attach", "Quantiles", "SeasonalNaive", "model_inputs", "quantile_model", "step_decoder"]
 
 
-def window(data: Any, *, fixed: bool = False) -> tuple[dict[str, Any], Any]:
-    """The inputs of a model of series, by name, and all that is known of the past.
+def model_inputs(data: SeriesDataset, *, fixed_window: bool = False) -> tuple[dict[str, Any], Any]:
+    """The inputs of a model by name, and the past with the static features at each step.
 
     Args:
-        data: window, horizon, and the number of past, future and static features.
-        fixed: whether the model reads windows of one length alone.
+        data: gives the window, the horizon and the numbers of features.
+        fixed_window: whether the model reads windows of exactly the data set's length.
 
     Returns:
-        ``past`` (batch, time, feature), ``future`` (batch, horizon, feature) and ``static``
-        (batch, feature), the latter two where there are such features; and the past with the
-        static features at every step, (batch, time, feature).
+        Keras inputs, and a tensor (batch, time, feature).
     """
-    length = data.window if fixed else None
-    given = {"past": keras.Input((length, data.past), name="past")}
-    if data.future:
-        given["future"] = keras.Input((data.horizon, data.future), name="future")
-    if not data.static:
-        return given, given["past"]
-    given["static"] = keras.Input((data.static,), name="static")
-    return given, Attach()(given["past"], given["static"])
+    length = data.window if fixed_window else None
+    inputs = {"past": keras.Input((length, data.past_features), name="past")}
+    if data.future_features:
+        inputs["future"] = keras.Input((data.horizon, data.future_features), name="future")
+    if not data.static_features:
+        return inputs, inputs["past"]
+    inputs["static"] = keras.Input((data.static_features,), name="static")
+    return inputs, Attach()(inputs["past"], inputs["static"])
 
 
-def each_step(given: dict[str, Any], state: Any, data: Any, units: int, quantiles: int) -> Any:
-    """A state of the past, (batch, unit), to raw quantiles (batch, horizon, quantile).
+def step_decoder(
+    inputs: dict[str, Any], state: Any, data: SeriesDataset, units: int, quantiles: int
+) -> Any:
+    """Decode a state of the past, (batch, unit), to raw quantiles (batch, horizon, quantile).
 
-    Every step of the horizon has a projection of its own of the state, and shares one of what is
-    known of that step.
+    Each step of the horizon has its own projection of the state; all steps share the projection
+    of their future features.
     """
     x = keras.layers.Dense(data.horizon * units)(state)
     x = keras.layers.Reshape((data.horizon, units))(x)
-    if "future" in given:
-        x = x + keras.layers.Dense(units, use_bias=False)(given["future"])
+    if "future" in inputs:
+        x = x + keras.layers.Dense(units, use_bias=False)(inputs["future"])
     return keras.layers.Dense(quantiles, dtype="float32")(keras.layers.ReLU()(x))
 
 
-def forecaster(given: dict[str, Any], raw: Any, data: Any, residual: bool) -> keras.Model:
+def quantile_model(
+    inputs: dict[str, Any], raw: Any, data: SeriesDataset, residual: bool
+) -> keras.Model:
     """The model from its inputs to quantiles that do not cross, (batch, horizon, quantile).
 
-    Where ``residual``, ``raw`` are quantiles of the difference from the value a season ago.
+    Args:
+        inputs: by name.
+        raw: quantiles that may cross, (batch, horizon, quantile).
+        data: gives the season and the horizon.
+        residual: whether ``raw`` are quantiles of the difference from the value a season ago.
     """
     quantiles = Quantiles(dtype="float32")(raw)
     if residual:
-        quantiles = quantiles + SeasonalNaive(data.season, data.horizon)(given["past"])
-    return keras.Model(given, quantiles)
+        quantiles = quantiles + SeasonalNaive(data.season, data.horizon)(inputs["past"])
+    return keras.Model(inputs, quantiles)
 
 
 @keras.saving.register_keras_serializable(package="ostinato")
 class Attach(keras.layers.Layer):
-    """A vector for the whole sequence, attached to each of its steps."""
+    """Append a vector to each step of a sequence."""
 
     def call(self, sequence: Any, vector: Any) -> Any:
         """(batch, time, feature) and (batch, feature) to (batch, time, both)."""
@@ -74,7 +83,7 @@ class Attach(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="ostinato")
 class SeasonalNaive(keras.layers.Layer):
-    """The first feature of a season ago, over the horizon: a forecast without parameters."""
+    """Repeat the last season of the first feature over the horizon."""
 
     def __init__(self, season: int, horizon: int, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})
@@ -97,18 +106,18 @@ class SeasonalNaive(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="ostinato")
 class Quantiles(keras.layers.Layer):
-    """Any numbers to as many quantiles in increasing order: a centre, and gaps above 0."""
+    """Map numbers to as many quantiles in increasing order: a centre, and positive gaps."""
 
     def call(self, inputs: Any) -> Any:
-        """(..., quantile) to the same."""
+        """(..., quantile) to (..., quantile)."""
         count = inputs.shape[-1]
         if count == 1:
             return inputs
-        # So that at the beginning, whatever their number, they are about a unit apart in all.
+        # Scaled so that before training the outermost quantiles are about a unit apart.
         above = ops.cumsum(ops.softplus(inputs[..., 1:]) * (2 / count), axis=-1)
         spread = ops.concatenate([ops.zeros_like(inputs[..., :1]), above], axis=-1)
         return inputs[..., :1] + spread - ops.mean(spread, axis=-1, keepdims=True)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """That of the input."""
+        """The shape of the input."""
         return input_shape

@@ -1,107 +1,162 @@
-"""TODO."""
+"""Metrics of forecasts: numeric functions, and `METRICS` with their directions and titles.
 
-from typing import Any
+The functions take arrays of any shape; NaN in the truth is a value that was not measured, and is
+left out.
+"""
+
+from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from ostinato.evaluation.classification import Array
+from ostinato.task import Metric
 
 
-def mae(truth: ArrayLike, forecast: ArrayLike, axis: int | None = None) -> Any:
-    """Mean absolute error, over ``axis`` or all."""
-    return np.nanmean(np.abs(np.asarray(truth) - np.asarray(forecast)), axis=axis)
+def _root_mean(sums: Float[np.ndarray, "*rows 2"]) -> Float[np.ndarray, "*rows"]:
+    """Root of the mean from the statistics (sum of squares, count)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.sqrt(sums[..., 0] / sums[..., 1]))
 
 
-def rmse(truth: ArrayLike, forecast: ArrayLike, axis: int | None = None) -> Any:
-    """Root of the mean squared error, over ``axis`` or all."""
-    return np.sqrt(np.nanmean((np.asarray(truth) - np.asarray(forecast)) ** 2, axis=axis))
+def _overall_weighted_average(sums: Float[np.ndarray, "*rows 8"]) -> Float[np.ndarray, "*rows"]:
+    """OWA from four pairs (sum, count): MASE, sMAPE, and both of Naive2."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums[..., ::2] / sums[..., 1::2]
+        return np.asarray((means[..., 0] / means[..., 2] + means[..., 1] / means[..., 3]) / 2)
 
 
-def smape(truth: ArrayLike, forecast: ArrayLike, axis: int | None = None) -> Any:
-    """Symmetric mean absolute percentage error, 0 to 200, as in M4 (Makridakis et al. 2020).
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("mae", "MAE", higher_is_better=False, format=",.3f"),
+        Metric("rmse", "RMSE", higher_is_better=False, aggregate=_root_mean, format=",.3f"),
+        Metric("mase", "MASE", higher_is_better=False),
+        Metric("smape", "sMAPE", "%", higher_is_better=False, format=".2f"),
+        Metric("owa", "OWA", higher_is_better=False, aggregate=_overall_weighted_average),
+    )
+}
+"""Metrics with statistics of each forecast: see `evaluation.per_example`.
 
-    0 where truth and forecast are both 0.
-    """
+MAE and MASE are means over forecasts, sMAPE and RMSE are over all steps of all forecasts.
+"""
+
+INTERVAL_METRICS: tuple[Metric, ...] = (
+    Metric("weighted_quantile_loss", "Quantile loss", higher_is_better=False),
+    Metric("coverage_80", "80% coverage"),
+    Metric("width_80", "80% width", higher_is_better=False, format=",.3f"),
+    Metric("coverage_95", "95% coverage"),
+    Metric("width_95", "95% width", higher_is_better=False, format=",.3f"),
+)
+"""Metrics of quantiles and intervals without statistics of each forecast: for tables only.
+
+A coverage is best at its nominal value, so it has no direction and is not compared.
+"""
+
+
+def mae(truth: ArrayLike, forecast: ArrayLike, axis: int | None = None) -> Float[np.ndarray, "..."]:
+    """Mean absolute error, over ``axis`` or all values."""
+    return np.asarray(np.nanmean(np.abs(np.asarray(truth) - np.asarray(forecast)), axis=axis))
+
+
+def rmse(
+    truth: ArrayLike, forecast: ArrayLike, axis: int | None = None
+) -> Float[np.ndarray, "..."]:
+    """Root of the mean squared error, over ``axis`` or all values."""
+    squares = (np.asarray(truth) - np.asarray(forecast)) ** 2
+    return np.asarray(np.sqrt(np.nanmean(squares, axis=axis)))
+
+
+def percentage_errors(truth: ArrayLike, forecast: ArrayLike) -> Float[np.ndarray, "..."]:
+    """Symmetric absolute percentage errors, 0 to 200; 0 where truth and forecast are both 0."""
     t, f = np.asarray(truth, np.float64), np.asarray(forecast, np.float64)
     size = np.abs(t) + np.abs(f)
-    return np.nanmean(200 * np.abs(t - f) / np.where(size == 0, 1, size), axis=axis)
+    return np.asarray(200 * np.abs(t - f) / np.where(size == 0, 1, size))
+
+
+def smape(
+    truth: ArrayLike, forecast: ArrayLike, axis: int | None = None
+) -> Float[np.ndarray, "..."]:
+    """Symmetric mean absolute percentage error, 0 to 200, as in M4 (Makridakis et al. 2020)."""
+    return np.asarray(np.nanmean(percentage_errors(truth, forecast), axis=axis))
 
 
 def naive_scale(history: ArrayLike, season: int) -> float:
-    """What MASE divides by: the mean absolute change over a season, NaN in too short a history."""
+    """The scale of MASE: the mean absolute change over a season; NaN for too short a history."""
     past = np.asarray(history, np.float64)
     return float(np.abs(past[season:] - past[:-season]).mean()) if len(past) > season else np.nan
 
 
-def pinball(truth: ArrayLike, quantiles: ArrayLike, levels: ArrayLike) -> Array:
-    """Quantile loss: (...) and (..., quantile) to (..., quantile) (Koenker & Bassett 1978)."""
+def pinball(
+    truth: ArrayLike, quantiles: ArrayLike, levels: ArrayLike
+) -> Float[np.ndarray, "... quantile"]:
+    """Quantile loss (Koenker & Bassett 1978) of truth (...) and quantiles (..., quantile)."""
     over = np.asarray(truth)[..., None] - np.asarray(quantiles)
     return np.asarray(np.maximum(np.asarray(levels) * over, (np.asarray(levels) - 1) * over))
 
 
-def levels(count: int) -> Array:
-    """The levels of ``count`` quantiles, float64: the middles of as many equal parts of [0, 1].
+def levels(count: int) -> Float[np.ndarray, " quantile"]:
+    """The levels of ``count`` quantiles: the middles of as many equal parts of [0, 1].
 
-    The mean pinball loss at them is half the continuous ranked probability score of the
-    distribution that puts equal weights on the quantiles (Dabney et al. 2017, arXiv 1710.10044).
-    One quantile is the median.
+    The mean pinball loss at these levels is half the continuous ranked probability score of the
+    distribution with equal weights on the quantiles (Dabney et al. 2017, arXiv 1710.10044). One
+    quantile is the median.
     """
     return (np.arange(count) + 0.5) / count
 
 
-def quantile(quantiles: ArrayLike, level: float) -> Array:
-    """The quantile at any level from those at ``levels``: (..., quantile) to (...).
+def quantile(quantiles: ArrayLike, level: float) -> Float[np.ndarray, "..."]:
+    """The quantile at any level from those at `levels`: (..., quantile) to (...).
 
-    On a line between two neighbours; beyond the outermost, that one.
+    Interpolates linearly between two neighbours; beyond the outermost quantile, returns it.
     """
     q = np.asarray(quantiles)
-    place = np.clip(level * q.shape[-1] - 0.5, 0, q.shape[-1] - 1)
-    low, share = int(place), place - int(place)
+    position = np.clip(level * q.shape[-1] - 0.5, 0, q.shape[-1] - 1)
+    low, share = int(position), position - int(position)
     high = min(low + 1, q.shape[-1] - 1)
     return np.asarray((1 - share) * q[..., low] + share * q[..., high])
 
 
 def weighted_quantile_loss(truth: ArrayLike, quantiles: ArrayLike) -> float:
-    """Mean over ``levels`` of twice the summed pinball loss over the summed size of the truth."""
+    """Mean over `levels` of twice the summed pinball loss over the summed absolute truth."""
     t, q = np.asarray(truth), np.asarray(quantiles)
     loss = 2 * np.nansum(pinball(t, q, levels(q.shape[-1])).reshape(-1, q.shape[-1]), axis=0)
     return float((loss / np.nansum(np.abs(t))).mean())
 
 
-def coverage(truth: ArrayLike, low: ArrayLike, high: ArrayLike, axis: int | None = None) -> Any:
-    """The share of truths within [low, high], over ``axis`` or all."""
+def coverage(
+    truth: ArrayLike, low: ArrayLike, high: ArrayLike, axis: int | None = None
+) -> Float[np.ndarray, "..."]:
+    """The share of the truth inside [low, high], over ``axis`` or all values."""
     t = np.asarray(truth)
     inside = ((t >= np.asarray(low)) & (t <= np.asarray(high))).astype(float)
-    return np.nanmean(np.where(np.isnan(t), np.nan, inside), axis=axis)
+    return np.asarray(np.nanmean(np.where(np.isnan(t), np.nan, inside), axis=axis))
 
 
-def conformal(excess: ArrayLike, level: float) -> Array:
-    """How far intervals must be moved out to hold ``level`` of the truths to come.
+def conformal(
+    excess: Float[np.ndarray, "window horizon"], level: float
+) -> Float[np.ndarray, " horizon"]:
+    """The margins by which intervals move outwards to cover ``level`` of the truth.
 
     Conformalised quantile regression (Romano, Patterson & Candes 2019, arXiv 1905.03222), for
     each step of the horizon: the ceil((n + 1) level)-th smallest excess of n windows, or the
     largest. Negative where the intervals were too wide.
 
     Args:
-        excess: how far each truth of the calibration lies outside its interval, negative inside,
-            (window, horizon), NaN where not measured.
-        level: share of the truths that the intervals shall hold.
+        excess: distance of the truth to its interval, negative inside; NaN where not measured.
+        level: share of the truth that the intervals cover.
     """
     ordered = np.sort(np.asarray(excess, np.float64), axis=0)  # NaN comes last
     count = (~np.isnan(ordered)).sum(axis=0)
-    place = np.clip(np.ceil((count + 1) * level).astype(int), 1, np.maximum(count, 1)) - 1
-    return np.asarray(np.take_along_axis(ordered, place[None], axis=0)[0])
+    rank = np.clip(np.ceil((count + 1) * level).astype(int), 1, np.maximum(count, 1)) - 1
+    return np.asarray(np.take_along_axis(ordered, rank[None], axis=0)[0])
 
 
-def naive2(history: ArrayLike, season: int, horizon: int) -> Array:
-    """M4's benchmark: the last value, after taking out a multiplicative season if there is one.
+def naive2(history: ArrayLike, season: int, horizon: int) -> Float[np.ndarray, " horizon"]:
+    """M4's benchmark Naive2: the last value, seasonally adjusted if the season is significant.
 
-    The season is taken out where its autocorrelation is significant at 90% and all values are
-    positive, by classical decomposition (Makridakis, Spiliotis & Assimakopoulos 2020).
-
-    Returns:
-        float64 (horizon,).
+    The multiplicative season is removed by classical decomposition where its autocorrelation is
+    significant at 90% and all values are positive (Makridakis, Spiliotis & Assimakopoulos 2020).
     """
     x = np.asarray(history, np.float64)
     n, index = len(x), np.ones(season)
@@ -120,52 +175,3 @@ def naive2(history: ArrayLike, season: int, horizon: int) -> Array:
             index /= index.mean()
     last = x[-1] / index[(n - 1) % season]
     return np.asarray(last * index[(n + np.arange(horizon)) % season])
-
-
-def diebold_mariano(one: ArrayLike, other: ArrayLike, lags: int) -> tuple[float, float, float]:
-    """Whether two forecasts differ: Diebold and Mariano's test (1995) on paired losses in time.
-
-    The long-run variance has Bartlett weights (Newey & West 1987), so that it cannot be negative;
-    the statistic has the correction for few forecasts of Harvey, Leybourne and Newbold (1997).
-
-    Args:
-        one: losses of one forecast, in order of time (origin,).
-        other: those of the other on the same origins.
-        lags: neighbours that share errors: the horizon less one, 0 for independent losses.
-
-    Returns:
-        The mean of ``one - other``, its standard error with the correction, and the statistic, to
-        be compared with a t distribution of n - 1 degrees of freedom. Without any difference the
-        statistic is 0.
-    """
-    d = np.asarray(one, np.float64) - np.asarray(other, np.float64)
-    n, centred = len(d), d - d.mean()
-    lags = min(lags, n - 1)
-    variance = centred @ centred
-    for k in range(1, lags + 1):
-        variance += 2 * (1 - k / (lags + 1)) * (centred[k:] @ centred[:-k])
-    h = lags + 1
-    correction = (n + 1 - 2 * h + h * (h - 1) / n) / n
-    error = float(np.sqrt(max(variance, 0.0) / n**2 / max(correction, 1 / n)))
-    return float(d.mean()), error, float(d.mean() / error) if error > 0 else 0.0
-
-
-def mean_in_time(losses: ArrayLike, keys: ArrayLike, horizon: int) -> tuple[float, float, float]:
-    """`diebold_mariano` of losses, or of differences of losses, against 0.
-
-    Windows of many series are first averaged at each time, as series share their weather. Where
-    there are hardly more times than steps, as in a competition, the series count as independent.
-
-    Args:
-        losses: of windows (window,), NaN where nothing was measured.
-        keys: ``series@time`` of the windows, str (window,).
-        horizon: steps of a forecast: origins nearer to each other share errors.
-    """
-    values, names = np.asarray(losses, np.float64), np.asarray(keys, str)
-    known = ~np.isnan(values)
-    values, times = values[known], np.array([key.rpartition("@")[2] for key in names[known]])
-    moments, place = np.unique(times, return_inverse=True)
-    if len(moments) > 2 * horizon:
-        means = np.bincount(place, values) / np.bincount(place)
-        return diebold_mariano(means, np.zeros(len(means)), horizon - 1)
-    return diebold_mariano(values, np.zeros(len(values)), 0)

@@ -1,53 +1,64 @@
-"""Forecasts a series: its history in, dates with forecasts and intervals out.
+"""Serve a forecaster: a history of a series in, dates with forecasts and intervals out.
 
-A history is its dates and values, in order, without gaps, at the frequency of the training data
-and at least as long as the model's window, with the covariates that the model was trained on. The
-intervals are as wide as the model's errors asked for at the last origin of its evaluation, on data
-that it had not learned.
+The model's window, scale, covariates and calendar are those of training, by the same functions.
+Intervals have the margins of the last origin of the evaluation.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Float, Float32, Shaped
 from pydantic import BaseModel, Field
 
 from ostinato import params, store
 from ostinato.errors import RequestError
 from ostinato.forecasting import metrics
 from ostinato.forecasting.dataset import features
-from ostinato.forecasting.dataset.cleaning import Rules, Told, read
-from ostinato.forecasting.dataset.windows import scale
-from ostinato.forecasting.evaluation import compiled, interval
+from ostinato.forecasting.dataset.cleaning import ReadReport, Series, read_series
+from ostinato.forecasting.dataset.layout import COVARIATES, Coding, Details, RawManifest
+from ostinato.forecasting.dataset.windows import (
+    Inputs,
+    fit_scale,
+    from_model_units,
+    model_inputs,
+    to_model_units,
+)
+from ostinato.forecasting.evaluation import Forecaster, interval
 from ostinato.params import near
+from ostinato.task import Json, Manifest, Serving
 
-Array = NDArray[Any]
 Cell = str | float
 
-FILES = ("results/tables/intervals.csv",)  # what `load` reads beside the model
-PACKAGES = ("holidays",)
+SERVING = Serving(
+    limits="""\
+- The model extrapolates learned seasonality. It cannot anticipate events that no covariate
+  describes.
+- Intervals have their nominal coverage as long as the series behaves as it did before the last
+  origin of the evaluation; later forecast errors do not move them.
+""",
+    files=("results/tables/intervals.csv",),
+    packages=("holidays",),
+)
 
-LIMITS = """\
-- It knows the rhythm of the series that it was trained on, and no event that no feature tells.
-- Intervals hold their share of the truths as long as the series behaves as it did before the last
-  origin of the evaluation; they do not move with what has come true since.
-"""
 
-
-class History(BaseModel):
-    """A series up to now."""
+class Input(BaseModel):
+    """A series up to the origin, without gaps, at the frequency of the training data."""
 
     dates: list[str] = Field(description="ISO 8601, in order, without gaps")
-    values: list[float | None] = Field(description="one for each date")
-    series: str | None = Field(None, description="which of the series it is, where there are many")
-    past: dict[str, list[Cell]] = Field({}, description="covariates, one value for each date")
-    known: dict[str, list[Cell]] = Field(
-        {}, description="covariates that are known ahead: for each date, and for those forecast"
+    values: list[float | None] = Field(
+        description="one for each date, none missing, at least as many as the model's window"
     )
-    static: dict[str, Cell] = Field({}, description="covariates of the whole series")
+    series: str | None = Field(
+        None, description="name of the series, where the model was trained on several"
+    )
+    past_covariates: dict[str, list[Cell]] = Field({}, description="one value for each date")
+    future_covariates: dict[str, list[Cell]] = Field(
+        {}, description="one value for each date and for each step of the horizon"
+    )
+    static_covariates: dict[str, Cell] = Field({}, description="one value for the series")
 
 
 class Interval(BaseModel):
@@ -57,195 +68,262 @@ class Interval(BaseModel):
     high: list[float]
 
 
-class Answer(BaseModel):
+class Response(BaseModel):
     """A forecast."""
 
-    dates: list[str]
-    forecast: list[float]  # the median
-    intervals: dict[str, Interval]  # by the share of the truths that they promise to hold
+    dates: list[str] = Field(description="of the steps of the horizon, ISO 8601")
+    forecast: list[float] = Field(description="the median")
+    intervals: dict[str, Interval] = Field(description="by nominal coverage")
 
 
-Input = History
+def load(folder: Path) -> "Service":
+    """Load a packaged model.
 
-
-def load(folder: Path) -> Callable[[Sequence[History], int], list[Answer]]:
-    """The model whose files are in ``folder``, ready to answer.
-
-    The files are model.keras, about.json and manifest.json, and intervals.csv of the evaluation's
-    tables.
-
-    Returns:
-        A function of histories, and of a number that means nothing here.
+    Args:
+        folder: holds model/, about.json, manifest.json and intervals.csv.
     """
-    about, manifest = (store.read_json(folder / f"{name}.json") for name in ("about", "manifest"))
-    params.model_module(about["domain"], about["model"])  # registers the model's layers
-    call = compiled(store.read_model(folder / "model.keras"))
+    about = store.read_json(folder / "about.json")
+    model = params.model(about["domain"], about["model"])
     table = pd.read_csv(folder / "intervals.csv")
     margins = {
         float(level): table.loc[table["level"] == level, "margin"].to_numpy()
         for level in table["level"].unique()
     }
-
-    def answer(histories: Sequence[History], best: int) -> list[Answer]:
-        return [
-            _answer(f"history {number}", history, manifest, margins, call)
-            for number, history in enumerate(histories)
-        ]
-
-    return answer
+    details = Details.of(Manifest.read(folder / "manifest.json"))
+    return Service(model.restore(folder / "model"), details, margins)
 
 
-def _answer(
-    name: str,
-    history: History,
-    about: Mapping[str, Any],
-    margins: Mapping[float, Array],
-    call: Callable[[Any], Array],
-) -> Answer:
-    x, centre, spread, ahead = inputs(name, history, about)
-    z = call(x).astype(np.float64)
+@dataclass(frozen=True)
+class Service:
+    """A loaded forecaster.
 
-    def unscaled(values: Array) -> list[float]:
-        told = values[0] * spread + centre
-        return list(map(float, np.expm1(told) if about["log"] else told))
+    Args:
+        predictor: the model.
+        details: of the data set that the model was trained on.
+        margins: scaled margins of the intervals, by nominal coverage and step.
+    """
 
-    intervals = {}
-    for level, margin in margins.items():
-        low, high = interval(z, margin, level)
-        intervals[f"{level:g}"] = Interval(low=unscaled(low), high=unscaled(high))
-    dates = [moment.isoformat() for moment in ahead]
-    forecast = unscaled(metrics.quantile(z, 0.5))
-    return Answer(dates=dates, forecast=forecast, intervals=intervals)
+    predictor: Forecaster
+    details: Details
+    margins: Mapping[float, Float[np.ndarray, " horizon"]]
+
+    def predict(self, inputs: Sequence[Input], options: Mapping[str, Json]) -> list[Response]:
+        """Forecast the horizon after each history.
+
+        Args:
+            inputs: histories.
+            options: none are used.
+
+        Raises:
+            RequestError: names the input by its number, and what is wrong with it.
+        """
+        return [self._forecast(f"input {n}", history) for n, history in enumerate(inputs)]
+
+    def _forecast(self, name: str, history: Input) -> Response:
+        prepared = prepare_input(name, history, self.details)
+        scaled = self.predictor(prepared.inputs).astype(np.float64)
+
+        def unscaled(values: Float[np.ndarray, "1 horizon"]) -> list[float]:
+            centre, spread = prepared.centre, prepared.spread
+            found = from_model_units(values, centre, spread, log=self.details.log)
+            return [float(value) for value in found[0]]
+
+        intervals = {}
+        for level, margin in self.margins.items():
+            low, high = interval(scaled, margin, level)
+            intervals[f"{level:g}"] = Interval(low=unscaled(low), high=unscaled(high))
+        return Response(
+            dates=[time.isoformat() for time in prepared.times],
+            forecast=unscaled(metrics.quantile(scaled, 0.5)),
+            intervals=intervals,
+        )
 
 
-def inputs(
-    name: str, history: History, about: Mapping[str, Any]
-) -> tuple[dict[str, Array], float, float, pd.DatetimeIndex]:
-    """What the model reads of a history, its centre and spread, and the dates to forecast.
+@dataclass(frozen=True)
+class PreparedInput:
+    """What a model reads of one history.
+
+    Args:
+        inputs: of the model.
+        centre: of the scale.
+        spread: of the scale.
+        times: of the horizon.
+    """
+
+    inputs: Inputs
+    centre: Float[np.ndarray, "1 1"]
+    spread: Float[np.ndarray, "1 1"]
+    times: pd.DatetimeIndex
+
+
+def prepare_input(name: str, history: Input, details: Details) -> PreparedInput:
+    """Turn a history into what a model reads, by the functions that training calls.
+
+    Args:
+        name: of the history, for errors.
+        history: of a request.
+        details: of the training data.
 
     Raises:
-        ServedError: names the history and what does not fit: unequal steps, a value that is
-            missing, too few of them, or a covariate that is missing, unknown or of another length.
+        RequestError: unequal steps, a missing value, too few values, an unknown series, or a
+            covariate that is missing, unknown or of another length.
     """
-    window, horizon, frequency = about["window"], about["horizon"], about["frequency"]
+    count, window = len(history.dates), details.window
+    grid = _check_dates(name, history, details)
+    values = _check_values(name, history, details)
+    scaled = to_model_units(values[None, -window:], log=details.log)
+    if details.per == "window":
+        centre, spread = fit_scale(scaled, details.scaling)
+    else:
+        index = _series_index(name, history, details)
+        centre = np.array([[details.centre[index]]])
+        spread = np.array([[details.spread[index]]])
+    _, calendar = features.calendar(grid, details.calendar)
+    static = {column: [cell] for column, cell in history.static_covariates.items()}
+    past = _encode(name, "past_covariates", details.codings["past"], history.past_covariates, count)
+    future = _encode(
+        name,
+        "future_covariates",
+        details.codings["future"],
+        history.future_covariates,
+        count + details.horizon,
+    )
+    inputs = model_inputs(
+        (scaled - centre) / spread,
+        past[None, -window:],
+        np.concatenate([future, calendar], axis=1)[None, count - window :],
+        _encode(name, "static_covariates", details.codings["static"], static, 1),
+    )
+    return PreparedInput(inputs, centre, spread, grid[count:])
+
+
+def _check_dates(name: str, history: Input, details: Details) -> pd.DatetimeIndex:
+    """The times of the history and of the horizon, in equal steps."""
     count = len(history.dates)
     if len(history.values) != count:
         raise RequestError(f"{name}: {count} dates, but {len(history.values)} values")
-    if count < window:
-        raise RequestError(f"{name}: {count} values are too short; the model reads {window}")
+    if count < details.window:
+        raise RequestError(
+            f"{name}: {count} values are too few; the model reads {details.window} steps"
+        )
     times = pd.to_datetime(pd.Series(history.dates), format="ISO8601", errors="coerce")
     if times.isna().any():
-        place = int(np.flatnonzero(times.isna())[0])
-        raise RequestError(f"{name}: date {place}: {history.dates[place]!r} is not ISO 8601")
-    grid = pd.date_range(times.iloc[0], periods=count + horizon, freq=frequency, unit="s")
-    wrong = np.flatnonzero(times.to_numpy("datetime64[s]") != grid[:count].to_numpy())
-    if len(wrong):
-        place = int(wrong[0])
+        index = int(np.flatnonzero(times.isna())[0])
+        raise RequestError(f"{name}: date {index}: {history.dates[index]!r} is not ISO 8601")
+    size, frequency = count + details.horizon, details.frequency
+    grid = pd.date_range(times.iloc[0], periods=size, freq=frequency, unit="s")
+    unequal = np.flatnonzero(times.to_numpy("datetime64[s]") != grid[:count].to_numpy())
+    if len(unequal):
+        index = int(unequal[0])
         raise RequestError(
-            f"{name}: date {place}: {history.dates[place]}, where equal steps of frequency "
-            f"{frequency} give {grid[place].isoformat()}; fill gaps and remove what is twice"
+            f"{name}: date {index}: {history.dates[index]}, where equal steps of frequency "
+            f"{frequency} give {grid[index].isoformat()}; fill gaps and remove duplicates"
         )
+    return grid
+
+
+def _check_values(name: str, history: Input, details: Details) -> Float[np.ndarray, " step"]:
+    """The values of the history, all of which are finite."""
     values = np.array(history.values, np.float64)
     if not np.isfinite(values).all():
-        place = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise RequestError(f"{name}: value {place}, of {history.dates[place]}, is not a number")
-    if about["log"] and values.min() <= -1:
-        raise RequestError(f"{name}: {values.min()} has no logarithm of 1 + value")
-    scaled = (np.log1p(values) if about["log"] else values)[None, -window:]
-    if about["per"] == "window":
-        centre, spread = (float(part.item()) for part in scale(scaled, about["scaling"]))
-    else:
-        known = about["series"]
-        asked = known[0] if history.series is None and len(known) == 1 else history.series
-        if asked not in known:
-            raise RequestError(f"{name}: series {asked!r} is not known; {near(str(asked), known)}")
-        centre, spread = (about[part][known.index(asked)] for part in ("centre", "spread"))
-    codes, calendar = about["codes"], about["calendar"]
-    _, dated = features.calendar(
-        grid, calendar["kinds"], calendar["country"], calendar["subdivision"]
-    )
-    past = _coded(name, "past", codes["past"], history.past, count)[-window:]
-    ahead = np.concatenate(
-        [_coded(name, "known", codes["known"], history.known, count + horizon), dated], axis=1
-    )
-    target = ((scaled[0] - centre) / spread)[:, None]
-    before = ahead[count - window : count]
-    x = {"past": np.concatenate([target, past, before], axis=1, dtype=np.float32)[None]}
-    if ahead.shape[1]:
-        x["future"] = ahead[None, count:].astype(np.float32)
-    if codes["static"]:
-        single = {column: [cell] for column, cell in history.static.items()}
-        x["static"] = _coded(name, "static", codes["static"], single, 1)
-    return x, centre, spread, grid[count:]
+        index = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise RequestError(f"{name}: value {index}, of {history.dates[index]}, is not a number")
+    if details.log and values.min() <= -1:
+        raise RequestError(
+            f"{name}: value {values.min()}: the model reads log(1 + value), so values must be "
+            "above -1"
+        )
+    return values
 
 
-def _coded(
+def _series_index(name: str, history: Input, details: Details) -> int:
+    """The index of the history's series; the only one where none is named."""
+    names = details.series
+    series = names[0] if history.series is None and len(names) == 1 else history.series
+    if series not in names:
+        raise RequestError(f"{name}: unknown series {series!r}; {near(str(series), names)}")
+    return names.index(series)
+
+
+def _encode(
     name: str,
-    part: str,
-    codes: list[dict[str, Any]],
-    given: Mapping[str, Sequence[Cell]],
+    kind: str,
+    codings: Sequence[Coding],
+    columns: Mapping[str, Sequence[Cell]],
     count: int,
-) -> Array:
-    """Covariates as features, float32 (count, feature)."""
-    wanted = [code["column"] for code in codes]
-    if unknown := sorted(set(given) - set(wanted)):
-        raise RequestError(f"{name}: {part}: unknown {unknown[0]!r}; {near(unknown[0], wanted)}")
+) -> Float32[np.ndarray, "step feature"]:
+    """Covariates of one kind as features."""
+    wanted = [coding.column for coding in codings]
+    if unknown := sorted(set(columns) - set(wanted)):
+        raise RequestError(f"{name}: {kind}: unknown {unknown[0]!r}; {near(unknown[0], wanted)}")
     tables = [np.zeros((count, 0), np.float32)]
-    for code in codes:
-        column = code["column"]
-        if column not in given:
-            raise RequestError(f"{name}: {part}: {column!r} is missing")
-        if len(given[column]) != count:
+    for coding in codings:
+        if coding.column not in columns:
+            raise RequestError(f"{name}: {kind}: {coding.column!r} is missing")
+        cells = columns[coding.column]
+        if len(cells) != count:
             raise RequestError(
-                f"{name}: {part}: {column!r} has {len(given[column])} values, not {count}"
+                f"{name}: {kind}: {coding.column!r} has {len(cells)} values, not {count}"
             )
-        cells = np.array([str(cell) for cell in given[column]], object)
-        tables.append(features.encode(features.Coding(**code), cells)[0])
+        text = np.array([str(cell) for cell in cells], object)
+        tables.append(features.encode(coding, text)[0])
     return np.concatenate(tables, axis=1)
 
 
-def questions(raw: Path, prepared: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Windows of the test split as somebody would ask them, by key, from the raw files.
-
-    Dirt is repaired by the rules that prepare went by.
-    """
-    source, about = (store.read_json(folder / "manifest.json") for folder in (raw, prepared))
-    columns = source.get("columns", {"past": [], "known": [], "static": []})
-    found: dict[str, dict[str, Any]] = {}
-    asked = [str(key).rpartition("@") for key in keys]
-    for series in read(raw, source, Rules(**about["rules"]), Told(), 1.0):
-        size = len(series.target) + about["horizon"]
-        grid = pd.date_range(series.first, periods=size, freq=source["frequency"], unit="s")
-        for name, _, moment in asked:
-            origin = int(grid.searchsorted(pd.Timestamp(moment)))
-            if name != series.name or origin < about["window"]:
-                continue
-            seen = slice(origin - about["window"], origin)
-            told = slice(seen.start, origin + about["horizon"])
-            found[f"{name}@{moment}"] = {
-                "dates": [at.isoformat() for at in grid[seen]],
-                "values": series.target[seen].tolist(),
-                "series": name,
-                "past": {c: series.covariates[c][seen].tolist() for c in columns["past"]},
-                "known": {c: series.covariates[c][told].tolist() for c in columns["known"]},
-                "static": {c: series.covariates[c][0] for c in columns["static"]},
-            }
-    return found
-
-
-def arrays(
-    answers: Sequence[Mapping[str, Any]], truth: Sequence[Sequence[float]], classes: Sequence[str]
-) -> dict[str, Array]:
-    """Answers as evaluation keeps them: truth and forecast.
-
-    Bounds have no counterpart there: evaluation moves them from origin to origin.
+def to_requests(raw: Path, prepared: Path, keys: Collection[str]) -> dict[str, dict[str, Json]]:
+    """Test windows as requests, by key, from the raw files after cleaning.
 
     Args:
-        answers: of ``load``'s function.
-        truth: what came true of each.
-        classes: nothing here: forecasts have none.
+        raw: folder of the raw data.
+        prepared: folder of the prepared data.
+        keys: ``series@time`` of windows; keys without a whole window are left out.
+    """
+    manifest = RawManifest.read(raw)
+    details = Details.of(Manifest.read(prepared / "manifest.json"))
+    requests: dict[str, dict[str, Json]] = {}
+    split_keys = [str(key).rpartition("@") for key in keys]
+    for series in read_series(manifest, details.rules, ReadReport(), 1.0):
+        size = len(series.target) + details.horizon
+        grid = pd.date_range(series.first, periods=size, freq=details.frequency, unit="s")
+        for name, _, time in split_keys:
+            origin = int(grid.searchsorted(pd.Timestamp(time)))
+            if name == series.name and origin >= details.window:
+                requests[f"{name}@{time}"] = _request(series, manifest, details, grid, origin)
+    return requests
+
+
+def _request(
+    series: Series, manifest: RawManifest, details: Details, grid: pd.DatetimeIndex, origin: int
+) -> dict[str, Json]:
+    """A window of a series as JSON of an `Input`."""
+    past = slice(origin - details.window, origin)
+    around = slice(past.start, origin + details.horizon)
+    past_names, future_names, static_names = (manifest.covariates(kind) for kind in COVARIATES)
+    return {
+        "dates": [time.isoformat() for time in grid[past]],
+        "values": series.target[past].tolist(),
+        "series": series.name,
+        "past_covariates": {c: series.covariates[c][past].tolist() for c in past_names},
+        "future_covariates": {c: series.covariates[c][around].tolist() for c in future_names},
+        "static_covariates": {c: series.covariates[c][0] for c in static_names},
+    }
+
+
+def from_responses(
+    responses: Sequence[Mapping[str, Json]],
+    truth: Sequence[Sequence[float]] | Float[np.ndarray, "window horizon"],
+    classes: Sequence[str],
+) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Responses as the arrays ``truth`` and ``forecast`` of `evaluation.evaluate`.
+
+    Intervals are left out: in the evaluation their margins differ by origin.
+
+    Args:
+        responses: JSON of `Response`.
+        truth: of each window.
+        classes: not used.
     """
     return {
         "truth": np.array(truth, np.float64),
-        "forecast": np.array([answer["forecast"] for answer in answers]),
+        "forecast": np.array([response["forecast"] for response in responses]),
     }

@@ -1,14 +1,14 @@
-"""Raw files to series on a regular grid: what is dirty is repaired by a rule, or refused.
+"""Raw files to series on a regular grid. Dirt is repaired by a rule, or refused.
 
-A gap is filled from the past alone, so that no window can see its future through it.
-Every departure is counted in ``Told.counts``; what could not be read is listed in ``Told.rejects``
-with its file, its row (the header is row 1) and the reason.
+A gap is filled from the past only, so that no window sees its future through it. Every repair is
+counted in ``ReadReport.counts``; what cannot be read is listed in ``ReadReport.rejects`` with its
+file, its row (the header is row 1) and the reason.
 """
 
 import csv
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,109 +16,120 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Integer, Shaped
 
 from ostinato.errors import DataError
+from ostinato.forecasting.dataset.layout import Columns, Gaps, RawManifest, Rules
 from ostinato.params import near
 
-Array = NDArray[Any]
-
-AWARE = r":\d\d(?:[.,]\d+)?\s*(?:Z|[+-]\d\d(?::?\d\d)?)$|Z$"  # a time with its offset from UTC
+WITH_OFFSET = r":\d\d(?:[.,]\d+)?\s*(?:Z|[+-]\d\d(?::?\d\d)?)$|Z$"  # a time with an offset from UTC
 UTC = r"(?<=\d) ?(?:UTC|GMT)$"
-SHOWN = 3  # of the rows that an error names
-
-
-class Rules(NamedTuple):
-    """What is done about dirt; see ``prepare``."""
-
-    since: str | None
-    until: str | None
-    timezone: str | None
-    duplicates: Literal["refuse", "first", "last"]
-    gaps: Literal["refuse", "forward", "seasonal"]
-    longest_gap: int
-    zeros: Literal["keep", "missing"]
-    season: int
+NAMED_ROWS = 3  # that an error lists
 
 
 @dataclass
-class Told:
-    """What was found in the raw files."""
+class ReadReport:
+    """What was found in raw files: counts by kind, and rejected rows or cells."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    rejects: list[dict[str, Any]] = field(default_factory=list)
+    rejects: list[dict[str, str | int]] = field(default_factory=list)
 
     def reject(self, file: str, row: int, column: str, value: str, reason: str) -> None:
-        """A row, or one value of it, that is left out."""
-        entry = {"file": file, "row": row, "column": column, "value": value, "reason": reason}
-        self.rejects.append(entry)
+        """Add a rejected row, or one of its cells."""
+        self.rejects.append(
+            {"file": file, "row": row, "column": column, "value": value, "reason": reason}
+        )
 
-    def tolerate(self, share: float) -> None:
-        """An error where more than this share of the rows has something unreadable."""
+    def check(self, tolerated: float) -> None:
+        """Raise an error where more than the ``tolerated`` share of the rows has a reject."""
         rows = {(reject["file"], reject["row"]) for reject in self.rejects}
-        if len(rows) > share * self.counts["rows"]:
-            shown = [
+        if len(rows) > tolerated * self.counts["rows"]:
+            examples = [
                 f"{r['file']}:{r['row']}: {r['column']} {r['value']!r}: {r['reason']}"
-                for r in self.rejects[:SHOWN]
+                for r in self.rejects[:NAMED_ROWS]
             ]
             raise DataError(
                 f"{len(rows)} of {self.counts['rows']} rows cannot be used, more than "
-                f"tolerated_rejects: {share} allows:\n  " + "\n  ".join(shown)
+                f"tolerated_rejects: {tolerated} allows:\n  " + "\n  ".join(examples)
             )
 
 
 class Series(NamedTuple):
-    """One series, regular and without gaps; ``covariates`` are columns as they were written."""
+    """A regular series without gaps.
+
+    Attributes:
+        name: of the series.
+        row: of the file at which it begins.
+        first: time of the first step.
+        target: its values.
+        observed: False where a value was missing and is filled in.
+        covariates: text of the cells by column; "" where a cell is missing.
+    """
 
     name: str
-    row: int  # of the file, where it begins
+    row: int
     first: pd.Timestamp
-    target: Array  # float64 (step,)
-    observed: Array  # bool (step,): not filled in
-    covariates: dict[str, Array]  # column -> str (step,), "" where nothing is known
+    target: Float[np.ndarray, " step"]
+    observed: Bool[np.ndarray, " step"]
+    covariates: dict[str, Shaped[np.ndarray, " step"]]
 
 
-def read(
-    raw: Path, about: Mapping[str, Any], rules: Rules, told: Told, tolerated: float
+def read_series(
+    manifest: RawManifest, rules: Rules, report: ReadReport, tolerated: float
 ) -> list[Series]:
-    """All series of a raw folder, clean, in the order of their names' first appearance.
+    """Read and clean all series of a raw folder, in the order in which their names appear.
 
-    All of them lie on one grid, which begins at the first time of the file.
+    All series lie on one grid, which begins at the first time of the file.
+
+    Args:
+        manifest: of the raw folder.
+        rules: of cleaning.
+        report: gets counts and rejects.
+        tolerated: share of the rows that may be unreadable.
 
     Raises:
-        DataError: names the file and the row that a rule refuses, or the column that is not there;
-            or more than the ``tolerated`` share of the rows is unreadable.
+        DataError: names the file and the row that a rule refuses, or the column that is missing;
+            or more than the tolerated share of the rows is unreadable.
     """
-    paths = [raw / file["path"] for file in about["files"]]
-    if about["layout"] == "wide":
-        found = _wide(paths, told)
-        longest = max((len(each.target) for each in found), default=0)
-        grid = pd.date_range(pd.Timestamp(0), periods=longest, freq=about["frequency"], unit="s")
+    if manifest.columns is None:
+        parsed = _read_wide(manifest.paths, report)
+        longest = max((len(each.target) for each in parsed), default=0)
+        frequency = manifest.frequency
+        grid = pd.date_range(pd.Timestamp(0), periods=longest, freq=frequency, unit="s")
     else:
-        found, grid = _long(paths[0], about, rules, told)
-    told.tolerate(tolerated)  # first, as what is unreadable leaves gaps
-    series = [made for each in found if (made := _regular(each, grid, rules, told))]
-    told.tolerate(tolerated)
+        parsed, grid = _read_long(manifest, manifest.columns, rules, report)
+    report.check(tolerated)  # before gaps are, as unreadable cells leave gaps
+    series = [made for each in parsed if (made := _regular(each, grid, rules, report))]
+    report.check(tolerated)
     if not series:
-        raise DataError(f"{paths[0].name}: holds no series with a value")
+        raise DataError(f"{manifest.paths[0].name}: has no series with a value")
     return series
 
 
-class _Found(NamedTuple):
-    """One series as it was found: sorted, without duplicates, gaps as NaN or left out."""
+class _Parsed(NamedTuple):
+    """A series as parsed: sorted by time, without duplicates; gaps are NaN or have no row.
+
+    Attributes:
+        name: of the series.
+        file: name of its file.
+        rows: of the file.
+        steps: on the grid.
+        target: NaN where missing.
+        covariates: text by column.
+    """
 
     name: str
     file: str
-    rows: Array  # int (found,): of the file
-    places: Array  # int (found,): on the grid
-    target: Array  # float64 (found,), NaN where missing
-    covariates: dict[str, Array]
+    rows: Integer[np.ndarray, " row"]
+    steps: Integer[np.ndarray, " row"]
+    target: Float[np.ndarray, " row"]
+    covariates: dict[str, Shaped[np.ndarray, " row"]]
 
 
-def _wide(paths: list[Path], told: Told) -> list[_Found]:
-    """A row is a series; the rows of a second file go on where those of the first one ended."""
-    values: dict[str, Array] = {}
-    places: dict[str, tuple[str, int]] = {}
+def _read_wide(paths: list[Path], report: ReadReport) -> list[_Parsed]:
+    """Read files with a row for each series; a second file continues the rows of the first."""
+    values: dict[str, np.ndarray] = {}
+    begins: dict[str, tuple[str, int]] = {}
     for path in paths:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -126,30 +137,30 @@ def _wide(paths: list[Path], told: Told) -> list[_Found]:
             for cells in reader:
                 row = reader.line_num
                 while cells and cells[-1].strip() in ("", "NA"):
-                    cells.pop()  # shorter series are filled up with nothing
+                    cells.pop()  # shorter series are padded with empty cells
                 if not cells:
                     continue
-                told.counts["rows"] += 1
+                report.counts["rows"] += 1
                 if path != paths[0] and cells[0] not in values:
-                    told.reject(path.name, row, "1", cells[0], "not a series of the first file")
+                    report.reject(path.name, row, "1", cells[0], "not a series of the first file")
                     continue
                 if path == paths[0] and cells[0] in values:
-                    told.reject(path.name, row, "1", cells[0], "a second series of this name")
+                    report.reject(path.name, row, "1", cells[0], "a second series of this name")
                     continue
-                places.setdefault(cells[0], (path.name, row))
+                begins.setdefault(cells[0], (path.name, row))
                 try:
                     numbers = [float(cell) for cell in cells[1:]]
                 except ValueError:
                     numbers = []
                     for number, cell in enumerate(cells[1:], 2):
-                        numbers.append(_value(cell, path.name, row, str(number), told))
+                        numbers.append(_number(cell, path.name, row, str(number), report))
                 before = values.get(cells[0], np.empty(0))
                 values[cells[0]] = np.concatenate([before, numbers or [np.nan]])
     return [
-        _Found(
+        _Parsed(
             name,
-            places[name][0],
-            np.full(len(numbers), places[name][1]),
+            begins[name][0],
+            np.full(len(numbers), begins[name][1]),
             np.arange(len(numbers)),
             numbers,
             {},
@@ -158,75 +169,83 @@ def _wide(paths: list[Path], told: Told) -> list[_Found]:
     ]
 
 
-def _value(cell: str, file: str, row: int, column: str, told: Told) -> float:
+def _number(cell: str, file: str, row: int, column: str, report: ReadReport) -> float:
+    """The number in a cell; NaN where it is empty, and a reject where it is no number."""
     try:
         value = float(cell)
     except ValueError:
         value = np.nan
     if not np.isfinite(value) and cell.strip():
-        told.reject(file, row, column, cell, "not a number")
+        report.reject(file, row, column, cell, "not a number")
         value = np.nan
     return value
 
 
-def _long(
-    path: Path, about: Mapping[str, Any], rules: Rules, told: Told
-) -> tuple[list[_Found], pd.DatetimeIndex]:
-    """A row is a time of a series; also gives the grid of all of them."""
-    columns, file = about["columns"], path.name
-    date, key, target = columns["date"], columns["series"], columns["target"]
-    covariates = [*columns["past"], *columns["known"], *columns["static"]]
-    table = _table(path, [date, *([] if key is None else [key]), target, *covariates])
-    told.counts["rows"] += len(table)
-    at = _dates(file, table.pop(date), about["date_format"], rules.timezone, told)
+def _read_long(
+    manifest: RawManifest, columns: Columns, rules: Rules, report: ReadReport
+) -> tuple[list[_Parsed], pd.DatetimeIndex]:
+    """Read a file with a row for each time of a series; also return the grid of all series."""
+    path = manifest.paths[0]
+    file, key, target = path.name, columns.series, columns.target
+    covariates = [name for names in columns.covariates.values() for name in names]
+    key_column = [] if key is None else [key]
+    table = _read_table(path, [columns.date, *key_column, target, *covariates])
+    report.counts["rows"] += len(table)
+    dates = table.pop(columns.date)
+    times = _parse_dates(file, dates, manifest.date_format, rules.timezone, report)
     if key is not None:
-        for row in at.index[table.loc[at.index, key] == ""]:
-            told.reject(file, row, key, "", "a row of no series")
-        at = at[table.loc[at.index, key] != ""]
-    known = len(at)
+        for row in times.index[table.loc[times.index, key] == ""]:
+            report.reject(file, row, key, "", "no name of a series")
+        times = times[table.loc[times.index, key] != ""]
+    dated = len(times)
     if rules.since is not None:
-        at = at[at >= _period("since", rules.since).start_time]
+        times = times[times >= _period("since", rules.since).start_time]
     if rules.until is not None:
-        at = at[at <= _period("until", rules.until).end_time]
-    told.counts["outside"] += known - len(at)
-    if known and at.empty:
-        raise DataError(f"{file}: no row lies between since {rules.since} and until {rules.until}")
-    place, grid = _placed(file, date, at, about["frequency"], told)
-    if place.empty:
+        times = times[times <= _period("until", rules.until).end_time]
+    report.counts["outside"] += dated - len(times)
+    if dated and times.empty:
+        raise DataError(
+            f"{file}: no row lies between since {rules.since} and until {rules.until}; change or "
+            "remove prepare's since and until"
+        )
+    steps, grid = _to_grid(file, columns.date, times, manifest.frequency, report)
+    if steps.empty:
         return [], grid
-    if len(place) < len(table):
-        table = table.loc[place.index]
-    series, found = pd.factorize(table[key] if key else np.full(len(table), target, object))
-    names = list(map(str, found))
+    if len(steps) < len(table):
+        table = table.loc[steps.index]
+    series, distinct = pd.factorize(table[key] if key else np.full(len(table), target, object))
+    names = list(map(str, distinct))
     cells = table[[target, *covariates]].set_axis(range(len(covariates) + 1), axis=1)
-    rows = cells.assign(series=series, place=place)  # other columns have numbers for names
+    # Columns of the file have numbers for names, so that none can be called series or step.
+    rows = cells.assign(series=series, step=steps)
 
     order = np.argsort(series, kind="stable")
-    back = np.diff(place.to_numpy()[order]) < 0
-    told.counts["unsorted"] += int((back & (np.diff(series[order]) == 0)).sum())
-    rows = rows.iloc[np.lexsort((place, series))]
-    rows = _single(file, names, rows, rules.duplicates, told)
+    earlier = np.diff(steps.to_numpy()[order]) < 0
+    report.counts["unsorted"] += int((earlier & (np.diff(series[order]) == 0)).sum())
+    rows = rows.iloc[np.lexsort((steps, series))]
+    rows = _deduplicate(file, names, rows, rules.duplicates, report)
     for number, column in enumerate(covariates, 1):
-        if column in columns["static"]:
-            _refuse_change(file, column, names, rows["series"], rows[number])
+        if column in columns.covariates["static"]:
+            _check_static(file, column, names, rows["series"], rows[number])
     numbers = pd.to_numeric(rows[0], errors="coerce").to_numpy(float, copy=True)
     lines = rows.index.to_numpy(int)
-    for lost in np.flatnonzero(~np.isfinite(numbers)):
-        numbers[lost] = _value(str(rows[0].iloc[lost]), file, int(lines[lost]), target, told)
+    for index in np.flatnonzero(~np.isfinite(numbers)):
+        line = int(lines[index])
+        numbers[index] = _number(str(rows[0].iloc[index]), file, line, target, report)
     ends = np.cumsum(np.bincount(rows["series"], minlength=len(names)))[:-1]
-    given = {name: rows[n].to_numpy(object) for n, name in enumerate(covariates, 1)}
+    text = {name: rows[n].to_numpy(object) for n, name in enumerate(covariates, 1)}
     parts = [
-        np.split(part, ends) for part in (lines, rows["place"].to_numpy(), numbers, *given.values())
+        np.split(part, ends) for part in (lines, rows["step"].to_numpy(), numbers, *text.values())
     ]
     return [
-        _Found(str(name), file, row, where, values, dict(zip(given, others, strict=True)))
-        for name, row, where, values, *others in zip(names, *parts, strict=True)
-        if len(row)
+        _Parsed(str(name), file, line, step, values, dict(zip(text, others, strict=True)))
+        for name, line, step, values, *others in zip(names, *parts, strict=True)
+        if len(line)
     ], grid
 
 
-def _table(path: Path, wanted: list[str]) -> pd.DataFrame:
-    """The wanted columns as text, "" where nothing is; the index is the row of the file."""
+def _read_table(path: Path, wanted: list[str]) -> pd.DataFrame:
+    """The wanted columns as text, "" where a cell is empty; the index is the row of the file."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = [name.strip() for name in next(csv.reader(file), [])]
@@ -252,7 +271,7 @@ def _table(path: Path, wanted: list[str]) -> pd.DataFrame:
         if header.count(name) > 1:
             raise DataError(f"{path.name}:1: {header.count(name)} columns are called {name!r}")
     table = table[wanted]
-    for name in wanted:  # one by one, for the memory
+    for name in wanted:  # column by column, to save memory
         table[name] = table[name].str.strip()
     table.index += 2  # the header is row 1
     blank = (table == "").all(axis=1)
@@ -260,54 +279,54 @@ def _table(path: Path, wanted: list[str]) -> pd.DataFrame:
 
 
 def _period(key: str, text: str) -> pd.Period:
-    """A day, a month, an hour ...: as much of a time as is given."""
+    """The period that a text names: a day, a month, an hour ..."""
     try:
         return pd.Period(text)
     except ValueError:
-        raise DataError(f"prepare: {key}: {text!r} is no date, such as 2014-12-31") from None
+        raise DataError(f"prepare: {key}: {text!r} is not a date such as 2014-12-31") from None
 
 
-def _placed(
-    file: str, column: str, at: "pd.Series[pd.Timestamp]", frequency: str, told: Told
+def _to_grid(
+    file: str, column: str, times: "pd.Series[pd.Timestamp]", frequency: str, report: ReadReport
 ) -> tuple["pd.Series[int]", pd.DatetimeIndex]:
-    """Where times lie on the grid that begins with the first of them, and the grid."""
-    if at.empty:
+    """The steps of times on the grid that begins with the first of them, and the grid."""
+    if times.empty:
         return pd.Series(dtype=int), pd.DatetimeIndex([])
-    grid = pd.date_range(at.min(), at.max(), freq=frequency, unit="s")
-    place = pd.Series(grid.get_indexer(pd.DatetimeIndex(at)), at.index)
-    lost = at[place < 0]
-    if len(lost):
+    grid = pd.date_range(times.min(), times.max(), freq=frequency, unit="s")
+    steps = pd.Series(grid.get_indexer(pd.DatetimeIndex(times)), times.index)
+    off_grid = times[steps < 0]
+    if len(off_grid):
         begins = f"begins at {grid[0]}" if len(grid) else "has no time from the first to the last"
         reason = f"not on the grid of frequency {frequency}, which {begins}"
-        times = pd.DatetimeIndex(at.unique()).sort_values()
-        if len(lost) > len(at) / 2 and len(times) > 2:
+        distinct = pd.DatetimeIndex(times.unique()).sort_values()
+        if len(off_grid) > len(times) / 2 and len(distinct) > 2:
             with pd.option_context("future.infer_freq_returns_offset", True):
-                guess: Any = pd.infer_freq(times)
+                guess: Any = pd.infer_freq(distinct)
             if guess is not None:
                 reason += f"; the times look like frequency: {guess.freqstr}"
-        for row, moment in lost.items():
-            told.reject(file, int(str(row)), column, str(moment), reason)
-    return place[place >= 0], grid
+        for row, time in off_grid.items():
+            report.reject(file, int(str(row)), column, str(time), reason)
+    return steps[steps >= 0], grid
 
 
-def _dates(
+def _parse_dates(
     file: str,
     text: "pd.Series[str]",
     date_format: str | None,
     timezone: str | None,
-    told: Told,
+    report: ReadReport,
 ) -> "pd.Series[pd.Timestamp]":
-    """Wall times of the zone; rows without a date are left out."""
-    codes, distinct = pd.factorize(text)  # many series share their dates
-    given = pd.Series(distinct)
+    """Wall times in the zone; rows without a date are rejected."""
+    codes, values = pd.factorize(text)  # many series share their dates
+    distinct = pd.Series(values)
     if date_format is None:
-        given = given.str.replace(UTC, "Z", regex=True)
-    zoned = given.str.contains(AWARE).to_numpy(bool) | ("%z" in (date_format or ""))
-    aware = zoned[codes]
-    if aware.any() and timezone is None:
+        distinct = distinct.str.replace(UTC, "Z", regex=True)
+    zoned = distinct.str.contains(WITH_OFFSET).to_numpy(bool) | ("%z" in (date_format or ""))
+    zoned_rows = zoned[codes]
+    if zoned_rows.any() and timezone is None:
         raise DataError(
-            f"{file}:{text.index[aware][0]}: {text[aware].iloc[0]!r} has a time zone; set "
-            "prepare's timezone to the one whose days are meant, such as America/Chicago"
+            f"{file}:{text.index[zoned_rows][0]}: {text[zoned_rows].iloc[0]!r} has a time zone; "
+            "set prepare's timezone to the zone whose wall time counts, such as America/Chicago"
         )
     zone = None
     if timezone is not None:
@@ -319,119 +338,129 @@ def _dates(
             ) from None
     kind = "ISO8601" if date_format is None else date_format
     try:
-        wall = pd.to_datetime(given.mask(zoned), format=kind, errors="coerce")
+        wall = pd.to_datetime(distinct.mask(zoned), format=kind, errors="coerce")
         wall = wall.astype("datetime64[s]")
         if zoned.any():
-            moments = pd.to_datetime(given[zoned], format=kind, errors="coerce", utc=True)
+            moments = pd.to_datetime(distinct[zoned], format=kind, errors="coerce", utc=True)
             local = moments.dt.tz_convert(zone).dt.tz_localize(None)
             wall.loc[local.index] = local.astype("datetime64[s]")
-            told.counts["zoned"] += int(aware.sum())
+            report.counts["zoned"] += int(zoned_rows.sum())
     except (TypeError, ValueError) as error:
         raise DataError(f"{file}: dates do not fit date_format: {date_format}: {error}") from None
-    at = pd.Series(wall.to_numpy()[codes], text.index)
-    meant = "ISO 8601, as date_format is null" if date_format is None else f"strftime's {kind}"
-    for row, cell in text[at.isna()].items():
-        told.reject(file, int(str(row)), "date", cell, f"not a date ({meant})")
-    return at[at.notna()] if at.isna().any() else at
+    times = pd.Series(wall.to_numpy()[codes], text.index)
+    expected = "ISO 8601, as date_format is null" if date_format is None else f"strftime's {kind}"
+    for row, cell in text[times.isna()].items():
+        report.reject(file, int(str(row)), "date", cell, f"not a date ({expected})")
+    return times[times.notna()] if times.isna().any() else times
 
 
-def _single(
-    file: str, names: Sequence[str], rows: pd.DataFrame, rule: str, told: Told
+def _deduplicate(
+    file: str, names: Sequence[str], rows: pd.DataFrame, rule: str, report: ReadReport
 ) -> pd.DataFrame:
-    """One row for each time of a series: repeated rows go, contradicting ones by the rule."""
+    """Keep one row for each time of a series; contradicting rows are resolved by the rule."""
     repeated = rows.duplicated()
-    told.counts["duplicates"] += int(repeated.sum())
+    report.counts["duplicates"] += int(repeated.sum())
     rows = rows[~repeated]
-    again = rows.duplicated(["series", "place"])
-    if again.any():
-        told.counts["conflicts"] += int(again.sum())
+    conflicts = rows.duplicated(["series", "step"])
+    if conflicts.any():
+        report.counts["conflicts"] += int(conflicts.sum())
         if rule == "refuse":
-            first = rows[again].iloc[0]
-            alike = (rows["series"] == first["series"]) & (rows["place"] == first["place"])
-            listed = rows.index[alike]
+            first = rows[conflicts].iloc[0]
+            same_time = (rows["series"] == first["series"]) & (rows["step"] == first["step"])
+            listed = rows.index[same_time]
             raise DataError(
                 f"{file}:{listed[0]}: {len(listed)} rows of {names[first['series']]!r} contradict "
-                f"each other about the same time (rows {', '.join(map(str, listed[:SHOWN]))}), as "
-                f"do {int(again.sum())} rows in all; mend them, or set prepare's duplicates to "
-                "first or last"
+                f"each other about the same time (rows {', '.join(map(str, listed[:NAMED_ROWS]))}),"
+                f" as do {int(conflicts.sum())} rows in all; correct them, or set prepare's "
+                "duplicates to first or last"
             )
         keep: Literal["first", "last"] = "first" if rule == "first" else "last"
-        rows = rows.drop_duplicates(["series", "place"], keep=keep)
+        rows = rows.drop_duplicates(["series", "step"], keep=keep)
     return rows
 
 
-def _refuse_change(
+def _check_static(
     file: str,
     column: str,
     names: Sequence[str],
     series: "pd.Series[int]",
     cells: "pd.Series[str]",
 ) -> None:
-    """An error where a static column says two things about a series."""
-    said = cells[cells != ""]
-    first = said.groupby(series).transform("first")
-    if (wrong := said.index[said != first]).size:
-        row = wrong[0]
+    """Raise an error where a static column has two values for a series."""
+    present = cells[cells != ""]
+    first = present.groupby(series).transform("first")
+    if (changed := present.index[present != first]).size:
+        row = changed[0]
         raise DataError(
-            f"{file}:{row}: static {column!r} of {names[series[row]]!r} is {said[row]!r}, but "
-            f"{first[row]!r} in an earlier row; mend it, or make the column past or known"
+            f"{file}:{row}: static {column!r} of {names[series[row]]!r} is {present[row]!r}, but "
+            f"{first[row]!r} in an earlier row; correct it, or make the column a past or future "
+            "covariate"
         )
 
 
-def _regular(found: _Found, grid: pd.DatetimeIndex, rules: Rules, told: Told) -> Series | None:
-    """The series on the grid, its gaps filled; none where it holds no value."""
-    values = found.target.copy()
+def _regular(
+    parsed: _Parsed, grid: pd.DatetimeIndex, rules: Rules, report: ReadReport
+) -> Series | None:
+    """The series on the grid with its gaps filled; None where it has no value."""
+    values = parsed.target.copy()
     zeros = values == 0
-    told.counts["zeros"] += int(zeros.sum())
+    report.counts["zeros"] += int(zeros.sum())
     if rules.zeros == "missing":
         values[zeros] = np.nan
-    known = np.flatnonzero(np.isfinite(values))
-    if not len(known):
-        told.reject(found.file, int(found.rows[0]), "series", found.name, "holds no value")
+    finite = np.flatnonzero(np.isfinite(values))
+    if not len(finite):
+        report.reject(parsed.file, int(parsed.rows[0]), "series", parsed.name, "has no value")
         return None
-    inside = slice(int(known[0]), int(known[-1]) + 1)
-    told.counts["trimmed"] += len(values) - (inside.stop - inside.start)
-    begin = found.places[inside.start]
-    where = found.places[inside] - begin
-    size = int(where[-1]) + 1
+    inside = slice(int(finite[0]), int(finite[-1]) + 1)
+    report.counts["trimmed"] += len(values) - (inside.stop - inside.start)
+    begin = parsed.steps[inside.start]
+    steps = parsed.steps[inside] - begin
+    size = int(steps[-1]) + 1
     target, rows = np.full(size, np.nan), np.zeros(size, int)
-    target[where], rows[where] = values[inside], found.rows[inside]
-    rows = np.maximum.accumulate(rows)  # a missing row: the last one before it
+    target[steps], rows[steps] = values[inside], parsed.rows[inside]
+    rows = np.maximum.accumulate(rows)  # a missing step has the row before it
     covariates = {}
-    for name, column in found.covariates.items():
+    for name, column in parsed.covariates.items():
         covariates[name] = np.full(size, "", object)
-        covariates[name][where] = column[inside]
+        covariates[name][steps] = column[inside]
     observed = np.isfinite(target)
-    told.counts["filled"] += int((~observed).sum())
-    _refuse_gaps(found, rows, observed, rules)
-    filled = _fill(target, rules.gaps, rules.season)
-    return Series(found.name, int(rows[0]), grid[begin], filled, observed, covariates)
+    report.counts["filled"] += int((~observed).sum())
+    _check_gaps(parsed, rows, observed, rules)
+    filled = _fill_gaps(target, rules.gaps, rules.season)
+    return Series(parsed.name, int(rows[0]), grid[begin], filled, observed, covariates)
 
 
-def _refuse_gaps(found: _Found, rows: Array, observed: Array, rules: Rules) -> None:
-    """An error for a gap that is longer than the rules allow."""
+def _check_gaps(
+    series: _Parsed,
+    rows: Integer[np.ndarray, " step"],
+    observed: Bool[np.ndarray, " step"],
+    rules: Rules,
+) -> None:
+    """Raise an error for a gap that is longer than the rules allow."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], observed, [True]]).astype(int)))
     for start, end in edges.reshape(-1, 2):
         if rules.gaps == "refuse" or end - start > rules.longest_gap:
-            advice = (
+            rule = (
                 "gaps is refuse"
                 if rules.gaps == "refuse"
                 else f"longest_gap is {rules.longest_gap}"
             )
             raise DataError(
-                f"{found.file}:{rows[start]}: {end - start} steps of {found.name!r} are missing "
-                f"from here on, and prepare's {advice}; mend the file, raise it, or begin later "
-                "with since"
+                f"{series.file}:{rows[start]}: {end - start} steps of {series.name!r} are missing "
+                f"after this row, and prepare's {rule}; complete the file, change the rule, or "
+                "begin later with since"
             )
 
 
-def _fill(target: Array, rule: str, season: int) -> Array:
-    """Gaps filled with the value of a season ago, or the last one: from the past alone.
+def _fill_gaps(
+    target: Float[np.ndarray, " step"], rule: Gaps, season: int
+) -> Float[np.ndarray, " step"]:
+    """Fill gaps with the value of a season ago, or the last one: from the past only.
 
-    A line from before a gap to behind it would show a window that ends in between its future.
+    Interpolation would show a window that ends inside a gap its future.
     """
     filled = target.copy()
     for step in np.flatnonzero(~np.isfinite(target)):
-        back = season if rule == "seasonal" and step >= season else 1
-        filled[step] = filled[step - back]
+        lag = season if rule == "seasonal" and step >= season else 1
+        filled[step] = filled[step - lag]
     return filled

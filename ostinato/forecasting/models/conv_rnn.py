@@ -1,16 +1,15 @@
-"""A strided 1D convolution in front of GRUs: a long past, read in fewer steps.
+"""A strided 1D convolution in front of GRUs, so that the GRUs read a long past in fewer steps.
 
-After Géron 2019, Hands-On Machine Learning, ch. 15. A convolution without padding drops from the
-oldest end what does not fill a stride, so that the newest steps are always read.
-Input: ``past`` (batch, time, feature), ``future`` (batch, horizon, feature), ``static``; output
+After Géron 2019, Hands-On Machine Learning, ch. 15. The convolution is aligned to the origin: the
+oldest steps, not the newest ones, are lost where the stride does not divide the window.
+Inputs: ``past`` (batch, time, feature), ``future`` (batch, horizon, feature), ``static``; output
 (batch, horizon, quantile).
 """
 
-from typing import Any
-
 import keras
 
-from ostinato.forecasting.layers import each_step, forecaster, window
+from ostinato.forecasting.dataset import SeriesDataset
+from ostinato.forecasting.layers import model_inputs, quantile_model, step_decoder
 from ostinato.training.trainer import fit
 from ostinato.units import Count, Fraction, KernelSize, NumLayers, Stride, Units
 
@@ -18,7 +17,7 @@ __all__ = ["build", "fit"]
 
 
 def build(
-    data: Any,
+    data: SeriesDataset,
     *,
     filters: Units,
     kernel_size: KernelSize,
@@ -30,21 +29,21 @@ def build(
     quantiles: Count,
     residual: bool,
 ) -> keras.Model:
-    """The model.
+    """Build the model.
 
     Args:
-        data: what the model reads: its features, season and horizon.
-        filters: width of the convolution.
-        kernel_size: its extent, in steps.
-        stride: steps that become one.
-        units: width of a GRU.
-        num_layers: number of GRUs; the last gives its final state.
-        head_units: width of each step of the horizon.
-        dropout: share dropped after the convolution and each GRU.
-        quantiles: how many are forecast; one is the median.
-        residual: whether it forecasts the difference from the value a season ago.
+        data: gives the features, the season and the horizon.
+        filters: of the convolution.
+        kernel_size: of the convolution, in steps.
+        stride: of the convolution, in steps.
+        units: of a GRU.
+        num_layers: number of GRUs; the last one returns its final state.
+        head_units: of each step of the horizon.
+        dropout: dropout rate after the convolution and each GRU.
+        quantiles: number of quantiles; 1 is the median.
+        residual: whether to forecast the difference from the value a season ago.
     """
-    given, x = window(data)
+    inputs, x = model_inputs(data)
     x = keras.layers.Conv1D(
         filters, kernel_size, strides=stride, padding="causal", activation="relu"
     )(x[:, ::-1])[:, ::-1]
@@ -52,4 +51,6 @@ def build(
     for depth in range(num_layers):
         x = keras.layers.GRU(units, return_sequences=depth < num_layers - 1)(x)
         x = keras.layers.Dropout(dropout)(x)
-    return forecaster(given, each_step(given, x, data, head_units, quantiles), data, residual)
+    return quantile_model(
+        inputs, step_decoder(inputs, x, data, head_units, quantiles), data, residual
+    )

@@ -1,32 +1,33 @@
-"""A linear map from all that is known to the forecast: what the networks have to beat.
+"""A linear map from all inputs to the forecast: the baseline of the networks.
 
 As good as many transformers on long horizons: Zeng et al. 2022, arXiv 2205.13504.
-Input: ``past`` (batch, window, feature), ``future`` (batch, horizon, feature), ``static``; output
+Inputs: ``past`` (batch, window, feature), ``future`` (batch, horizon, feature), ``static``; output
 (batch, horizon, quantile).
 """
 
-from typing import Any
-
 import keras
 
-from ostinato.forecasting.layers import forecaster, window
+from ostinato.forecasting.dataset import SeriesDataset
+from ostinato.forecasting.layers import model_inputs, quantile_model
 from ostinato.training.trainer import fit
 from ostinato.units import Count, NonNegative
 
 __all__ = ["build", "fit"]
 
 
-def build(data: Any, *, quantiles: Count, residual: bool, weight_decay: NonNegative) -> keras.Model:
-    """The model.
+def build(
+    data: SeriesDataset, *, quantiles: Count, residual: bool, weight_decay: NonNegative
+) -> keras.Model:
+    """Build the model.
 
     Args:
-        data: what the model reads: its features, window, season and horizon.
-        quantiles: how many are forecast; one is the median.
-        residual: whether it forecasts the difference from the value a season ago.
+        data: gives the features, the window, the season and the horizon.
+        quantiles: number of quantiles; 1 is the median.
+        residual: whether to forecast the difference from the value a season ago.
         weight_decay: L2 penalty of the weights.
     """
-    given, _ = window(data, fixed=True)
-    flat = [keras.layers.Flatten()(x) for x in given.values()]
+    inputs, _ = model_inputs(data, fixed_window=True)
+    flat = [keras.layers.Flatten()(x) for x in inputs.values()]
     x = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
     penalty = keras.regularizers.L2(weight_decay)
     x = keras.layers.Dense(
@@ -35,4 +36,6 @@ def build(data: Any, *, quantiles: Count, residual: bool, weight_decay: NonNegat
         kernel_regularizer=penalty,
         dtype="float32",
     )(x)
-    return forecaster(given, keras.layers.Reshape((data.horizon, quantiles))(x), data, residual)
+    return quantile_model(
+        inputs, keras.layers.Reshape((data.horizon, quantiles))(x), data, residual
+    )

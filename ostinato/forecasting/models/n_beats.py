@@ -1,16 +1,15 @@
-"""N-BEATS: blocks of dense layers, each on what the ones before left unexplained; no recurrence.
+"""N-BEATS: blocks of dense layers, each on the residual of the blocks before it; no recurrence.
 
-Oreshkin et al. 2019, arXiv 1905.10437, generic blocks; what is known besides the target goes into
-each block, as in N-BEATSx, Olivares et al. 2021, arXiv 2104.05522.
-Input: ``past`` (batch, window, feature), ``future`` (batch, horizon, feature), ``static``; output
+Oreshkin et al. 2019, arXiv 1905.10437, generic blocks. Each block reads all covariates too, as in
+N-BEATSx, Olivares et al. 2021, arXiv 2104.05522.
+Inputs: ``past`` (batch, window, feature), ``future`` (batch, horizon, feature), ``static``; output
 (batch, horizon, quantile).
 """
 
-from typing import Any
-
 import keras
 
-from ostinato.forecasting.layers import forecaster, window
+from ostinato.forecasting.dataset import SeriesDataset
+from ostinato.forecasting.layers import model_inputs, quantile_model
 from ostinato.training.trainer import fit
 from ostinato.units import Count, Fraction, NumLayers, Units
 
@@ -18,7 +17,7 @@ __all__ = ["build", "fit"]
 
 
 def build(
-    data: Any,
+    data: SeriesDataset,
     *,
     blocks: NumLayers,
     num_layers: NumLayers,
@@ -27,29 +26,31 @@ def build(
     quantiles: Count,
     residual: bool,
 ) -> keras.Model:
-    """The model.
+    """Build the model.
 
     Args:
-        data: what the model reads: its features, window, season and horizon.
-        blocks: how many there are; their forecasts are added.
-        num_layers: dense layers in a block.
-        units: width of a layer.
-        dropout: share dropped of what is known besides the target.
-        quantiles: how many are forecast; one is the median.
-        residual: whether it forecasts the difference from the value a season ago.
+        data: gives the features, the window, the season and the horizon.
+        blocks: number of blocks, whose forecasts are added.
+        num_layers: dense layers of a block.
+        units: of a layer.
+        dropout: dropout rate of the covariates.
+        quantiles: number of quantiles; 1 is the median.
+        residual: whether to forecast the difference from the value a season ago.
     """
-    given, past = window(data, fixed=True)
-    left, forecasts = past[..., 0], []
-    others = [keras.layers.Flatten()(x) for name, x in given.items() if name != "past"]
-    if data.past > 1:
-        others.append(keras.layers.Flatten()(given["past"][..., 1:]))
-    known = [keras.layers.Dropout(dropout)(x) for x in others]
+    inputs, past = model_inputs(data, fixed_window=True)
+    residue, forecasts = past[..., 0], []
+    covariates = [keras.layers.Flatten()(x) for name, x in inputs.items() if name != "past"]
+    if data.past_features > 1:
+        covariates.append(keras.layers.Flatten()(inputs["past"][..., 1:]))
+    dropped = [keras.layers.Dropout(dropout)(x) for x in covariates]
     for block in range(blocks):
-        x = keras.layers.Concatenate()([left, *known]) if known else left
+        x = keras.layers.Concatenate()([residue, *dropped]) if dropped else residue
         for _ in range(num_layers):
             x = keras.layers.Dense(units, "relu")(x)
         forecasts.append(keras.layers.Dense(data.horizon * quantiles, dtype="float32")(x))
         if block < blocks - 1:
-            left = left - keras.layers.Dense(data.window)(x)
+            residue = residue - keras.layers.Dense(data.window)(x)
     x = keras.layers.Add()(forecasts) if blocks > 1 else forecasts[0]
-    return forecaster(given, keras.layers.Reshape((data.horizon, quantiles))(x), data, residual)
+    return quantile_model(
+        inputs, keras.layers.Reshape((data.horizon, quantiles))(x), data, residual
+    )

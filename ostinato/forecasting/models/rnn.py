@@ -1,16 +1,17 @@
-"""Stacked recurrent layers on the past, the last state to all steps of the horizon at once.
+"""Stacked recurrent layers over the past; the last state forecasts all steps of the horizon.
 
-LSTM: Hochreiter and Schmidhuber 1997. GRU: Cho et al. 2014, arXiv 1406.1078. Several steps at
-once from one vector: Géron 2022, Hands-On Machine Learning, ch. 15.
-Input: ``past`` (batch, time, feature), ``future`` (batch, horizon, feature), ``static``; output
+LSTM: Hochreiter and Schmidhuber 1997. GRU: Cho et al. 2014, arXiv 1406.1078. Direct forecasts of
+several steps: Géron 2022, Hands-On Machine Learning, ch. 15.
+Inputs: ``past`` (batch, time, feature), ``future`` (batch, horizon, feature), ``static``; output
 (batch, horizon, quantile).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 
-from ostinato.forecasting.layers import each_step, forecaster, window
+from ostinato.forecasting.dataset import SeriesDataset
+from ostinato.forecasting.layers import model_inputs, quantile_model, step_decoder
 from ostinato.layers import LSTM
 from ostinato.training.trainer import fit
 from ostinato.units import Count, Fraction, NonNegative, NumLayers, Units
@@ -21,7 +22,7 @@ CELLS = {"simple": keras.layers.SimpleRNN, "lstm": LSTM, "gru": keras.layers.GRU
 
 
 def build(
-    data: Any,
+    data: SeriesDataset,
     *,
     cell: Literal["simple", "lstm", "gru"],
     units: Units,
@@ -32,20 +33,20 @@ def build(
     quantiles: Count,
     residual: bool,
 ) -> keras.Model:
-    """The model; every layer but the last returns its sequence.
+    """Build the model; every layer but the last returns its sequence.
 
     Args:
-        data: what the model reads: its features, season and horizon.
-        cell: kind of the recurrent layers.
-        units: width of a layer.
-        num_layers: how many are stacked.
-        head_units: width of each step of the horizon.
-        dropout: share of each layer's outputs that is dropped.
+        data: gives the features, the season and the horizon.
+        cell: of the recurrent layers.
+        units: of a layer.
+        num_layers: number of recurrent layers.
+        head_units: of each step of the horizon.
+        dropout: dropout rate after each layer.
         weight_decay: L2 penalty of the layers' input and recurrent kernels.
-        quantiles: how many are forecast; one is the median.
-        residual: whether it forecasts the difference from the value a season ago.
+        quantiles: number of quantiles; 1 is the median.
+        residual: whether to forecast the difference from the value a season ago.
     """
-    given, x = window(data)
+    inputs, x = model_inputs(data)
     penalty = keras.regularizers.L2(weight_decay)
     for depth in range(num_layers):
         x = CELLS[cell](
@@ -55,4 +56,6 @@ def build(
             recurrent_regularizer=penalty,
         )(x)
         x = keras.layers.Dropout(dropout)(x)
-    return forecaster(given, each_step(given, x, data, head_units, quantiles), data, residual)
+    return quantile_model(
+        inputs, step_decoder(inputs, x, data, head_units, quantiles), data, residual
+    )

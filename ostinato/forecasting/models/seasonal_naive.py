@@ -1,48 +1,49 @@
-"""The value a season ago: no learning, the floor under every score.
+"""The value a season ago: a baseline without parameters.
 
-Input: ``past`` (batch, time, feature), the scaled target first; output (batch, horizon, 1).
+Inputs: ``past`` (batch, time, feature), the scaled target first; output (batch, horizon, 1).
 """
 
 import time
-from typing import Any
 
 import keras
 import numpy as np
 
-from ostinato.forecasting.layers import SeasonalNaive, window
-from ostinato.task import TrainingContext
+from ostinato.forecasting.dataset import SeriesDataset
+from ostinato.forecasting.layers import SeasonalNaive, model_inputs
+from ostinato.task import Record, TrainingContext
+from ostinato.training.trainer import Data
 from ostinato.units import BatchSize
 
 __all__ = ["build", "fit"]
 
 
-def build(data: Any) -> keras.Model:
-    """The model, which has no weights.
+def build(data: SeriesDataset) -> keras.Model:
+    """Build the model, which has no weights.
 
     Args:
-        data: what the model reads: its features, season and horizon.
+        data: gives the features, the season and the horizon.
     """
-    given, _ = window(data)
-    return keras.Model(given, SeasonalNaive(data.season, data.horizon)(given["past"]))
+    inputs, _ = model_inputs(data)
+    return keras.Model(inputs, SeasonalNaive(data.season, data.horizon)(inputs["past"]))
 
 
 def fit(
     model: keras.Model,
-    data: Any,
+    data: Data,
     context: TrainingContext,
     *,
     batch_size: BatchSize,
-) -> list[dict[str, Any]]:
-    """Measure the absolute error, scaled as in training: there is nothing to learn.
+) -> list[Record]:
+    """Measure the absolute error in scaled units; nothing is learned.
 
     Args:
-        model: from ``build``.
-        data: batches of the training and the validation split.
-        context: of this training.
-        batch_size: windows at a time.
+        model: of `build`.
+        data: with a training and a validation split.
+        context: of the training.
+        batch_size: windows in a batch.
     """
     start = time.perf_counter()
-    record: dict[str, Any] = {"epoch": 1}
+    record: Record = {"epoch": 1}
     for prefix, split in (("", "train"), ("validation_", "validation")):
         total = weights = 0.0
         for x, y, weight in data.batches(split, batch_size=batch_size, seed=None, epoch=0):
