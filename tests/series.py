@@ -1,4 +1,4 @@
-"""Small series for tests: a CSV file with chosen dirt, and what prepare makes of it."""
+"""Small series for tests: a CSV file, with errors where a test needs them, and its data set."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ import pandas as pd
 
 from ostinato import params, store
 from ostinato.forecasting import dataset, sources
+from ostinato.forecasting.dataset import SeriesDataset
 
 RULES: dict[str, Any] = {
     "horizon": 3,
@@ -44,38 +45,55 @@ COLUMNS: dict[str, Any] = {
     "timeout": 1.0,
     "retries": 1,
 }
+EVALUATION: dict[str, Any] = {
+    "stride": 1,
+    "intervals": [0.8, 0.95],
+    "calibration_window": 5,
+    "num_plots": 1,
+    "batch_size": 64,
+    "timed_requests": 1,
+    "resamples": 100,
+}
 
 
 def table(days: int = 120, seed: int = 0) -> pd.DataFrame:
-    """A weekly rhythm with noise; every value another."""
+    """A weekly season with noise; all values are different."""
     random = np.random.default_rng(seed)
-    at = pd.date_range("2020-01-01", periods=days)
+    times = pd.date_range("2020-01-01", periods=days)
     return pd.DataFrame(
         {
-            "day": at.strftime("%Y-%m-%d"),
-            "value": (20 + 5 * np.sin(at.day_of_week) + random.normal(size=days))
+            "day": times.strftime("%Y-%m-%d"),
+            "value": (20 + 5 * np.sin(times.day_of_week) + random.normal(size=days))
             .round(6)
             .astype(str),
             "other": random.normal(size=days).round(6).astype(str),
-            "kind": np.where(at.day_of_week < 5, "work", "rest"),
+            "kind": np.where(times.day_of_week < 5, "work", "rest"),
         }
     )
 
 
-def prepared(folder: Path, rows: pd.DataFrame | str, columns: Any = None, **rules: Any) -> Any:
-    """The data set that prepare makes of a CSV file with ``rows``, by RULES with changes."""
+def prepared(
+    folder: Path, rows: pd.DataFrame | str, columns: dict[str, Any] | None = None, **rules: Any
+) -> SeriesDataset:
+    """The data set of a CSV file with ``rows``, prepared by RULES with changes."""
     folder.mkdir(parents=True, exist_ok=True)
     text = rows if isinstance(rows, str) else rows.to_csv(index=False)
     (folder / "series.csv").write_text(text, encoding="utf-8")
+    block = {**COLUMNS, **(columns or {}), "where": str(folder / "series.csv")}
+    return fetched(folder, "csv", block, **rules)
+
+
+def fetched(folder: Path, source: str, block: dict[str, Any], **rules: Any) -> SeriesDataset:
+    """The data set of a source, prepared by RULES with changes."""
     for name in ("raw", "scratch", "data"):
         store.remove(folder / name)
         (folder / name).mkdir()
-    block = {**COLUMNS, **(columns or {}), "where": str(folder / "series.csv")}
-    params.bind(sources.csv, block)(folder / "raw", folder / "scratch", 1)
+    fetch = params.bind(params.function(sources, source), block)
+    fetch(folder / "raw", folder / "scratch", 1)
     params.bind(dataset.prepare, {**RULES, **rules})(folder / "raw", folder / "data")
     return dataset.load(folder / "data")
 
 
 def counts(folder: Path) -> dict[str, int]:
-    """What prepare counted."""
-    return dict(store.read_json(folder / "data" / "manifest.json")["counts"])
+    """The counts of the data set's manifest."""
+    return dataset.load(folder / "data").details.counts

@@ -1,4 +1,4 @@
-"""A served forecaster answers raw histories as evaluation did, and says what it cannot answer."""
+"""A served forecaster answers raw histories as the evaluation did, and refuses invalid ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,109 +9,167 @@ import pandas as pd
 import pytest
 
 from ostinato import errors, params, store
-from ostinato.errors import EvaluationError
+from ostinato.evaluation import comparison
 from ostinato.forecasting import evaluation, serving
+from ostinato.forecasting.dataset import SeriesDataset
+from ostinato.forecasting.metrics import METRICS
 from ostinato.forecasting.models import linear
-from tests.series import prepared, table
+from ostinato.task import Evaluation
+from ostinato.training import keras_model
+from tests.series import EVALUATION, prepared, table
 
-SCORES: dict[str, Any] = {
-    "step": 1, "intervals": [0.8, 0.95], "recent": 5, "shown": 1, "batch_size": 64, "timed_requests": 1,
-}  # fmt: skip
+Served = tuple[Path, SeriesDataset, Evaluation, serving.Service]
 
 
 @pytest.fixture(scope="module", params=["series", "window"])
-def served_model(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Any, Callable[..., Any]]:
-    """The folder of a served model, what evaluation told of it, and its answer."""
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A folder with raw/ and data/ (with the model), the data set, its evaluation, the service."""
     import keras
 
     folder = tmp_path_factory.mktemp("served")
-    rows = table().drop(index=97)  # a gap in what the first windows of the test read
+    rows = table().drop(index=97)  # a gap in the history of the first test windows
     data = prepared(folder, rows, per=request.param, log=True, gaps="seasonal")
     keras.utils.set_random_seed(1)
     model = params.bind(linear.build, {"quantiles": 4, "residual": True, "weight_decay": 0.0})(data)
     for weight in model.weights:
         weight.assign(np.random.default_rng(2).normal(0, 0.1, weight.shape))
-    scored = params.bind(evaluation.evaluate, SCORES)(model, data, 1)
-    store.write_model(folder / "data" / "model.keras", model)
-    store.write_table(folder / "data" / "intervals.csv", scored.tables["intervals"])
-    store.write_json(folder / "data" / "about.json", {"domain": "forecasting", "model": "linear"})
-    return folder, scored, serving.load(folder / "data")
+    package = folder / "data"
+    keras_model.save(model, package / "model")
+    predictor = keras_model.restore(package / "model")
+    evaluated = params.bind(evaluation.evaluate, EVALUATION)(predictor, data, 1)
+    store.write_table(package / "intervals.csv", evaluated.tables["intervals"])
+    store.write_json(package / "about.json", {"domain": "forecasting", "model": "linear"})
+    return folder, data, evaluated, serving.load(package)
 
 
-def question(folder: Path, key: str) -> dict[str, Any]:
-    return serving.questions(folder / "raw", folder / "data", [key])[key]
+def request_of(folder: Path, key: str) -> dict[str, Any]:
+    return serving.to_requests(folder / "raw", folder / "data", [key])[key]
 
 
-def test_raw_histories_are_answered_as_evaluation_did(served_model: Any) -> None:
-    folder, scored, answer = served_model
-    keys = scored.arrays["keys"][[0, 5, -1]]
-    asked = serving.questions(folder / "raw", folder / "data", keys)
-    told = answer([serving.Input.model_validate(asked[key]) for key in keys], 0)
-    places = [scored.arrays["keys"].tolist().index(key) for key in keys]
-    arrays = serving.arrays([a.model_dump() for a in told], scored.arrays["truth"][places], [])
+def test_raw_histories_are_answered_as_in_the_evaluation(served: Served) -> None:
+    folder, _, evaluated, service = served
+    arrays = evaluated.arrays
+    keys = arrays["keys"][[0, 5, -1]]
+    requests = serving.to_requests(folder / "raw", folder / "data", keys)
+    responses = service.predict([serving.Input.model_validate(requests[k]) for k in keys], {})
+    rows = [arrays["keys"].tolist().index(key) for key in keys]
+    found = serving.from_responses([r.model_dump() for r in responses], arrays["truth"][rows], [])
     for name in ("truth", "forecast"):
-        np.testing.assert_allclose(arrays[name], scored.arrays[name][places], rtol=1e-5)
-    for level in (0.8, 0.95):  # the last origin's margins count in what is served
-        last = told[-1].intervals[f"{level:g}"].model_dump()
+        np.testing.assert_allclose(found[name], arrays[name][rows], rtol=1e-5)
+    for level in (0.8, 0.95):  # margins of the last origin are served
+        last = responses[-1].intervals[f"{level:g}"].model_dump()
         for end in ("low", "high"):
-            expected = scored.arrays[f"{end}_{100 * level:g}"][-1]
+            expected = arrays[f"{end}_{100 * level:g}"][-1]
             np.testing.assert_allclose(last[end], expected, rtol=1e-5)
-    assert [a.dates[0] for a in told] == [key.partition("@")[2] for key in keys]
-    assert all(len(a.dates) == 3 for a in told)
+    assert [r.dates[0] for r in responses] == [key.partition("@")[2] for key in keys]
+    assert all(len(r.dates) == 3 for r in responses)
 
 
-def test_outcomes_average_to_the_scores_with_their_sign_turned(served_model: Any) -> None:
-    _, scored, _ = served_model
-    for metric in evaluation.LOSSES:
-        outcomes = evaluation.outcomes(metric, scored.arrays)
-        assert outcomes.mean() == pytest.approx(-scored.metrics[metric])
-    with pytest.raises(EvaluationError, match="did you mean 'mase'"):
-        evaluation.outcomes("mas", scored.arrays)
+def test_serving_gives_a_model_the_same_inputs_as_training(served: Served) -> None:
+    folder, data, evaluated, _ = served
+    key = str(evaluated.arrays["keys"][5])
+    history = serving.Input.model_validate(request_of(folder, key))
+    inputs = serving.prepare_input("input 0", history, data.details)
+    trained, *_ = data.examples("test", np.array([5]))
+    assert inputs.inputs.keys() == trained.keys()
+    for name, values in trained.items():
+        np.testing.assert_array_equal(inputs.inputs[name], values)
+        assert inputs.inputs[name].dtype == values.dtype
+    windows = data.windows("test", np.array([5]))
+    assert (inputs.centre, inputs.spread) == (windows.centre, windows.spread)
 
 
-def test_what_was_not_measured_has_no_outcome_and_what_was_keeps_its_own(served_model: Any) -> None:
-    _, scored, _ = served_model
-    truth = scored.arrays["truth"].copy()
-    truth[2], truth[3, 0] = np.nan, np.nan
-    outcomes = evaluation.outcomes("mae", {**scored.arrays, "truth": truth})
-    assert np.flatnonzero(np.isnan(outcomes)).tolist() == [2]
-    rest = np.abs(truth - scored.arrays["forecast"])[3, 1:]
-    assert outcomes[3] == pytest.approx(-rest.mean())
+def test_statistics_of_examples_aggregate_to_the_metrics(served: Served) -> None:
+    _, _, evaluated, _ = served
+    results = evaluation.per_example(evaluated.arrays)
+    np.testing.assert_array_equal(results.keys, evaluated.arrays["keys"])
+    assert set(results.statistics) == set(METRICS)
+    for name, metric in METRICS.items():
+        assert results.value(metric) == pytest.approx(evaluated.metrics[name], rel=1e-12)
 
 
-def test_forecasts_of_the_same_days_hang_together_in_all_series_or_those_of_a_series() -> None:
-    days = [f"{at:%Y-%m-%d}" for at in pd.date_range("2020-01-01", periods=30)]
+def test_mae_has_the_bootstrap_interval_of_its_clusters(served: Served) -> None:
+    _, _, evaluated, _ = served
+    results = evaluation.per_example(evaluated.arrays)
+    low, high = comparison.metric_interval(results, METRICS["mae"], resamples=100, seed=1)
+    assert (evaluated.metrics["mae_low"], evaluated.metrics["mae_high"]) == (low, high)
+    assert low < evaluated.metrics["mae"] < high
+
+
+def test_mae_has_no_interval_where_all_forecasts_are_in_one_cluster(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, data, _, service = served
+    block = {**EVALUATION, "stride": 9}
+    evaluated = params.bind(evaluation.evaluate, block)(service.predictor, data, 1)
+    assert evaluated.metrics["samples"] == 2
+    assert "mae" in evaluated.metrics
+    assert "mae_low" not in evaluated.metrics
+    assert "one cluster" in caplog.text
+
+
+def test_windows_without_truth_have_no_statistics(served: Served) -> None:
+    _, _, evaluated, _ = served
+    arrays = dict(evaluated.arrays)
+    truth, scale = arrays["truth"].copy(), arrays["scale"].copy()
+    truth[2], truth[3, 0], scale[4] = np.nan, np.nan, np.nan
+    results = evaluation.per_example({**arrays, "truth": truth, "scale": scale})
+    for name, missing in (("mae", [2]), ("smape", [2]), ("mase", [2, 4]), ("owa", [2])):
+        rows = np.isnan(results.statistics[name]).any(axis=1)
+        assert np.flatnonzero(rows).tolist() == missing
+    errors = np.abs(truth - arrays["forecast"])
+    assert results.statistics["mae"][3].tolist() == [errors[3, 1:].mean(), 1]
+    np.testing.assert_allclose(results.statistics["rmse"][3], [(errors[3, 1:] ** 2).sum(), 2])
+    without = evaluation.per_example({k: v for k, v in arrays.items() if k != "naive2"})
+    assert np.isnan(without.statistics["owa"]).all()
+    np.testing.assert_array_equal(without.statistics["mae"][0], results.statistics["mae"][0])
+
+
+def test_clusters_are_blocks_of_two_horizons_or_series() -> None:
+    days = [f"{day:%Y-%m-%d}" for day in pd.date_range("2020-01-01", periods=30)]
     keys = np.array([f"{name}@{day}" for name in ("a@b", "c") for day in days])
-    found = evaluation.clusters({"keys": keys, "truth": np.zeros((60, 3))})
-    np.testing.assert_array_equal(found, np.tile(np.arange(30) // 6, 2))
-    found = evaluation.clusters({"keys": keys, "truth": np.zeros((60, 30))})
-    np.testing.assert_array_equal(found, np.repeat([0, 1], 30))
+    np.testing.assert_array_equal(evaluation.clusters(keys, 3), np.tile(np.arange(30) // 6, 2))
+    np.testing.assert_array_equal(evaluation.clusters(keys, 30), np.repeat([0, 1], 30))
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        (lambda q: q["dates"].pop(3), r"history 0: 6 dates, but 7 values"),
-        (lambda q: q["dates"].__setitem__(3, q["dates"][2]), r"history 0: date 3: .* equal steps"),
-        (lambda q: q["dates"].__setitem__(0, "yesterday"), r"date 0: 'yesterday' is not ISO 8601"),
-        (lambda q: q["values"].__setitem__(4, float("nan")), r"value 4, of .* is not a number"),
-        (lambda q: q["values"].__setitem__(4, None), r"value 4, of .* is not a number"),
-        (lambda q: q["past"].clear(), r"past: 'other' is missing"),
-        (lambda q: q["past"].__setitem__("otter", []), r"past: unknown 'otter'.*'other'"),
-        (lambda q: q["future_covariates"]["kind"].pop(), r"known: 'kind' has 9 values, not 10"),
+        (lambda r: r["dates"].pop(3), r"input 0: 6 dates, but 7 values"),
+        (lambda r: r["dates"].__setitem__(3, r["dates"][2]), r"input 0: date 3: .* equal steps"),
+        (lambda r: r["dates"].__setitem__(0, "yesterday"), r"date 0: 'yesterday' is not ISO 8601"),
+        (lambda r: r["values"].__setitem__(4, float("nan")), r"value 4, of .* is not a number"),
+        (lambda r: r["values"].__setitem__(4, None), r"value 4, of .* is not a number"),
+        (lambda r: r["values"].__setitem__(4, -3.0), r"value -3\.0: .* must be above -1"),
+        (lambda r: r["past_covariates"].clear(), r"past_covariates: 'other' is missing"),
+        (lambda r: r["past_covariates"].update(otter=[]), r"past_.*: unknown 'otter'.*'other'"),
+        (lambda r: r["static_covariates"].update(town="x"), r"static_.*: unknown 'town'"),
         (
-            lambda q: (q["dates"].pop(0), q["values"].pop(0)),
-            r"6 values are too short; the model reads 7",
+            lambda r: r["future_covariates"]["kind"].pop(),
+            r"future_covariates: 'kind' has 9 values, not 10",
+        ),
+        (
+            lambda r: (r["dates"].pop(0), r["values"].pop(0)),
+            r"6 values are too few; the model reads 7",
         ),
     ],
 )
-def test_what_it_cannot_answer_is_said(
-    served_model: Any, change: Callable[[dict[str, Any]], Any], says: str
+def test_invalid_histories_are_refused(
+    served: Served, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
-    folder, scored, answer = served_model
-    asked = question(folder, str(scored.arrays["keys"][0]))
-    change(asked)
-    with pytest.raises(errors.RequestError, match=says):
-        answer([serving.Input.model_validate(asked)], 0)
+    folder, _, evaluated, service = served
+    request = request_of(folder, str(evaluated.arrays["keys"][0]))
+    change(request)
+    with pytest.raises(errors.RequestError, match=message):
+        service.predict([serving.Input.model_validate(request)], {})
+
+
+def test_an_unknown_series_is_refused_where_series_have_scales(served: Served) -> None:
+    folder, data, evaluated, service = served
+    request = request_of(folder, str(evaluated.arrays["keys"][0]))
+    history = serving.Input.model_validate({**request, "series": "values"})
+    if data.details.per == "window":
+        assert service.predict([history], {})
+    else:
+        with pytest.raises(errors.RequestError, match="unknown series 'values'; did you mean 'val"):
+            service.predict([history], {})

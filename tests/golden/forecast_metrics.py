@@ -1,13 +1,12 @@
-"""How forecast_metrics.json was made, with utilsforecast 0.2.17, which the project does not need
-(PEERS: the environment of bench/forecast_peers.py).
+"""Make forecast_metrics.json with utilsforecast 0.2.17, which the project does not need.
 
     PEERS/bin/python -m tests.golden.forecast_metrics > tests/golden/forecast_metrics.json
 
-Three series (one holds zeros, one is below zero at times), 14 steps, season 7. sMAPE is M4's, 0 to
-200, where utilsforecast's is 0 to 1; 0 / 0 counts as 0. MASE is scaled by the season's naive error
-in the history. OWA, as in the M4 guide: sMAPE and MASE, each a mean over series, each over
-Naive2's, and then their mean. wQL: twice the pinball loss of all steps over the sum of absolute
-truths, a mean over levels.
+PEERS is the environment of bench/forecast_peers.py. Three series (one with zeros, one with values
+below zero), 14 steps, season 7. sMAPE is M4's, 0 to 200, where utilsforecast's is 0 to 1; 0 / 0
+counts as 0. MASE is scaled by the seasonal naive error of the history. OWA as in the M4 guide:
+sMAPE and MASE, each a mean over series and divided by Naive2's, and then their mean. wQL: twice the
+pinball loss of all steps over the sum of absolute truths, a mean over levels.
 """
 
 import json

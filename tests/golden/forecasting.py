@@ -1,8 +1,7 @@
 # mypy: ignore-errors
-"""How forecasting.json was made: ``python forecasting.py > forecasting.json``.
+"""Make forecasting.json: ``python forecasting.py > forecasting.json``.
 
-With utilsforecast 0.2.17 (the scores of statsforecast) and statsmodels 0.15.0; the project needs
-neither.
+With utilsforecast 0.2.17 (the metrics of statsforecast), which the project does not need.
 """
 
 import json
@@ -10,7 +9,6 @@ import sys
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from utilsforecast import losses
 
 SEASON, HORIZON, WINDOWS, LEVELS = 7, 5, 12, 10
@@ -35,24 +33,18 @@ pinball = []
 for i, level in enumerate(levels):
     flat["q"] = quantiles[..., i].ravel()
     pinball.append(float(losses.quantile_loss(flat, {"m": "q"}, level)["m"].iloc[0]))
-other = truth + 5 * random.normal(size=truth.shape)
-difference = np.abs(truth - forecast).mean(axis=1) - np.abs(truth - other).mean(axis=1)
-robust = sm.OLS(difference, np.ones(WINDOWS)).fit(cov_type="HAC", cov_kwds={"maxlags": HORIZON - 1})
 json.dump(
     {
         "season": SEASON,
         "history": history.tolist(),
         "truth": truth.tolist(),
         "quantiles": quantiles.tolist(),
-        "other": other.tolist(),
         "mae": one(losses.mae(flat, ["model"])),
         "rmse": one(losses.rmse(flat, ["model"])),
         "smape": 200 * one(losses.smape(flat, ["model"])),
         "mase": one(losses.mase(flat, ["model"], SEASON, train)),
         "coverage": one(losses.coverage(flat, ["model"], 80)),
         "pinball": pinball,
-        "difference": float(robust.params[0]),
-        "error": float(robust.bse[0]),
     },
     sys.stdout,
 )
