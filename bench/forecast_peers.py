@@ -12,7 +12,7 @@ whose window lies inside the test. NHITS-7 and NHITS-14 are trained for as many 
 its own; scores are means over seeds. `-calendar`: with day type, holidays and time of the year
 known in advance, as the networks have them. M4: the competition's sMAPE, MASE and OWA.
 
-`--ours` adds runs of params.forecasting.yaml, made by bench/forecast_ours.py, each for all seeds.
+`--ours` adds runs of recipes/chicago and recipes/m4, by bench/forecast_ours.py, for all seeds.
 Any forecasts in OUT/chicago/NAME.csv (origin: the last day known; day; forecast) or OUT/m4/NAME.csv
 (series; step; forecast) are scored beside the peers'. Tables go to standard output, all figures to
 OUT/scores.json. Fitting is in seconds of processor time; forecasts/s are by the wall.

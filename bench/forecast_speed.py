@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("task", choices=["chicago", "m4"])
     parser.add_argument("data", type=Path)
     parser.add_argument("--python", required=True, help="the peers' interpreter")
-    parser.add_argument("--ours", nargs="*", help="runs of params.forecasting.yaml")
+    parser.add_argument("--ours", nargs="*", help="runs of recipes/chicago and recipes/m4")
     parser.add_argument("--peers", nargs="*", help="models of bench/forecast_peer.py")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

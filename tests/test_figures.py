@@ -82,13 +82,13 @@ def calibration() -> Figure:
 
 
 STEPS = np.arange(7.0)
-PANEL: dict[str, Any] = {
-    "title": "rail@2019-03-01",
-    "past": STEPS,
-    "truth": STEPS,
-    "forecast": STEPS + 1,
-    "bounds": {0.95: (STEPS - 2, STEPS + 2), 0.8: (STEPS - 1, STEPS + 1)},
-}
+PANEL = forecasting_figures.Panel(
+    title="rail@2019-03-01",
+    past=STEPS,
+    truth=STEPS,
+    forecast=STEPS + 1,
+    intervals={0.95: (STEPS - 2, STEPS + 2), 0.8: (STEPS - 1, STEPS + 1)},
+)
 LEVELS = pd.DataFrame({"level": [0.1, 0.9], "raw": [0.2, 0.8], "conformal": [0.1, 0.9]})
 BY_STEP = pd.DataFrame({"step": [1, 2, 3], "mae": [1.0, 2.0, 2.5], "naive": [3.0, 3.0, 3.0]})
 
