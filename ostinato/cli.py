@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ostinato: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == params.PACKAGE:
+        if error.name is None or error.name.split(".")[0] == "ostinato":
             raise
         print(
             f"ostinato: the package {error.name!r} is not installed; install the extra that has "
@@ -189,7 +189,7 @@ def _row(title: str, names: Iterable[str]) -> Iterator[str]:
 
 
 def _describe_domain(domain: str, study: Study | None) -> Iterator[str]:
-    yield f"{domain}: a domain ({params.PACKAGE}/{domain})"
+    yield f"{domain}: a domain (ostinato/{domain})"
     names = _source_names(domain)
     for name in names:
         yield ""
@@ -243,7 +243,7 @@ def _describe_data(name: str, study: Study) -> Iterator[str]:
 
 def _describe_model(domain: str, name: str, study: Study | None) -> Iterator[str]:
     module = params.model_module(domain, name)
-    yield f"{domain}/{name}: a model ({params.PACKAGE}/{domain}/models/{name}.py)"
+    yield f"{domain}/{name}: a model (ostinato/{domain}/models/{name}.py)"
     yield from _text(inspect.getdoc(module) or "", 2)
     runs = {
         run: study.entry("runs", run)
@@ -291,7 +291,7 @@ def _source_names(domain: str) -> list[str]:
 
 
 def _model_files(domain: str) -> dict[str, Path]:
-    spec = find_spec(f"{params.PACKAGE}.{domain}.models")
+    spec = find_spec(f"ostinato.{domain}.models")
     folders = (spec and spec.submodule_search_locations) or ()
     files = sorted(file for folder in folders for file in Path(folder).glob("[!_]*.py"))
     return {file.stem: file for file in files}
