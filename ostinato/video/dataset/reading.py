@@ -1,8 +1,8 @@
-"""One video to clips: which frames are wanted, and these decoded, cut to shape and checked.
+"""Read one video into clips: choose the frames, decode them, scale and crop them, check them.
 
-What a file says of itself is read before any picture is decoded: pictures larger than allowed are
-refused by their header, and by the decoder again, should the header lie. Files are opened as
-videos or images alone, never as a playlist that could name other files.
+The header is read before any frame is decoded, so a video with too large frames is rejected by its
+header; the decoder checks each frame again, because a header may be wrong. A file is opened as a
+video or an image only, never as a playlist, which could name other files.
 """
 
 import io
@@ -10,158 +10,184 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction as Exact
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float64, UInt8
 from pydantic import Field
 
 from ostinato.errors import RejectedVideoError
-
-if TYPE_CHECKING:
-    import av
 
 FORMATS = (
     "asf,avi,flv,gif,matroska,webm,mov,mp4,mpeg,mpegts,ogg,"
     "bmp_pipe,gif_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
 )
-IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-IMAGE_RATE = 25  # numbered images a second, as they do not tell
-CUT = 0.75  # a video that is over before this share of the time that its header tells is cut off
-LONGEST = 1e6  # s; a video that claims more has false times
-PADDING = 1 << 16  # pixels that a decoder may add to the smallest picture
-WITHIN = 1e-6  # s; times are the same within this
-UPRIGHT = (1, 0, 0, 0, 1)  # how a picture is turned that is not
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+DEFAULT_FRAME_RATE = 25  # frames/s of numbered images and of containers without timestamps
+MIN_DURATION_FRACTION = 0.75  # a video shorter than this share of its header's duration is truncated
+MAX_DURATION = 1e6  # s; a longer duration means wrong timestamps
+DECODER_PADDING = 1 << 16  # pixels that a decoder may add to the smallest frame
+TIME_TOLERANCE = 1e-6  # s; timestamps that differ by less are equal
+IDENTITY = (1, 0, 0, 0, 1)  # the display matrix of a frame that is not rotated
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
-"""Height or width of a picture."""
+"""Height or width of a frame, in pixels."""
 Frames = Annotated[int, Field(ge=1, le=4096)]
-"""Frames of a clip."""
-PerSecond = Annotated[float, Field(gt=0, le=1000)]
-"""Frames a second."""
-Choice = Literal["uniform", "random", "centred"]
+"""Number of frames of a clip."""
+FrameRate = Annotated[float, Field(gt=0, le=1000)]
+"""Frames per second."""
+FrameSampling = Literal["uniform", "random", "centred"]
+"""How the frames of a clip are chosen: see `Sampling`."""
 Colour = Literal["grey", "rgb"]
+"""The channels of a clip: 1 or 3."""
 
-REASONS = ("unreadable", "too large", "no frames", "changes size", "truncated", "corrupt")
+REJECT_REASONS = ("unreadable", "too large", "no frames", "changes size", "truncated", "corrupt")
 
 
 class Sampling(NamedTuple):
-    """Which frames become a clip, and their shape.
+    """How a video is cut into clips.
 
     Attributes:
-        frames: of a clip, at most; all of a shorter video.
-        rate: frames a second to choose from, at each instant the picture that is shown then; or
-            None: the video's own, whatever their distances in time.
-        sample: "uniform": spread evenly over the whole; "centred" or "random": one after the
-            other, in the middle or from anywhere.
-        clips: into which the video is cut, equal in time, each sampled by itself.
-        height: of a frame, in pixels: pictures are scaled, and what does not fit the shape is cut
-            off on both sides.
-        width: of a frame.
-        colour: "grey" has one channel, "rgb" three.
-        largest: pixels of a picture; a larger one is refused before it is decoded.
+        frames: maximum number of frames of a clip; a shorter video keeps all of its frames.
+        frame_rate: frames per second that the video is resampled to (at each instant, the frame
+            on display); None keeps the video's own frames, whatever their timestamps.
+        frame_sampling: "uniform" spreads the frames evenly over the segment; "centred" and
+            "random" take consecutive frames, from the middle or from a random start.
+        clips: number of segments of equal duration, each sampled to one clip.
+        height: of a frame, in pixels. A frame is scaled to cover height and width, then cropped to
+            its centre.
+        width: of a frame, in pixels.
+        colour: "grey" (1 channel) or "rgb" (3 channels).
+        max_pixels: maximum number of pixels of a frame; a video with larger frames is rejected
+            before it is decoded.
     """
 
     frames: Frames
-    rate: PerSecond | None
-    sample: Choice
+    frame_rate: FrameRate | None
+    frame_sampling: FrameSampling
     clips: int
     height: Pixels
     width: Pixels
     colour: Colour
-    largest: int
+    max_pixels: int
+
+    @property
+    def channels(self) -> int:
+        """The number of channels of a frame."""
+        return 1 if self.colour == "grey" else 3
 
 
 class Clip(NamedTuple):
-    """A clip and the time from its first frame to its last."""
+    """Decoded frames.
 
-    pixels: NDArray[np.uint8]  # (frame, height, width, channel)
+    Attributes:
+        pixels: the frames.
+        seconds: from the first frame to the last.
+    """
+
+    pixels: UInt8[np.ndarray, "frame height width channel"]
     seconds: float
 
 
 def read(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
-    """The clips of a video file, of its bytes, or of a folder of numbered images.
+    """Read the clips of a video.
 
     Args:
-        video: where it is, or what is in it.
-        sampling: which frames.
-        rng: chooses those of ``sample: random``.
+        video: path of a video file or of a folder of numbered images, or the content of a file.
+        sampling: which frames are read, and their shape.
+        rng: draws the starts of ``frame_sampling: random``.
 
     Raises:
-        Rejected: with the reason.
+        RejectedVideoError: the video cannot be used; has the reason.
     """
     import av
 
     try:
         if isinstance(video, Path) and video.is_dir():
-            return _from_images(video, sampling, rng)
-        return _from_video(video, sampling, rng)
-    except av.ArgumentError:  # what a decoder says to a size beyond max_pixels
-        found = f"a picture of more than {sampling.largest} pixels, or of an impossible size"
-        raise RejectedVideoError("too large", found) from None
+            return _read_images(video, sampling, rng)
+        return _read_video(video, sampling, rng)
+    except av.ArgumentError:  # raised by decoders for a size beyond the option max_pixels
+        detail = f"a frame of more than {sampling.max_pixels} pixels, or of an impossible size"
+        raise RejectedVideoError("too large", detail) from None
     except av.FFmpegError as error:
         raise RejectedVideoError("corrupt", error.strerror or type(error).__name__) from None
 
 
-def wanted(
-    times: NDArray[np.float64], sampling: Sampling, rng: np.random.Generator
-) -> list[NDArray[np.float64]]:
-    """When the frames of each clip are shown, in seconds, out of a video's ``times`` (frame,)."""
-    rate = sampling.rate
-    count = len(times) if rate is None else int((times[-1] - times[0] + WITHIN) * rate) + 1
-    chosen = []
-    for part in range(sampling.clips):
-        first, end = count * part // sampling.clips, count * (part + 1) // sampling.clips
+def sample_times(
+    times: Float64[np.ndarray, " frame"], sampling: Sampling, rng: np.random.Generator
+) -> list[Float64[np.ndarray, " sample"]]:
+    """The instants at which the frames of each clip are on display, in seconds.
+
+    Args:
+        times: timestamps of the video's frames, ascending, in seconds.
+        sampling: how they are chosen.
+        rng: draws the starts of ``frame_sampling: random``.
+    """
+    rate = sampling.frame_rate
+    count = len(times)
+    if rate is not None:
+        count = int((times[-1] - times[0] + TIME_TOLERANCE) * rate) + 1
+    clips = []
+    for number in range(sampling.clips):
+        first = count * number // sampling.clips
+        end = count * (number + 1) // sampling.clips
         spare = end - first - sampling.frames
         index = first + np.arange(min(end - first, sampling.frames))
-        if spare > 0 and sampling.sample == "uniform":
-            middles = (np.arange(sampling.frames) + 0.5) / sampling.frames
-            index = first + (middles * (end - first)).astype(np.int64)
+        if spare > 0 and sampling.frame_sampling == "uniform":
+            centres = (np.arange(sampling.frames) + 0.5) / sampling.frames
+            index = first + (centres * (end - first)).astype(np.int64)
         elif spare > 0:
-            index += spare // 2 if sampling.sample == "centred" else rng.integers(spare + 1)
+            centred = sampling.frame_sampling == "centred"
+            index += spare // 2 if centred else rng.integers(spare + 1)
         if len(index):
-            chosen.append(times[index] if rate is None else times[0] + index / rate)
-    return chosen
+            clips.append(times[index] if rate is None else times[0] + index / rate)
+    return clips
 
 
-def _from_video(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
-    with _opened(video, sampling.largest) as container:
+def _read_video(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
+    with _open(video, sampling.max_pixels) as container:
         stream = container.streams.video[0]
-        times = _times(container, stream)
+        times = _timestamps(container, stream)
         container.seek(0)
-        parts = wanted(times, sampling, rng)
-        pictures = list(_shown(container, stream, times, np.concatenate(parts), _Shape(sampling)))
-    return _cut(np.stack(pictures), parts)
+        clips = sample_times(times, sampling, rng)
+        convert = _FrameConverter(sampling)
+        frames = list(_displayed(container, stream, times, np.concatenate(clips), convert))
+    return _split(np.stack(frames), clips)
 
 
-def _from_images(folder: Path, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES]
+def _read_images(folder: Path, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
+    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:
         raise RejectedVideoError("no frames", "the folder holds no images")
     paths.sort(key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
-    times = np.arange(len(paths)) / IMAGE_RATE
-    parts = wanted(times, sampling, rng)
-    shape, found = _Shape(sampling), []
-    for at in np.searchsorted(times, np.concatenate(parts) + WITHIN, side="right") - 1:
-        with _opened(paths[at].read_bytes(), sampling.largest) as container:
-            found.append(shape(next(container.decode(video=0))))
-    return _cut(np.stack(found), parts)
+    times = np.arange(len(paths)) / DEFAULT_FRAME_RATE
+    clips = sample_times(times, sampling, rng)
+    convert, frames = _FrameConverter(sampling), []
+    instants = np.concatenate(clips) + TIME_TOLERANCE
+    for index in np.searchsorted(times, instants, side="right") - 1:
+        with _open(paths[index].read_bytes(), sampling.max_pixels) as container:
+            frames.append(convert(next(container.decode(video=0))))
+    return _split(np.stack(frames), clips)
 
 
-def _cut(pictures: NDArray[np.uint8], parts: Sequence[NDArray[np.float64]]) -> list[Clip]:
-    """The pictures of all clips, one after the other, as clips."""
-    pieces = np.split(pictures, np.cumsum([len(part) for part in parts])[:-1])
-    spans = [float(part[-1] - part[0]) for part in parts]
-    return [Clip(pixels, span) for pixels, span in zip(pieces, spans, strict=True)]
+def _split(
+    frames: UInt8[np.ndarray, "frame height width channel"],
+    times: Sequence[Float64[np.ndarray, " sample"]],
+) -> list[Clip]:
+    """Split the concatenated frames of all clips by the timestamps of each clip."""
+    parts = np.split(frames, np.cumsum([len(clip) for clip in times])[:-1])
+    return [
+        Clip(pixels, float(clip[-1] - clip[0])) for pixels, clip in zip(parts, times, strict=True)
+    ]
 
 
-def _opened(video: Path | bytes, largest: int) -> "av.container.InputContainer":
-    """A file as ffmpeg reads it, its header checked."""
+def _open(video: Path | bytes, max_pixels: int) -> Any:
+    """Open a file with FFmpeg (av.container.InputContainer) and check its header."""
     import av
 
     source: Any = io.BytesIO(video) if isinstance(video, bytes) else str(video.resolve())
-    # Twice, as decoders pad pictures; what they then give is checked once more.
-    limit = {"max_pixels": str(2 * largest + PADDING)}
+    # Decoders pad frames, so their limit is twice as high; `_FrameConverter` checks each frame.
+    limit = {"max_pixels": str(2 * max_pixels + DECODER_PADDING)}
     try:
         container = av.open(
             source,
@@ -172,81 +198,96 @@ def _opened(video: Path | bytes, largest: int) -> "av.container.InputContainer":
         raise RejectedVideoError("unreadable", error.strerror or type(error).__name__) from None
     try:
         if not container.streams.video:
-            raise RejectedVideoError("no frames", "the file holds no video")
-        coder = container.streams.video[0].codec_context
-        if coder is None:
-            raise RejectedVideoError("unreadable", "no decoder for its video")
-        if coder.width * coder.height > largest:
+            raise RejectedVideoError("no frames", "the file has no video stream")
+        codec = container.streams.video[0].codec_context
+        if codec is None:
+            raise RejectedVideoError("unreadable", "FFmpeg has no decoder for the video stream")
+        if codec.width * codec.height > max_pixels:
             raise RejectedVideoError(
-                "too large", f"{coder.width}x{coder.height}, more than {largest} pixels"
+                "too large", f"{codec.width}x{codec.height}, more than {max_pixels} pixels"
             )
-        coder.options = limit
-        coder.thread_count = 1
+        codec.options = limit
+        codec.thread_count = 1
     except RejectedVideoError:
         container.close()
         raise
     return container
 
 
-def _times(container: Any, stream: Any) -> NDArray[np.float64]:
-    """When each frame is shown, in seconds, ascending, by the container and without decoding."""
-    found = [
+def _timestamps(container: Any, stream: Any) -> Float64[np.ndarray, " frame"]:
+    """Timestamps of the frames, ascending, in seconds, read from the container without decoding."""
+    packets = [
         (packet.dts if packet.pts is None else packet.pts, packet.duration or 0)
         for packet in container.demux(stream)
         if packet.size
     ]
-    if not found:
-        raise RejectedVideoError("no frames", "the video is empty")
-    if any(at is None for at, _ in found):  # the container tells no times
-        return np.arange(len(found)) / float(stream.average_rate or IMAGE_RATE)
-    packets = np.array(found, np.int64)
-    times = np.sort(packets[:, 0]) * float(stream.time_base)
-    over = packets.sum(axis=1).max() * float(stream.time_base) - times[0]
-    told = (container.duration or 0) / 1e6
-    if over > LONGEST:
-        raise RejectedVideoError("corrupt", f"it claims to last {over:.0f} seconds")
-    if over < CUT * told:
-        raise RejectedVideoError("truncated", f"{over:.1f} of {told:.1f} seconds are there")
+    if not packets:
+        raise RejectedVideoError("no frames", "the video stream is empty")
+    if any(start is None for start, _ in packets):  # the container has no timestamps
+        return np.arange(len(packets)) / float(stream.average_rate or DEFAULT_FRAME_RATE)
+    table = np.array(packets, np.int64)
+    times = np.sort(table[:, 0]) * float(stream.time_base)
+    duration = table.sum(axis=1).max() * float(stream.time_base) - times[0]
+    declared = (container.duration or 0) / 1e6
+    if duration > MAX_DURATION:
+        raise RejectedVideoError("corrupt", f"the timestamps span {duration:.0f} seconds")
+    if duration < MIN_DURATION_FRACTION * declared:
+        detail = f"{duration:.1f} of {declared:.1f} seconds are in the file"
+        raise RejectedVideoError("truncated", detail)
     return np.asarray(times)
 
 
-def _shown(
+def _displayed(
     container: Any,
     stream: Any,
-    times: NDArray[np.float64],
-    instants: NDArray[np.float64],
-    shape: "_Shape",
-) -> Iterator[NDArray[np.uint8]]:
-    """The picture that is shown at each of the instants, which ascend; decodes no further."""
-    needed = set(times[np.searchsorted(times, instants + WITHIN, side="right") - 1].tolist())
-    before: Any = None
-    at = number = 0
+    times: Float64[np.ndarray, " frame"],
+    instants: Float64[np.ndarray, " instant"],
+    convert: "_FrameConverter",
+) -> Iterator[UInt8[np.ndarray, "height width channel"]]:
+    """The frame on display at each instant; decoding stops after the last one.
+
+    Args:
+        container: opened by `_open`.
+        stream: of the video.
+        times: timestamps of all frames, ascending, in seconds.
+        instants: ascending, in seconds.
+        convert: scales and crops a frame.
+    """
+    displayed = np.searchsorted(times, instants + TIME_TOLERANCE, side="right") - 1
+    needed = set(times[displayed].tolist())
+    previous: Any = None
+    done = decoded = 0
     for packet in container.demux(stream):
-        if packet.pts is not None:  # what is not shown, and not referred to, is not decoded
-            here = packet.pts * float(stream.time_base) in needed
-            stream.codec_context.skip_frame = "DEFAULT" if here else "NONREF"
+        if packet.pts is not None:  # skip frames that are neither needed nor referenced
+            start = packet.pts * float(stream.time_base)
+            stream.codec_context.skip_frame = "DEFAULT" if start in needed else "NONREF"
         for frame in packet.decode():
-            shape.check(frame)
-            time = times[min(number, len(times) - 1)] if frame.pts is None else frame.time
-            while before is not None and at < len(instants) and instants[at] < time - WITHIN:
-                yield shape(before)
-                at += 1
-            if at == len(instants):
+            convert.check(frame)
+            time = times[min(decoded, len(times) - 1)] if frame.pts is None else frame.time
+            while (
+                previous is not None
+                and done < len(instants)
+                and instants[done] < time - TIME_TOLERANCE
+            ):
+                yield convert(previous)
+                done += 1
+            if done == len(instants):
                 return
-            before, number = frame, number + 1
-    if before is None:
+            previous, decoded = frame, decoded + 1
+    if previous is None:
         raise RejectedVideoError("no frames", "no frame can be decoded")
-    for _ in range(at, len(instants)):
-        yield shape(before)
+    for _ in range(done, len(instants)):
+        yield convert(previous)
 
 
-class _Shape:
-    """Frames in the shape of a clip's; all must have the size of the first."""
+class _FrameConverter:
+    """Scale, crop and rotate frames to the shape of a clip; all frames must have one size."""
 
     def __init__(self, sampling: Sampling) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self.height, self.width, self.largest = sampling.height, sampling.width, sampling.largest
+        self.height, self.width = sampling.height, sampling.width
+        self.max_pixels = sampling.max_pixels
         self.format = {"grey": "gray", "rgb": "rgb24"}[sampling.colour]
         self.size: tuple[int, int] | None = None
         self.scaler = VideoReformatter()
@@ -255,29 +296,29 @@ class _Shape:
         if frame.is_corrupt:
             raise RejectedVideoError("corrupt", "a frame is damaged")
         size = frame.width, frame.height
-        if frame.width * frame.height > self.largest:
-            raise RejectedVideoError("too large", f"{size}, more than {self.largest} pixels")
+        if frame.width * frame.height > self.max_pixels:
+            raise RejectedVideoError("too large", f"{size}, more than {self.max_pixels} pixels")
         if self.size not in (None, size):
             raise RejectedVideoError("changes size", f"from {self.size} to {size}")
         self.size = size
 
-    def __call__(self, frame: Any) -> NDArray[np.uint8]:
-        """The middle of a frame, uint8 (height, width, channel), turned as the file tells."""
+    def __call__(self, frame: Any) -> UInt8[np.ndarray, "height width channel"]:
+        """Crop a frame to its centre and apply the display matrix of the file."""
         self.check(frame)
-        told = frame.side_data.get("DISPLAYMATRIX")  # of a camera that was held on its side
-        matrix = np.frombuffer(told, np.int32).tolist() if told else UPRIGHT
-        # A pixel's x and y become across * x + aside * y and down * x + along * y.
-        across, down, _, aside, along = matrix[:5]
-        lying = abs(down) > abs(across)
-        high, wide = (self.width, self.height) if lying else (self.height, self.width)
-        scale = max(Exact(high, frame.height), Exact(wide, frame.width))
+        side_data = frame.side_data.get("DISPLAYMATRIX")  # set by cameras held sideways
+        matrix = np.frombuffer(side_data, np.int32).tolist() if side_data else IDENTITY
+        # A pixel at (x, y) moves to (xx * x + xy * y, yx * x + yy * y).
+        xx, yx, _, xy, yy = matrix[:5]
+        transposed = abs(yx) > abs(xx)
+        rows, columns = (self.width, self.height) if transposed else (self.height, self.width)
+        scale = max(Exact(rows, frame.height), Exact(columns, frame.width))
         height, width = round(frame.height * scale), round(frame.width * scale)
         scaled = self.scaler.reformat(
             frame, width, height, self.format, interpolation="AREA", threads=1
         )
         pixels = scaled.to_ndarray()
-        top, left = (height - high) // 2, (width - wide) // 2
-        cut = pixels[top : top + high, left : left + wide].reshape(high, wide, -1)
-        if lying:
-            cut, across, along = cut.transpose(1, 0, 2), aside, down
-        return np.asarray(cut[:: -1 if along < 0 else 1, :: -1 if across < 0 else 1])
+        top, left = (height - rows) // 2, (width - columns) // 2
+        cropped = pixels[top : top + rows, left : left + columns].reshape(rows, columns, -1)
+        if transposed:
+            cropped, xx, yy = cropped.transpose(1, 0, 2), xy, yx
+        return np.asarray(cropped[:: -1 if yy < 0 else 1, :: -1 if xx < 0 else 1])

@@ -1,0 +1,207 @@
+"""The embedded sources: drawings of ostinato/sketches, rendered as videos."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from jaxtyping import Float64
+from pydantic import AfterValidator, Field
+from tqdm import tqdm
+
+from ostinato import params, store
+from ostinato.errors import SourceError
+from ostinato.sketches import sources as sketches
+from ostinato.video.sources.encoding import write_video
+from ostinato.video.sources.manifest import describe_video, write_manifest
+from ostinato.video.sources.rendering import ORDERS, Pace, play, render
+
+FRAME_RATE = 10  # frames/s of the files
+
+PenWidth = Annotated[float, Field(gt=0, le=64)]
+"""Width of the pen, in pixels."""
+Size = Annotated[int, Field(ge=4, le=1024)]
+"""Height and width of a frame, in pixels."""
+Frames = Annotated[int, Field(ge=2, le=1024)]
+"""Number of frames of a rendered video."""
+
+
+def _checked(block: dict[str, Any]) -> dict[str, Any]:
+    if problems := params.fetch_problems(sketches, block):
+        raise ValueError("; ".join(f"{problem.key}: {problem.message}" for problem in problems))
+    return block
+
+
+Drawings = Annotated[dict[str, Any], AfterValidator(_checked)]
+"""A fetch block of ostinato/sketches/sources."""
+
+Strokes = list[Float64[np.ndarray, "axis point"]]
+"""The strokes of a drawing: rows x, y and, if recorded, time in ms."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing to be rendered.
+
+    Args:
+        category: its class in the data set of drawings.
+        key: its name there.
+        strokes: in the order in which they were drawn.
+    """
+
+    category: str
+    key: str
+    strokes: Strokes
+
+
+@dataclass
+class Origin:
+    """Where the drawings come from, as the manifest records it.
+
+    Args:
+        source: a function of ostinato/sketches/sources.
+        licence: of the drawings.
+        malformed: number of lines that hold no drawing; counted while the drawings are read.
+    """
+
+    source: str
+    licence: str | None
+    malformed: int = 0
+
+
+def animated_sketches(
+    folder: Path,
+    scratch: Path,
+    seed: int,
+    *,
+    drawings: Drawings,
+    frames: Frames,
+    size: Size,
+    pen: PenWidth,
+    pace: Pace,
+) -> None:
+    """Render drawings stroke by stroke, as they were drawn; the class is the drawing's category.
+
+    A drawing keeps its key, which is the same in a data set of strokes.
+
+    Args:
+        folder: receives ``<category>/<key>.gif`` and the manifest.
+        scratch: of the source of the drawings.
+        seed: of the source of the drawings.
+        drawings: a fetch block of ostinato/sketches/sources: ``source``, and its parameters under
+            its name. It must provide strokes; ``doodles`` is embedded.
+        frames: of a video; the last one shows the whole drawing.
+        size: height and width, in pixels.
+        pen: width of the pen, in pixels.
+        pace: "ink": the drawing grows by equal lengths of its line; "time": as it was drawn.
+
+    Raises:
+        SourceError: the source has no strokes, or no times although the pace is "time".
+    """
+    entries = []
+    origin, found = _read_drawings(scratch, seed, drawings)
+    for drawing in found:
+        if pace == "time" and any(len(stroke) < 3 for stroke in drawing.strokes):
+            raise SourceError(f"pace: drawing {drawing.key} has no times; set `pace: ink`")
+        film = render(drawing.strokes, frames=frames, size=size, pen=pen, pace=pace)
+        label, key = drawing.category, drawing.key
+        path = write_video(folder, label, key, film[..., None], FRAME_RATE)
+        entries.append(describe_video(folder, path, label, key=key, group=key))
+    details = {"drawings": asdict(origin)}
+    write_manifest(folder, "animated_sketches", origin.licence, entries, details)
+
+
+def order(
+    folder: Path,
+    scratch: Path,
+    seed: int,
+    *,
+    drawings: Drawings,
+    frames: Frames,
+    size: Size,
+    pen: PenWidth,
+) -> None:
+    """Render each drawing once in each order of ``rendering.ORDERS``; the class is the order.
+
+    Only the order of the frames distinguishes the classes (`rendering.play`), so a model that
+    ignores time has an accuracy of 1/5. All videos of a drawing are one group.
+
+    Args:
+        folder: receives ``<order>/<key>.gif`` and the manifest.
+        scratch: of the source of the drawings.
+        seed: of the source of the drawings, and of the random positions and starts.
+        drawings: as for `animated_sketches`.
+        frames: of a video.
+        size: height and width, in pixels.
+        pen: width of the pen, in pixels.
+
+    Raises:
+        SourceError: the source has no strokes.
+    """
+    entries = []
+    origin, found = _read_drawings(scratch, seed, drawings)
+    for drawing in found:
+        key = drawing.key
+        film = render(drawing.strokes, frames=frames, size=size, pen=pen, pace="ink")
+        for label in ORDERS:
+            digest = blake2b(f"{seed}/{key}/{label}".encode(), digest_size=8).digest()
+            constant, start = np.random.default_rng(list(digest)).integers(frames, size=2)
+            clip = play(film, label, int(constant), int(start))
+            path = write_video(folder, label, key, clip[..., None], FRAME_RATE)
+            entries.append(describe_video(folder, path, label, key=f"{key}/{label}", group=key))
+    details = {"drawings": asdict(origin)}
+    write_manifest(folder, "order", origin.licence, entries, details)
+
+
+def _read_drawings(
+    scratch: Path, seed: int, block: Mapping[str, Any]
+) -> tuple[Origin, Iterator[Drawing]]:
+    """Fetch drawings into the scratch folder and iterate over them; removes them at the end.
+
+    Args:
+        scratch: of the source of the drawings.
+        seed: of that source.
+        block: a fetch block of ostinato/sketches/sources.
+
+    Raises:
+        SourceError: the source provides no strokes.
+    """
+    source = params.entry(block, "source")
+    fetch = params.bind(params.function(sketches, source), params.entry(block, source))
+    folder = scratch / "drawings"
+    store.remove(folder)
+    folder.mkdir()
+    fetch(folder, scratch, seed)
+    manifest = store.read_json(folder / "manifest.json")
+    if manifest["format"] != "ndjson":
+        raise SourceError(
+            f"drawings: {source} provides {manifest['format']}, which has no strokes to render; "
+            "use a source of ndjson, such as doodles"
+        )
+    origin = Origin(source, manifest["licence"])
+
+    def found() -> Iterator[Drawing]:
+        for file in tqdm(manifest["files"], "rendering", unit="file", disable=None):
+            with (folder / file["path"]).open("rb") as lines:
+                for line in filter(bytes.strip, lines):
+                    try:
+                        drawing = _parse(line, file["category"])
+                    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+                        origin.malformed += 1
+                        continue
+                    yield drawing
+        store.remove(folder)
+
+    return origin, found()
+
+
+def _parse(line: bytes, category: str | None) -> Drawing:
+    """Parse a line of QuickDraw's ndjson; malformed lines raise one of four exceptions."""
+    fields = orjson.loads(line)
+    strokes = [np.array(stroke, np.float64) for stroke in fields["drawing"]]
+    if not strokes or any(s.ndim != 2 or len(s) < 2 or not s.size for s in strokes):
+        raise ValueError("no strokes")
+    return Drawing(category or fields["word"], str(fields["key_id"]), strokes)
