@@ -1,33 +1,107 @@
-"""Scores of a recogniser of clips on the test split: numbers, tables, figures, predictions."""
+"""Evaluate a video classifier on the test split."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 from tqdm import tqdm
 
-from ostinato.errors import EvaluationError
-from ostinato.evaluation import bootstrap, classification, figures
-from ostinato.params import near
-from ostinato.task import Evaluation
+from ostinato.evaluation import classification, comparison
+from ostinato.evaluation.classification import TOP1, Predictions
+from ostinato.evaluation.timing import Timer, speed
+from ostinato.task import Evaluation, PerExample
 from ostinato.units import BatchSize, Count
-from ostinato.video import figures as video_figures
+from ostinato.video.dataset import ClipDataset, Clips
+from ostinato.video.dataset.loader import Inputs
+from ostinato.video.metrics import METRICS, SHUFFLING_DROP, TOP1_SHUFFLED, TOP1_VIDEO
 
-Array = NDArray[Any]
-Inputs = dict[str, Array]
-Call = Callable[[Inputs], tuple[Array, float]]
-Change = Callable[[Array, Array, Array], tuple[Array, Array]]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-LOSSES = ("log_loss",)  # the metrics of `outcomes` of which less is better
+class Classifier(Protocol):
+    """A predictor of clips: maps `Inputs` to probabilities (clip, class)."""
+
+    @property
+    def parameters(self) -> int:
+        """The number of learned values."""
+
+    def __call__(self, inputs: Inputs, /) -> Float[np.ndarray, "clip class"]:
+        """Predict a batch of clips."""
+
+
+Predict = Callable[[Inputs], Float[np.ndarray, "clip class"]]
+"""Maps a batch of clips to probabilities."""
+
+Batch = tuple[Integer[np.ndarray, " clip"], Float[np.ndarray, "clip class"]]
+"""Indices of clips, and their probabilities."""
+
+Transform = Callable[
+    [
+        Integer[np.ndarray, " clip"],
+        UInt8[np.ndarray, "clip frame height width channel"],
+        Integer[np.ndarray, " clip"],
+    ],
+    tuple[UInt8[np.ndarray, "clip _ height width channel"], Integer[np.ndarray, " clip"]],
+]
+"""Maps indices of clips, the clips and their numbers of frames to changed clips and numbers."""
+
+
+@dataclass(frozen=True)
+class EvaluationSplit:
+    """A split in memory that models predict in batches.
+
+    Args:
+        data: the data set.
+        clips: of the split.
+        batch_size: clips predicted at once.
+    """
+
+    data: ClipDataset
+    clips: Clips
+    batch_size: int
+
+    def inputs(
+        self, rows: Integer[np.ndarray, " clip"], transform: Transform | None = None
+    ) -> Inputs:
+        """Some clips as a model reads them."""
+        clips, frames = self.clips.clips[rows], self.clips.frames[rows]
+        if transform:
+            clips, frames = transform(rows, clips, frames)
+        return self.data.inputs(clips, frames)
+
+    def predict(
+        self,
+        model: Predict,
+        rows: Integer[np.ndarray, " clip"],
+        description: str,
+        transform: Transform | None = None,
+    ) -> Iterator[Batch]:
+        """Predict some clips in batches.
+
+        Args:
+            model: predicts a batch.
+            rows: indices of the clips.
+            description: of the progress bar.
+            transform: changes the clips before they are predicted.
+
+        Raises:
+            EvaluationError: an output is not a distribution over the classes.
+        """
+        starts = range(0, len(rows), self.batch_size)
+        for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
+            batch = rows[start : start + self.batch_size]
+            p = model(self.inputs(batch, transform))
+            classification.check_probabilities(p, len(batch), len(self.data.classes))
+            yield batch, p
 
 
 def evaluate(
-    model: Any,
-    data: Any,
+    predictor: Classifier,
+    data: ClipDataset,
     seed: int,
     *,
     resamples: Count,
@@ -37,287 +111,241 @@ def evaluate(
     batch_size: BatchSize,
     timed_requests: Count,
 ) -> Evaluation:
-    """Score ``model`` on the test split of ``data``.
+    """Evaluate a model on the test split.
 
-    How much a model uses time is the difference that it makes to shuffle the frames of each clip:
-    metrics ``top1_shuffled``, and ``time``, by how much less that is, with its interval. A video is
-    recognised by the mean probabilities of its clips (``top1_video``).
+    ``shuffling_drop`` measures how much a model uses time: it is the drop of top-1 accuracy if the
+    frames of each clip are shuffled. ``top1_video`` is the accuracy of whole videos, each predicted
+    by the mean probabilities of its clips.
 
     Args:
-        model: maps clip (batch, frame, height, width, channel) and frames (batch,) to
-            probabilities (batch, class); its layer ``map`` gives features over time and space.
-        data: classes and ``examples("test", None)``.
-        seed: of resampling, of shuffling frames and of choosing clips.
-        resamples: bootstrap samples behind an interval of 95%.
-        prefix_frames: numbers of frames, from the first on, with which recognition is tried: ``top1_at_4``.
-        max_examples: how many of the clips are tried with each of them, at most.
-        num_plots: clips in each contact sheet: the surest mistakes, right ones, and activations.
-        batch_size: clips recognised at once.
-        timed_requests: how many clips are recognised one by one to see how long that takes.
+        predictor: a restored model.
+        data: the data set that it was trained on.
+        seed: of the bootstrap, of shuffling frames and of the choice of clips.
+        resamples: number of bootstrap samples of the 95% confidence intervals, over videos.
+        prefix_frames: numbers of frames; the accuracy is measured on that many first frames of
+            each clip, as ``top1_at_4`` for 4.
+        max_examples: maximum number of clips for each of ``prefix_frames``.
+        num_plots: clips in each contact sheet.
+        batch_size: clips predicted at once.
+        timed_requests: number of clips predicted one by one to measure the latency.
 
     Returns:
-        metrics, tables, figures, arrays in the stored order of the split (keys, videos, truth,
-        rank of the true class, the same with shuffled frames, probabilities (example, class) in
-        half precision), and speed.
+        ``arrays`` has a row for each clip, in stored order: keys, videos, truth, rank,
+        rank_shuffled (rank of the true class if the frames are shuffled), likelihood,
+        probabilities.
 
     Raises:
-        ScoreError: the model gives something else than probabilities.
+        EvaluationError: an output is not a distribution over the classes.
     """
-    examples, classes = data.examples("test", None), data.classes
-    truth, samples = np.asarray(examples.labels), len(examples.labels)
-    call, random = compiled(model), np.random.default_rng(seed)
-    every = np.arange(samples)
-
-    call(inputs(data, examples, every[:batch_size]))  # no time counts the making of the graph
-    probabilities = np.empty((samples, len(classes)), np.float32)
-    seconds = 0.0
-    for rows, p, spent in outputs(call, data, examples, every, batch_size, "test"):
-        probabilities[rows] = p
-        seconds += spent
-    rank = classification.ranks(probabilities, truth)
-    prediction, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    right = rank == 1
-
-    shuffled = np.empty(samples, np.int32)
-    orders = random.permuted(np.tile(np.arange(data.frames), (samples, 1)), axis=1)
-    for rows, p, _ in outputs(call, data, examples, every, batch_size, "shuffled", mixed(orders)):
-        shuffled[rows] = classification.ranks(p, truth[rows])
-    lost = right.astype(float) - (shuffled == 1)
-
-    videos, members = np.unique(np.asarray(examples.videos, str), return_inverse=True)
-    means = np.zeros((len(videos), len(classes)))
-    np.add.at(means, members, probabilities / np.bincount(members)[members, None])
-    whose = np.zeros(len(videos), int)
-    whose[members] = truth
-
-    table = frames_seen(
-        call, data, examples, np.sort(random.permutation(samples)[:max_examples]), prefix_frames, batch_size,
-        resamples, seed,
-    )  # fmt: skip
-    counts = classification.confusion(truth, prediction, len(classes))
-    each = pd.DataFrame({"class": classes, **classification.per_class(counts)})
-    low, high = bootstrap.interval(bootstrap.bootstrap(right, resamples, seed, members))
-    least, most = bootstrap.interval(bootstrap.bootstrap(lost, resamples, seed, members))
-    numbers: dict[str, float] = {
-        "samples": samples,
-        "top1": classification.top(rank, 1),
+    clips, classes = data.examples("test"), data.classes
+    test, rows = EvaluationSplit(data, clips, batch_size), np.arange(len(clips))
+    rng = np.random.default_rng(seed)
+    timer = Timer(predictor)
+    predictions = classification.collect(
+        test.predict(timer, rows, "test"), clips.labels, len(classes), np.float32
+    )
+    seconds = timer.seconds
+    orders = rng.permuted(np.tile(np.arange(data.frames), (len(clips), 1)), axis=1)
+    rank_shuffled = np.empty(len(clips), np.int32)
+    for batch, p in test.predict(predictor, rows, "shuffled", shuffled_frames(orders)):
+        rank_shuffled[batch] = classification.ranks(p, clips.labels[batch])
+    arrays = {
+        "keys": clips.keys,
+        "videos": clips.videos,
+        "rank_shuffled": rank_shuffled,
+        **predictions.arrays(),
+    }
+    results = per_example(arrays)
+    chosen = np.sort(rng.permutation(len(clips))[:max_examples])
+    prefixes = prefix_accuracy(
+        test,
+        predictor,
+        chosen,
+        prefix_frames,
+        clusters=results.clusters,
+        resamples=resamples,
+        seed=seed,
+    )
+    low, high = comparison.metric_interval(results, TOP1, resamples=resamples, seed=seed)
+    drop = predictions.correct.astype(float) - (rank_shuffled == 1)
+    drop_low, drop_high = classification.mean_interval(
+        drop, resamples=resamples, seed=seed, clusters=results.clusters
+    )
+    counts = classification.confusion_matrix(clips.labels, predictions.prediction, len(classes))
+    classes_table = classification.per_class(counts, classes)
+    video_rank = rank_of_videos(predictions, results.clusters)
+    metrics: dict[str, float] = {
+        "samples": len(clips),
+        "top1": classification.top_k_accuracy(predictions.rank, 1),
         "top1_low": low,
         "top1_high": high,
-        "top5": classification.top(rank, 5),
-        "log_loss": classification.log_loss(classification.likelihoods(probabilities, truth)),
-        "macro_f1": float(each["f1"].mean()),
-        "videos": len(videos),
-        "top1_video": classification.top(classification.ranks(means, whose), 1),
-        "top5_video": classification.top(classification.ranks(means, whose), 5),
-        "top1_shuffled": classification.top(shuffled, 1),
-        "time": float(lost.mean()),
-        "time_low": least,
-        "time_high": most,
-        **{f"top1_at_{n}": top1 for n, top1 in zip(prefix_frames, table["top1"], strict=True)},
-        "parameters": int(model.count_params()),
+        "top5": classification.top_k_accuracy(predictions.rank, 5),
+        "log_loss": classification.log_loss(predictions.likelihood),
+        "macro_f1": float(classes_table["f1"].mean()),
+        "videos": len(video_rank),
+        TOP1_VIDEO.name: classification.top_k_accuracy(video_rank, 1),
+        "top5_video": classification.top_k_accuracy(video_rank, 5),
+        TOP1_SHUFFLED.name: classification.top_k_accuracy(rank_shuffled, 1),
+        SHUFFLING_DROP.name: float(drop.mean()),
+        f"{SHUFFLING_DROP.name}_low": drop_low,
+        f"{SHUFFLING_DROP.name}_high": drop_high,
+        **{
+            f"top1_at_{count}": top1
+            for count, top1 in zip(prefix_frames, prefixes["top1"], strict=True)
+        },
+        "parameters": predictor.parameters,
     }
-    cells = np.nonzero(counts)
-    names = np.asarray(classes)
-    pairs = {"truth": names[cells[0]], "prediction": names[cells[1]], "count": counts[cells]}
-    tables = {"per_class": each, "confusion": pd.DataFrame(pairs), "frames_seen": table}
-    pictures = {
-        "confusion": figures.confusion(counts, classes),
-        "per_class": figures.per_class(each),
-        "frames_seen": video_figures.prefix_accuracy(table, min(max_examples, samples)),
+    tables = {
+        "per_class": classes_table,
+        "confusion": classification.confusion_table(counts, classes),
+        "prefix_accuracy": prefixes,
     }
-
-    def sheet(rows: Array, title: str, heat: Any = None) -> Any:
-        told = [_told(names, truth[i], probabilities[i]) for i in rows]
-        clips = [examples.clips[i][: examples.frames[i]] for i in rows]
-        return video_figures.contact_sheet(clips, told, title, heat)
-
-    wrong = np.flatnonzero(~right)
-    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:num_plots]
-    some = random.permutation(np.flatnonzero(right))[:num_plots]
-    pictures["wrong"] = sheet(surest, f"The surest of {len(wrong):,} mistakes in {samples:,} clips")
-    pictures["right"] = sheet(some, f"Some of {right.sum():,} clips that were recognised")
-    shown = random.permutation(samples)[:num_plots]
-    pictures["activation"] = sheet(
-        shown,
-        "What speaks for the predicted class, in space and time (Grad-CAM)",
-        activation(model, inputs(data, examples, shown), prediction[shown]),
+    figures = _figures(test, predictor, predictions, counts, tables, len(chosen), num_plots, rng)
+    requests = [test.inputs(rng.integers(len(clips), size=1)) for _ in range(timed_requests)]
+    return Evaluation(
+        metrics, tables, figures, arrays, speed(predictor, requests, seconds, len(clips))
     )
 
-    alone = [
-        inputs(data, examples, random.integers(samples, size=1)) for _ in range(timed_requests)
-    ]
-    call(alone[0])
-    times = [call(x)[1] for x in alone]
-    speed = {
-        "inference_ms_single": 1e3 * float(np.median(times)),
-        "inference_ms_batched": 1e3 * seconds / samples,
-    }
-    arrays = {
-        "keys": np.asarray(examples.keys, str),
-        "videos": np.asarray(examples.videos, str),
-        "truth": truth,
-        "rank": rank,
-        "rank_shuffled": shuffled,
-        "probabilities": probabilities.astype(np.float16),
-    }
-    return Evaluation(numbers, tables, pictures, arrays, speed)
 
-
-def outcomes(metric: str, arrays: Mapping[str, Array]) -> Array:
-    """What each clip adds to a metric, float64 (clip,), more is better: their mean is it.
+def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:
+    """The statistics of each clip; the clips of a video are one cluster.
 
     Args:
-        metric: top1, top5, or log_loss, whose sign is turned.
-        arrays: of `score`.
-
-    Raises:
-        ScoreError: the metric is no mean over clips, or there is none of this name.
+        arrays: of `evaluate`.
     """
-    if metric == "log_loss":
-        truth = classification.likelihoods(arrays["probabilities"], arrays["truth"])
-        return np.asarray(np.log(np.maximum(truth, classification.EPSILON)))
-    means = {"top1": 1, "top5": 5}
-    if metric not in means:
-        raise EvaluationError(
-            f"{metric!r} is no mean over clips; {near(metric, [*means, 'log_loss'])}"
-        )
-    return np.asarray(np.asarray(arrays["rank"]) <= means[metric], np.float64)
+    clusters = np.unique(arrays["videos"], return_inverse=True)[1]
+    return classification.per_example(arrays, METRICS, clusters)
 
 
-def clusters(arrays: Mapping[str, Array]) -> Array:
-    """The number of the video that each clip was cut from: clips of one share their luck."""
-    return np.unique(arrays["videos"], return_inverse=True)[1]
+def rank_of_videos(
+    predictions: Predictions, videos: Integer[np.ndarray, " clip"]
+) -> Integer[np.ndarray, " video"]:
+    """Rank of the true class of each video by the mean probabilities of its clips.
+
+    Args:
+        predictions: of the clips.
+        videos: number of each clip's video, from 0.
+    """
+    sizes = np.bincount(videos)
+    means = np.zeros((len(sizes), predictions.probabilities.shape[1]))
+    np.add.at(means, videos, predictions.probabilities / sizes[videos, None])
+    truth = np.zeros(len(sizes), int)
+    truth[videos] = predictions.truth
+    return classification.ranks(means, truth)
 
 
-def frames_seen(
-    call: Call,
-    data: Any,
-    examples: Any,
-    chosen: Array,
-    seen: list[int],
-    batch: int,
+def prefix_accuracy(
+    test: EvaluationSplit,
+    model: Predict,
+    rows: Integer[np.ndarray, " chosen"],
+    prefix_frames: Sequence[int],
+    *,
+    clusters: Integer[np.ndarray, " clip"],
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Top-1 of the ``chosen`` clips with the first so many frames, with its 95% interval."""
-    rows = []
-    for count in seen:
-        right = np.zeros(len(examples.labels), bool)
-        for at, p, _ in outputs(
-            call, data, examples, chosen, batch, f"first {count} frames", first(count)
-        ):
-            right[at] = classification.ranks(p, examples.labels[at]) == 1
-        low, high = bootstrap.interval(bootstrap.bootstrap(right[chosen], resamples, seed))
-        top1 = float(right[chosen].mean())
-        rows.append({"frames": count, "top1": top1, "low": low, "high": high})
-    return pd.DataFrame(rows)
-
-
-def first(count: int) -> Change:
-    """What leaves the first ``count`` frames of clips."""
-
-    def change(rows: Array, clips: Array, frames: Array) -> tuple[Array, Array]:
-        return clips[:, :count], np.minimum(frames, count)
-
-    return change
-
-
-def mixed(orders: Array) -> Change:
-    """What shuffles the real frames of clips, by a permutation of all frames for each clip."""
-
-    def change(rows: Array, clips: Array, frames: Array) -> tuple[Array, Array]:
-        wanted = orders[rows]
-        padding = wanted >= frames[:, None]
-        # Real frames in the order of the permutation, then padding: a stable sort keeps both.
-        front = np.argsort(padding, axis=1, kind="stable")
-        order = np.take_along_axis(wanted, front, axis=1)
-        return np.take_along_axis(clips, order[:, :, None, None, None], axis=1), frames
-
-    return change
-
-
-def inputs(data: Any, examples: Any, rows: Array, change: Change | None = None) -> Inputs:
-    """Clips of the split as a model reads them, as in training."""
-    clips, frames = examples.clips[rows], examples.frames[rows]
-    if change:
-        clips, frames = change(rows, clips, frames)
-    return {"clip": clips.astype(np.float32) / 255, "frames": frames.astype(np.int32)}
-
-
-def compiled(model: Any) -> Call:
-    """The model as one graph for clips of any number and length: to its output and the seconds."""
-    import tensorflow as tf
-
-    given = {x.name: tf.TensorSpec(x.shape, x.dtype) for x in model.inputs}
-    graph = tf.function(lambda x: model(x, training=False), input_signature=[given])
-
-    def call(x: Inputs) -> tuple[Array, float]:
-        start = time.perf_counter()
-        p = graph({name: tf.constant(x[name]) for name in given}).numpy()
-        return p, time.perf_counter() - start
-
-    return call
-
-
-def outputs(
-    call: Call,
-    data: Any,
-    examples: Any,
-    chosen: Array,
-    batch: int,
-    what: str,
-    change: Change | None = None,
-) -> Iterator[tuple[Array, Array, float]]:
-    """Recognise the ``chosen`` clips in batches: (rows, probabilities, seconds) of each."""
-    starts = range(0, len(chosen), batch)
-    for start in tqdm(starts, desc=what, unit="batch", disable=None, leave=False):
-        rows = chosen[start : start + batch]
-        p, seconds = call(inputs(data, examples, rows, change))
-        if p.shape != (len(rows), len(data.classes)):
-            raise EvaluationError(
-                f"the model's output is {p.shape}, not (batch, {len(data.classes)})"
-            )
-        if not np.allclose(p.sum(axis=1), 1, atol=1e-2):  # not a number fails it, too
-            raise EvaluationError(
-                "the model's output is no distribution over the classes: sums "
-                f"{p.sum(axis=1).min():.3g} to {p.sum(axis=1).max():.3g}; did training diverge?"
-            )
-        yield rows, p, seconds
-
-
-def activation(model: Any, x: Inputs, classes: Array) -> list[Array]:
-    """What speaks for a class, in time and space: Grad-CAM (Selvaraju et al. 2017, 1610.02391).
-
-    The features of the layer ``map``, each weighted by the mean gradient by it of the log of the
-    class's probability, summed, and what speaks against the class left out.
+    """Top-1 accuracy on the first frames of clips.
 
     Args:
-        model: has the layer ``map``, (batch, frame, height, width, feature).
-        x: clips as the model reads them.
-        classes: which class of each clip (batch,).
+        test: the test split.
+        model: predicts a batch.
+        rows: indices of the clips.
+        prefix_frames: numbers of frames.
+        clusters: of all clips of the split, for the bootstrap.
+        resamples: number of bootstrap samples.
+        seed: of the bootstrap.
 
     Returns:
-        For each clip (frame, height, width) from 0 to its highest, 1, without padding; height and
-        width are the map's own.
+        A row for each number of frames: frames, top1, and low and high of its 95% interval.
     """
-    import tensorflow as tf
-
-    inner = type(model)(model.input, [model.get_layer("map").output, model.output])
-    given = {name: tf.constant(values) for name, values in x.items()}
-    with tf.GradientTape() as tape:
-        tape.watch(given["clip"])
-        maps, p = inner(given, training=False)
-        chosen = tf.math.log(tf.gather(p, classes, batch_dims=1) + classification.EPSILON)
-    gradient = tape.gradient(chosen, maps)
-    weight = tf.reduce_mean(gradient, axis=(1, 2, 3), keepdims=True)
-    heat = tf.nn.relu(tf.reduce_sum(maps * weight, axis=-1)).numpy()
-    steps = -(-x["clip"].shape[1] // heat.shape[1])  # frames that one of the map's stands for
-    heat = np.repeat(heat, steps, axis=1)
-    parts = [h[:n] for h, n in zip(heat, x["frames"].tolist(), strict=True)]
-    return [part / max(float(part.max()), classification.EPSILON) for part in parts]
+    table = []
+    for count in prefix_frames:
+        correct = np.zeros(len(test.clips), bool)
+        for batch, p in test.predict(model, rows, f"first {count} frames", first_frames(count)):
+            correct[batch] = classification.ranks(p, test.clips.labels[batch]) == 1
+        low, high = classification.mean_interval(
+            correct[rows], resamples=resamples, seed=seed, clusters=clusters[rows]
+        )
+        top1 = float(correct[rows].mean())
+        table.append({"frames": count, "top1": top1, "low": low, "high": high})
+    return pd.DataFrame(table)
 
 
-def _told(names: Array, truth: int, p: Array) -> str:
-    """The true class, and the two likeliest with their probabilities."""
+def first_frames(count: int) -> Transform:
+    """A transform that keeps the first ``count`` frames of each clip."""
+
+    def transform(rows: Any, clips: Any, frames: Any) -> tuple[Any, Any]:
+        return clips[:, :count], np.minimum(frames, count)
+
+    return transform
+
+
+def shuffled_frames(orders: Integer[np.ndarray, "clip frame"]) -> Transform:
+    """A transform that shuffles the real frames of each clip; padding stays at the end.
+
+    Args:
+        orders: for each clip of the split, a permutation of all frames, real and padding.
+    """
+
+    def transform(rows: Any, clips: Any, frames: Any) -> tuple[Any, Any]:
+        order = orders[rows]
+        padding = order >= frames[:, None]
+        # A stable sort moves padding to the end and keeps the order of the real frames.
+        real_first = np.argsort(padding, axis=1, kind="stable")
+        index = np.take_along_axis(order, real_first, axis=1)
+        return np.take_along_axis(clips, index[:, :, None, None, None], axis=1), frames
+
+    return transform
+
+
+def _figures(
+    test: EvaluationSplit,
+    predictor: Classifier,
+    predictions: Predictions,
+    counts: Integer[np.ndarray, "class class"],
+    tables: Mapping[str, pd.DataFrame],
+    num_prefix_clips: int,
+    num_plots: int,
+    rng: np.random.Generator,
+) -> dict[str, "Figure"]:
+    """Draw the figures of an evaluation; contact sheets show clips chosen by ``rng``."""
+    from ostinato.evaluation import figures
+    from ostinato.video.figures import contact_sheet, plot_prefix_accuracy
+    from ostinato.video.grad_cam import grad_cam
+
+    size = len(test.clips)
+
+    def sheet(rows: Integer[np.ndarray, " clip"], title: str, heat: Any = None) -> "Figure":
+        captions = [_caption(test.data.classes, predictions, row) for row in rows.tolist()]
+        clips = [test.clips.clips[row][: test.clips.frames[row]] for row in rows]
+        return contact_sheet(clips, captions, title, heat)
+
+    correct: Bool[np.ndarray, " clip"] = predictions.correct
+    wrong = np.flatnonzero(~correct)
+    by_confidence = np.argsort(-predictions.confidence[wrong], kind="stable")
+    mistakes = wrong[by_confidence][:num_plots]
+    recognised = rng.permutation(np.flatnonzero(correct))[:num_plots]
+    explained = rng.permutation(size)[:num_plots]
+    drawn = {
+        "confusion": figures.confusion(counts, test.data.classes),
+        "per_class": figures.per_class(tables["per_class"]),
+        "prefix_accuracy": plot_prefix_accuracy(tables["prefix_accuracy"], num_prefix_clips),
+        "mistakes": sheet(
+            mistakes, f"The most confident of {len(wrong):,} mistakes in {size:,} clips"
+        ),
+        "correct": sheet(recognised, f"Some of {correct.sum():,} correctly classified clips"),
+    }
+    model = getattr(predictor, "model", None)  # of Keras models; others have no gradients
+    if model is not None:
+        heat = grad_cam(model, test.inputs(explained), predictions.prediction[explained])
+        title = "Evidence for the predicted class in space and time (Grad-CAM)"
+        drawn["grad_cam"] = sheet(explained, title, heat)
+    return drawn
+
+
+def _caption(classes: Sequence[str], predictions: Predictions, row: int) -> str:
+    """The true class, and the two most probable classes with their probabilities."""
+    p = predictions.probabilities[row]
     best = np.argsort(-p, kind="stable")[:2]
-    return "\n".join([f"{names[truth]}", *(f"as {names[i]} {p[i]:.0%}" for i in best)])
+    truth = classes[int(predictions.truth[row])]
+    return "\n".join([truth, *(f"as {classes[i]} {p[i]:.0%}" for i in best)])

@@ -1,12 +1,14 @@
-"""Keras layers for clips: right-padded frames, with a mask (batch, frame) given by name.
+"""Keras layers for clips: right-padded frames, with a mask (batch, frame) as a separate input.
 
-Clips are (batch, frame, height, width, channel); appending padding changes nothing. A layer that
-works on each frame for itself gets the real ones alone, (real frame, height, width, channel), and
-its work on padding is saved: between `Unpad` and `Pad`, any layer for pictures may stand.
+Clips are (batch, frame, height, width, channel). Appending padding frames does not change an
+output. Layers that process single frames, such as 2D convolutions, stand between `Unpad` and `Pad`:
+they receive the real frames only, (real frame, height, width, channel), and save the work on
+padding.
 """
 
 import inspect
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -16,67 +18,87 @@ from ostinato.errors import ParamsError
 from ostinato.params import near
 
 __all__ = [
+    "ClipData",
+    "FrameMask",
     "FrameNormalisation",
     "Pad",
-    "Pick",
     "Preprocess",
-    "Real",
+    "SelectFrame",
     "Unpad",
-    "clips",
-    "pictures",
-    "pretrained",
+    "clip_inputs",
+    "cnn",
+    "pretrained_cnn",
 ]
 
 
-def clips(data: Any) -> tuple[dict[str, Any], Any]:
-    """The inputs of a model of clips, by name, and the mask of their real frames.
+class ClipData(Protocol):
+    """The properties of a data set that the models of this domain are built for."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+
+    @property
+    def height(self) -> int:
+        """Height of a frame, in pixels."""
+
+    @property
+    def width(self) -> int:
+        """Width of a frame, in pixels."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of a frame, 1 or 3."""
+
+
+def clip_inputs(data: ClipData) -> tuple[dict[str, Any], Any]:
+    """The symbolic inputs of a model, by name, and the mask of the real frames.
 
     Args:
-        data: height, width and channels of its frames.
+        data: the data set.
 
     Returns:
-        ``clip`` (batch, frame, height, width, channel) in 0 to 1 and ``frames`` (batch,), how many
-        of a clip's frames are real; the others stand at its end and are zero. The mask is
-        (batch, frame).
+        The inputs ``clip`` (batch, frame, height, width, channel) in 0 to 1, right-padded with zero
+        frames, and ``frames`` (batch,), the number of real frames; and the mask (batch, frame).
     """
     clip = keras.Input((None, data.height, data.width, data.channels), name="clip")
     frames = keras.Input((), dtype="int32", name="frames")
-    return {"clip": clip, "frames": frames}, Real()(clip, frames)
+    return {"clip": clip, "frames": frames}, FrameMask()(clip, frames)
 
 
-def pictures(x: Any, filters: list[int], kernel: int) -> Any:
-    """Features of pictures, (batch, height, width, channel); each convolution halves them."""
+def cnn(x: Any, filters: list[int], kernel_size: int) -> Any:
+    """A 2D CNN on frames (batch, height, width, channel); each block halves height and width."""
     for width in filters:
-        x = keras.layers.Conv2D(width, kernel, padding="same", use_bias=False)(x)
+        x = keras.layers.Conv2D(width, kernel_size, padding="same", use_bias=False)(x)
         x = FrameNormalisation()(x)
         x = keras.layers.ReLU()(x)
         x = keras.layers.MaxPooling2D(padding="same")(x)
     return x
 
 
-def pretrained(x: Any, name: str, weights: str | None) -> Any:
-    """Features of pictures by a network of keras.applications, the layer ``backbone``.
+def pretrained_cnn(x: Any, name: str, weights: str | None) -> Any:
+    """A pretrained network of keras.applications on frames, as the layer ``backbone``.
 
-    Its batch normalisation is not trainable: it keeps to what it was trained with.
+    Its batch normalisation layers are not trainable: they keep the statistics of pretraining.
 
     Args:
-        x: pictures (batch, height, width, channel) in 0 to 1; grey ones become coloured.
+        x: frames (batch, height, width, channel) in 0 to 1; grey frames are repeated to 3 channels.
         name: of the network, such as MobileNetV2.
         weights: ``imagenet``, which Keras downloads once, or a file in Keras' format.
 
     Raises:
-        ParamsError: there is no such network, or no weights are named.
+        ParamsError: the network is unknown, or weights is null.
     """
-    known = {key: f for key, f in vars(keras.applications).items() if key[0].isupper()}
-    if name not in known:
-        raise ParamsError(f"build.backbone: unknown {name!r}; {near(name, known)}")
+    available = {key: f for key, f in vars(keras.applications).items() if key[0].isupper()}
+    if name not in available:
+        raise ParamsError(f"build.backbone: unknown network {name!r}; {near(name, available)}")
     if weights is None:
         raise ParamsError(
-            "build.weights: a backbone needs some, `imagenet` or a file; to learn from scratch, "
-            "use backbone null"
+            "build.weights: a backbone needs weights, `imagenet` or a file; to train from scratch, "
+            "set backbone to null"
         )
     x = Preprocess(name)(x)
-    backbone = known[name](
+    backbone = available[name](
         include_top=False, weights=weights, input_shape=x.shape[1:], name="backbone"
     )
     for layer in backbone.layers:
@@ -86,7 +108,7 @@ def pretrained(x: Any, name: str, weights: str | None) -> Any:
 
 @keras.saving.register_keras_serializable(package="ostinato")
 class Preprocess(keras.layers.Layer):
-    """Pictures as a network of keras.applications reads them."""
+    """Scale and centre frames as a network of keras.applications expects them."""
 
     def __init__(self, network: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -95,8 +117,8 @@ class Preprocess(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """(batch, height, width, channel) in 0 to 1 to (batch, height, width, 3)."""
         module = inspect.getmodule(getattr(keras.applications, self.network))
-        coloured = ops.broadcast_to(inputs, (*ops.shape(inputs)[:3], 3))
-        return module.preprocess_input(coloured * 255)  # type: ignore[union-attr]
+        rgb = ops.broadcast_to(inputs, (*ops.shape(inputs)[:3], 3))
+        return module.preprocess_input(rgb * 255)  # type: ignore[union-attr]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """(batch, height, width, 3)."""
@@ -108,21 +130,24 @@ class Preprocess(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="ostinato")
-class Real(keras.layers.Layer):
-    """Which frames of a clip are real."""
+class FrameMask(keras.layers.Layer):
+    """The mask of the real frames of clips."""
 
     def call(self, clip: Any, frames: Any) -> Any:
         """(batch, frame, height, width, channel) and (batch,) to (batch, frame)."""
         return ops.arange(ops.shape(clip)[1]) < frames[:, None]
 
     def compute_output_spec(self, clip: Any, frames: Any) -> Any:
-        """Truth values (batch, frame)."""
+        """bool (batch, frame)."""
         return keras.KerasTensor(clip.shape[:2], "bool")
 
 
 @keras.saving.register_keras_serializable(package="ostinato")
 class Unpad(keras.layers.Layer):
-    """The real frames of all clips in one row, in order."""
+    """Concatenate the real frames of all clips.
+
+    The mask is named ``real`` because Keras treats an argument ``mask`` as an implicit mask.
+    """
 
     def call(self, clip: Any, real: Any) -> Any:
         """(batch, frame, ...) and (batch, frame) to (real frame, ...)."""
@@ -135,7 +160,7 @@ class Unpad(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="ostinato")
 class Pad(keras.layers.Layer):
-    """What `Unpad` did, undone: frames back in their clips, padding zero."""
+    """The inverse of `Unpad`: frames back in their clips, padding frames zero."""
 
     def call(self, frames: Any, real: Any) -> Any:
         """(real frame, ...) and (batch, frame) to (batch, frame, ...)."""
@@ -148,14 +173,14 @@ class Pad(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="ostinato")
-class Pick(keras.layers.Layer):
+class SelectFrame(keras.layers.Layer):
     """One frame of each clip."""
 
-    def call(self, clip: Any, place: Any) -> Any:
-        """(batch, frame, ...) and (batch,), which frame, to (batch, ...)."""
-        return tf.gather(clip, place, batch_dims=1)
+    def call(self, clip: Any, index: Any) -> Any:
+        """(batch, frame, ...) and the index of the frame (batch,) to (batch, ...)."""
+        return tf.gather(clip, index, batch_dims=1)
 
-    def compute_output_shape(self, clip_shape: Any, place_shape: Any) -> tuple[int | None, ...]:
+    def compute_output_shape(self, clip_shape: Any, index_shape: Any) -> tuple[int | None, ...]:
         """(batch, ...)."""
         return (clip_shape[0], *clip_shape[2:])
 
@@ -164,49 +189,50 @@ class Pick(keras.layers.Layer):
 class FrameNormalisation(keras.layers.BatchNormalization):
     """Batch normalisation over the real frames (Ioffe and Szegedy 2015, arXiv 1502.03167).
 
-    Keras' layer (its weights, and its answers but for the variance that it keeps, which is the
-    unbiased one, as in PyTorch), by TensorFlow's fused kernel: Keras' own takes half of the time
-    of a step of a small network. What it keeps follows the batches faster than Keras' default.
+    It uses TensorFlow's fused kernel; Keras' own layer takes half of the step time of a small
+    network. Weights and outputs equal those of Keras' layer, except that the moving variance is
+    the unbiased one, as in PyTorch, and that the default momentum is smaller.
     """
 
     def __init__(self, momentum: float = 0.9, **kwargs: Any) -> None:
         super().__init__(momentum=momentum, **kwargs)
 
     def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
-        """Frames (batch, height, width, channel), or clips and their mask; padding becomes zero."""
-        learns = bool(training and self.trainable)
+        """Frames (batch, height, width, channel), or clips and their mask; padding is set to 0."""
+        update = bool(training and self.trainable)
 
         def fused(frames: Any) -> Any:
-            none = tf.zeros(0)
+            empty = tf.zeros(0)
             return tf.raw_ops.FusedBatchNormV3(
                 x=frames,
                 scale=tf.convert_to_tensor(self.gamma),
                 offset=tf.convert_to_tensor(self.beta),
-                mean=none if learns else tf.convert_to_tensor(self.moving_mean),
-                variance=none if learns else tf.convert_to_tensor(self.moving_variance),
+                mean=empty if update else tf.convert_to_tensor(self.moving_mean),
+                variance=empty if update else tf.convert_to_tensor(self.moving_variance),
                 epsilon=self.epsilon,
-                is_training=learns,
+                is_training=update,
             )[:3]
 
-        def whole() -> Any:
+        def all_frames() -> Any:
             outputs, *moments = fused(tf.reshape(inputs, (-1, *inputs.shape[-3:])))
             return tf.reshape(outputs, tf.shape(inputs)), *moments
 
-        def real() -> Any:
+        def real_frames() -> Any:
             outputs, *moments = fused(tf.gather_nd(inputs, rows))
             return tf.scatter_nd(rows, outputs, tf.shape(inputs, tf.int64)), *moments
 
         if mask is None:
             outputs, *moments = fused(inputs)
-        elif learns:  # most often no frame is padding, and the copies of real ones are saved
+        elif update:  # usually no frame is padding, and copying the real frames is not needed
             rows = tf.where(mask)
-            outputs, *moments = tf.cond(tf.reduce_all(mask), whole, real)
+            outputs, *moments = tf.cond(tf.reduce_all(mask), all_frames, real_frames)
         else:
-            outputs = whole()[0] * tf.cast(mask, inputs.dtype)[:, :, None, None, None]
-        if learns:
-            for kept, new in zip((self.moving_mean, self.moving_variance), moments, strict=True):
-                kept.assign(kept * self.momentum + new * (1 - self.momentum))
+            outputs = all_frames()[0] * tf.cast(mask, inputs.dtype)[:, :, None, None, None]
+        if update:
+            moving = (self.moving_mean, self.moving_variance)
+            for average, value in zip(moving, moments, strict=True):
+                average.assign(average * self.momentum + value * (1 - self.momentum))
         return outputs
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
-        """Masks go from layer to layer by name."""
+        """No implicit mask: masks are passed as arguments."""

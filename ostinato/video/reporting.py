@@ -1,121 +1,101 @@
-"""What report.md says of recognised clips."""
+"""What report.md shows of video classification."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from ostinato.evaluation import bootstrap
+from ostinato.evaluation.classification import LOG_LOSS, TOP1, TOP5
+from ostinato.evaluation.comparison import compare, metric_interval
+from ostinato.task import PerExample, Reporting
+from ostinato.video.metrics import SHUFFLING_DROP, TOP1_SHUFFLED, TOP1_VIDEO
 
-Array = NDArray[Any]
-
-SCORE = "top1"
-NAME = "Top-1"
-SPOKEN = "top-1"
-AXIS = "top-1 accuracy"
-GAIN = "top-1"
-LOWER_IS_BETTER = False
-COLUMNS = {
-    "Top-5": "top5",
-    "Videos": "top1_video",
-    "Log loss": "log_loss",
-    "Frames shuffled": "top1_shuffled",
-    "Lost": "time",
-    "at least": "time_low",
-    "at most": "time_high",
-}
-EXAMPLES = "clips"
-BASELINES = ("single_frame", "cnn3d")
-OTHERS = "challenger"
-AGAINST_THE_BEST = False
-FIGURES = {  # of the best run, in this order, where they are there
-    "learning_curves": "Learning curves",
-    "confusion": "What is taken for what",
-    "wrong": "The surest mistakes",
-    "right": "Recognised",
-    "activation": "What speaks for the predicted class",
-    "frames_seen": "Recognised after so many frames",
-    "per_class": "Each class",
-}
-LEGEND = """\
-Top-1, top-5: share of the test clips whose class is the first, among the first five. In brackets:
-95% interval (bootstrap over test videos). Videos: top-1 of whole videos, by the mean over their
-clips. Log loss in nats. Frames shuffled: top-1 where the frames of each clip stand in random order;
-lost: how much less that is, with its 95% interval, that is how much a model uses time. Training:
-wall time of all epochs. Inference: milliseconds a clip, one by one / in batches. Times are this
-machine's.
-"""
+REPORT = Reporting(
+    metrics=(TOP1, TOP5, TOP1_VIDEO, LOG_LOSS, TOP1_SHUFFLED, SHUFFLING_DROP),
+    examples="clips",
+    baselines=("single_frame", "c3d"),
+    networks="challenger",
+    figures={
+        "confusion": "Confusion matrix",
+        "mistakes": "The most confident mistakes",
+        "correct": "Correctly classified clips",
+        "grad_cam": "Evidence for the predicted class",
+        "prefix_accuracy": "Accuracy on the first frames",
+        "per_class": "F1 of each class",
+        "learning_curves": "Learning curves",
+    },
+    legend="""\
+Top-1, top-5: share of the test clips whose class is the most probable one, among the five most
+probable ones. In brackets: 95% confidence interval, by a bootstrap over test videos. Top-1 of
+videos: accuracy of whole videos, each predicted by the mean probabilities of its clips. Log loss in
+nats. Frames shuffled: top-1 if the frames of each clip are in random order; drop by shuffling: the
+difference, that is, how much a model uses time. Training: wall time of all epochs. Inference:
+milliseconds for each clip, predicted one by one / in batches, on this machine.
+""",
+)
 
 
-def number(value: float) -> str:
-    """Three decimals."""
-    return f"{value:.3f}"
+def further_section(
+    results: Mapping[str, PerExample], models: Mapping[str, str], *, resamples: int, seed: int
+) -> Iterator[str]:
+    """Compare runs of all domains that were tested on the same drawings.
 
-
-def answers(arrays: Mapping[str, Array]) -> pd.DataFrame:
-    """1 where a run's prediction was right, 0 where not, and the video, by the clip's key."""
-    right = (arrays["rank"] == 1).astype(float)
-    return pd.DataFrame({"right": right, "video": arrays["videos"]}, arrays["keys"])
-
-
-def gain(
-    ours: pd.DataFrame, theirs: pd.DataFrame, block: Mapping[str, Any], seed: int
-) -> tuple[float, float, float]:
-    """How much more often we are right on the same clips, with its 95% interval.
-
-    The clips of a video are drawn together: they share their luck.
-    """
-    one, other = ours["right"].to_numpy(), theirs["right"].to_numpy()
-    means = bootstrap.paired_bootstrap(one, other, block["resamples"], seed, ours["video"])
-    return float(np.mean(one - other)), *bootstrap.interval(means)
-
-
-def beside(results: Mapping[str, Any], block: Mapping[str, Any], seed: int) -> Iterator[str]:
-    """Runs of any domain that were tested on the same drawings, as strokes, bitmap or film.
+    A rendered drawing has the key of the drawing in a data set of strokes or bitmaps. A section
+    has the video runs with one set of keys, and all runs of other data sets that share some.
 
     Args:
-        results: those of all runs, by name: ``run``, ``answers`` by key.
-        block: of the scores of this domain.
-        seed: of resampling.
+        results: of all runs, by name.
+        models: domain and model of each run, such as "video/c3d".
+        resamples: number of bootstrap samples.
+        seed: of the bootstrap.
     """
-    told = {name: result.answers for name, result in results.items()}
-    told = {name: table for name, table in told.items() if "right" in table}
-    sets: dict[frozenset[str], list[str]] = {}
-    for name in told:
-        if results[name].run["domain"] == "video":
-            sets.setdefault(frozenset(told[name].index), []).append(name)
-    for keys, names in sets.items():
-        others = {
-            name: both
-            for name, table in told.items()
-            if name not in names and (both := keys & frozenset(table.index))
-        }
-        if not others:
-            continue
-        shared = sorted(frozenset.intersection(*others.values()))
-        right = {name: told[name].loc[shared, "right"].to_numpy() for name in (*others, *names)}
-        order = sorted(right, key=lambda name: (-right[name].mean(), name))
-        yield "## The same drawings as strokes, as bitmaps and as films\n"
-        yield (
-            f"All were tested on these {len(shared):,} drawings, and trained on none of them. The "
-            f"difference from {order[0]}, the best, is paired; intervals hold 95%.\n"
-        )
-        yield "| Run | Model | Top-1 | Difference |"
-        yield "|---|---|---:|---:|"
-        for name in order:
-            low, high = bootstrap.interval(
-                bootstrap.bootstrap(right[name], block["resamples"], seed)
-            )
-            cells = f"{number(right[name].mean())} [{number(low)}, {number(high)}] | "
-            if name != order[0]:
-                means = bootstrap.paired_bootstrap(
-                    right[name], right[order[0]], block["resamples"], seed
-                )
-                low, high = bootstrap.interval(means)
-                mean = (right[name] - right[order[0]]).mean()
-                cells += f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-            run = results[name].run
-            yield f"| {name} | ostinato/{run['domain']}/{run['model']}.py | {cells} |"
-        yield ""
+    keys = {
+        name: frozenset(result.keys.tolist())
+        for name, result in results.items()
+        if TOP1.name in result.statistics
+    }
+    video_runs: dict[frozenset[str], list[str]] = {}
+    for name, own in keys.items():
+        if models[name].startswith("video/"):
+            video_runs.setdefault(own, []).append(name)
+    for own, names in video_runs.items():
+        others = {name: own & of for name, of in keys.items() if name not in names and own & of}
+        if others:
+            shared = sorted(frozenset.intersection(*others.values()))
+            chosen = {name: _select(results[name], shared) for name in (*others, *names)}
+            yield from _side_by_side(chosen, models, resamples=resamples, seed=seed)
+
+
+def _side_by_side(
+    results: Mapping[str, PerExample], models: Mapping[str, str], *, resamples: int, seed: int
+) -> Iterator[str]:
+    """A table of runs on the same examples, with the difference of each from the best run."""
+    order = sorted(results, key=lambda name: (-results[name].value(TOP1), name))
+    best = results[order[0]]
+    yield "## The same drawings as strokes, bitmaps and videos\n"
+    yield (
+        f"All runs were tested on these {len(best.keys):,} drawings; none was trained on them. "
+        f"Differences from {order[0]}, the best run, are paired. In brackets: 95% confidence "
+        "intervals.\n"
+    )
+    yield "| Run | Model | Top-1 accuracy | Difference |"
+    yield "|---|---|---:|---:|"
+    for name in order:
+        result = results[name]
+        low, high = metric_interval(result, TOP1, resamples=resamples, seed=seed)
+        cells = [name, f"ostinato/{models[name].replace('/', '/models/')}.py"]
+        cells.append(f"{result.value(TOP1):.3f} [{low:.3f}, {high:.3f}]")
+        if name == order[0]:
+            cells.append("")
+        else:
+            found = compare(result, best, TOP1, resamples=resamples, seed=seed)
+            cells.append(f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def _select(result: PerExample, keys: Sequence[str]) -> PerExample:
+    """The results of some examples, in the order of ``keys``; the first of equal keys."""
+    rows = {key: row for row, key in reversed(list(enumerate(result.keys.tolist())))}
+    index = np.array([rows[key] for key in keys])
+    statistics = {name: values[index] for name, values in result.statistics.items()}
+    return PerExample(result.keys[index], result.clusters[index], statistics)

@@ -19,7 +19,7 @@ from ostinato.task import Manifest
 from ostinato.units import Count, Fraction
 from ostinato.video.dataset.loader import DATASET_NAME, Augment, shard_name
 from ostinato.video.dataset.profile import SAMPLE_SIZE, features, profile
-from ostinato.video.dataset.raw import RawVideo, read_manifest
+from ostinato.video.dataset.raw import read_manifest
 from ostinato.video.dataset.reading import (
     REJECT_REASONS,
     Clip,
@@ -31,11 +31,11 @@ from ostinato.video.dataset.reading import (
     Sampling,
     read,
 )
-from ostinato.video.dataset.splits import SPLITS, assign_splits, video_rng
+from ostinato.video.dataset.splits import SPLITS, AssignedVideo, assign_splits, video_rng
 
 MAX_PENDING = 16  # videos that are decoded ahead of the writer
 
-Decoded = tuple[RawVideo, list[Clip] | RejectedVideoError]
+Decoded = tuple[AssignedVideo, list[Clip] | RejectedVideoError]
 """A video with its clips, or with the reason why it has none."""
 
 
@@ -161,7 +161,7 @@ class SplitContent:
     classes: dict[str, int]
     clips: int = 0
     videos: int = 0
-    groups: set[str | None] = field(default_factory=set)
+    groups: set[str] = field(default_factory=set)
     bytes: int = 0
     shard_lengths: list[int] = field(default_factory=list)
 
@@ -184,11 +184,11 @@ class Written:
 
 
 def _decode_ahead(
-    threads: ThreadPoolExecutor, raw: Path, videos: Sequence[RawVideo], sampling: Sampling
+    threads: ThreadPoolExecutor, raw: Path, videos: Sequence[AssignedVideo], sampling: Sampling
 ) -> Iterator[Decoded]:
     """Decode videos in order, at most MAX_PENDING ahead of the consumer."""
 
-    def decode(video: RawVideo) -> list[Clip] | RejectedVideoError:
+    def decode(video: AssignedVideo) -> list[Clip] | RejectedVideoError:
         try:
             return read(raw / video.path, sampling, video_rng(video.key))
         except RejectedVideoError as reason:
@@ -236,7 +236,7 @@ def _write_shards(
                         if len(written.messages) < 3:
                             written.messages.append(f"{video.path}: {clips}")
                         continue
-                    content = written.splits[video.split or ""]
+                    content = written.splits[video.split]
                     content.videos += 1
                     content.groups.add(video.group)
                     content.classes[video.label] += len(clips)
@@ -253,7 +253,7 @@ def _write_shards(
     return written
 
 
-def _reject_line(video: RawVideo, error: RejectedVideoError) -> bytes:
+def _reject_line(video: AssignedVideo, error: RejectedVideoError) -> bytes:
     line = {"path": video.path, "reason": error.reason, "found": error.detail}
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 

@@ -13,9 +13,7 @@ SAMPLE_SIZE = 1000
 NUMBERS = ("frames", "seconds", "brightness", "contrast", "motion")
 
 
-def features(
-    clip: UInt8[np.ndarray, "frame height width channel"], seconds: float
-) -> list[float]:
+def features(clip: UInt8[np.ndarray, "frame height width channel"], seconds: float) -> list[float]:
     """The features of a clip, in the order of `NUMBERS`.
 
     Number of frames; seconds from the first frame to the last; brightness, the mean pixel, and

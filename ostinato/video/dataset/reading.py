@@ -24,7 +24,9 @@ FORMATS = (
 )
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 DEFAULT_FRAME_RATE = 25  # frames/s of numbered images and of containers without timestamps
-MIN_DURATION_FRACTION = 0.75  # a video shorter than this share of its header's duration is truncated
+MIN_DURATION_FRACTION = (
+    0.75  # a video shorter than this share of its header's duration is truncated
+)
 MAX_DURATION = 1e6  # s; a longer duration means wrong timestamps
 DECODER_PADDING = 1 << 16  # pixels that a decoder may add to the smallest frame
 TIME_TOLERANCE = 1e-6  # s; timestamps that differ by less are equal

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -14,10 +14,18 @@ from ostinato.video.dataset.raw import RawVideo
 SPLITS = ("train", "validation", "test")
 
 
+@dataclass(frozen=True)
+class AssignedVideo(RawVideo):
+    """A raw video whose recording and split are known."""
+
+    group: str
+    split: str
+
+
 def assign_splits(
     videos: Sequence[RawVideo], pattern: str | None, validation: float, test: float
-) -> list[RawVideo]:
-    """Fill in the group and split of each video, and order the videos by a hash of their keys.
+) -> list[AssignedVideo]:
+    """Assign each video to a recording and a split, and order the videos by a hash of their keys.
 
     A video of the source's test split stays there. Any other video is assigned by `unit_hash` of
     its group, so all videos of a recording are in one split and stay there when videos are added.
@@ -48,8 +56,8 @@ def assign_splits(
         split = video.split or "train"
         if split == "train":
             split = SPLITS[2 - np.searchsorted(bounds, unit_hash(group), side="right")]
-        assigned.append(replace(video, group=group, split=split))
-    split_of_group: dict[str | None, str | None] = {}
+        assigned.append(AssignedVideo(video.path, video.label, video.key, group, split))
+    split_of_group: dict[str, str] = {}
     for video in assigned:
         first = split_of_group.setdefault(video.group, video.split)
         if first != video.split:

@@ -1,26 +1,24 @@
-"""3D convolutions over space and time, with pooling over both: the baseline.
+"""C3D: 3D convolutions and max pooling over space and time.
 
-After Tran et al. 2015, arXiv 1412.0767 (C3D), with batch normalisation (Ioffe and Szegedy 2015,
-arXiv 1502.03167). The first pooling leaves time alone. At the end features are averaged over the
-frames, each place for itself, so that clips of any number of frames go in.
-Input clip (batch, frame, height, width, channel) in 0 to 1, padded with zeroes, and frames
-(batch,), how many are real; output (batch, class), probabilities.
+Tran et al. 2015, arXiv 1412.0767, with batch normalisation (Ioffe and Szegedy 2015, arXiv
+1502.03167). The first pooling layer pools over space only. The last features are averaged over the
+frames at each position, so clips may have any number of frames.
+Inputs: clip (batch, frame, height, width, channel) in 0 to 1, right-padded with zero frames, and
+frames (batch,), the number of real frames. Output: probabilities (batch, class).
 """
-
-from typing import Any
 
 import keras
 
 from ostinato.layers import MaskedPooling
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, KernelSize, NumLayers, Units
-from ostinato.video.layers import FrameNormalisation, clips
+from ostinato.video.layers import ClipData, FrameNormalisation, clip_inputs
 
 __all__ = ["build", "fit"]
 
 
 def build(
-    data: Any,
+    data: ClipData,
     *,
     filters: list[Units],
     depths: list[NumLayers],
@@ -28,23 +26,25 @@ def build(
     units: Units,
     dropout: Fraction,
 ) -> keras.Model:
-    """The model.
+    """Build the model.
 
     Args:
-        data: what the model reads: classes, height, width, channels.
-        filters: width of the convolutions before each pooling.
-        depths: how many they are.
-        kernel_size: their extent, in frames and in pixels.
-        units: width of the dense layer.
-        dropout: share dropped before and after the dense layer.
+        data: the data set.
+        filters: number of filters of the convolutions in each stage; pooling ends a stage.
+        depths: number of convolutions in each stage.
+        kernel_size: of the convolutions, in frames and in pixels.
+        units: of the dense layer.
+        dropout: dropout rate before and after the dense layer.
     """
-    given, mask = clips(data)
-    x = given["clip"]
+    inputs, mask = clip_inputs(data)
+    x = inputs["clip"]
     for stage, (width, depth) in enumerate(zip(filters, depths, strict=True)):
         for _ in range(depth):
             x = keras.layers.Conv3D(width, kernel_size, padding="same", use_bias=False)(x)
             x = FrameNormalisation()(x, mask=mask)
-            x = keras.layers.ReLU()(x)  # from here on, the zeroes of padding are no maximum
+            x = keras.layers.ReLU()(
+                x
+            )  # zero padding cannot be the maximum of pooling unless all values are 0
         x = keras.layers.MaxPooling3D((2 if stage else 1, 2, 2), padding="same")(x)
         mask = mask[:, ::2] if stage else mask
     x = keras.layers.Identity(name="map")(x)
@@ -54,4 +54,4 @@ def build(
     x = keras.layers.Dense(units, activation="relu")(x)
     x = keras.layers.Dropout(dropout)(x)
     x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)

@@ -1,14 +1,15 @@
-"""A 2D convolutional network on each frame, then LSTMs or GRUs over what it sees.
+"""A 2D CNN on each frame, followed by recurrent layers over the frames.
 
-After Donahue et al. 2015, arXiv 1411.4389 (LRCN); the last state decides, not the mean over all.
-The network on the frames is a small one of its own, or one of keras.applications: first it stays
-as it was trained elsewhere and what follows learns, then all of it learns, at a lower rate.
-Input clip (batch, frame, height, width, channel) in 0 to 1, padded with zeroes, and frames
-(batch,), how many are real; output (batch, class), probabilities.
+LRCN, Donahue et al. 2015, arXiv 1411.4389, but the last state is classified instead of the mean
+over all states. The CNN is small and trained from scratch, or a pretrained backbone of
+keras.applications: in the first phase of training the backbone is frozen, in the second phase the
+whole model is fine-tuned with a lower learning rate.
+Inputs: clip (batch, frame, height, width, channel) in 0 to 1, right-padded with zero frames, and
+frames (batch,), the number of real frames. Output: probabilities (batch, class).
 """
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 
@@ -28,13 +29,21 @@ from ostinato.units import (
     Patience,
     Units,
 )
-from ostinato.video.layers import Pad, Pick, Unpad, clips, pictures, pretrained
+from ostinato.video.layers import (
+    ClipData,
+    Pad,
+    SelectFrame,
+    Unpad,
+    clip_inputs,
+    cnn,
+    pretrained_cnn,
+)
 
 __all__ = ["build", "fit"]
 
 
 def build(
-    data: Any,
+    data: ClipData,
     *,
     backbone: str | None,
     weights: str | None,
@@ -46,26 +55,26 @@ def build(
     num_layers: NumLayers,
     dropout: Fraction,
 ) -> keras.Model:
-    """The model.
+    """Build the model.
 
     Args:
-        data: what the model reads: classes, height, width, channels.
-        backbone: a network of keras.applications, such as MobileNetV2, or none.
+        data: the data set.
+        backbone: a network of keras.applications, such as MobileNetV2; null for a small CNN.
         weights: of the backbone: ``imagenet``, which is downloaded, or a file.
-        filters: without a backbone, the width of each convolution; each halves the picture.
-        kernel_size: extent of these convolutions, in pixels.
-        features: what a picture is reduced to, by a dense layer.
+        filters: of the small CNN: number of filters of each convolution, followed by pooling.
+        kernel_size: of these convolutions, in pixels.
+        features: number of features of a frame, the output of a dense layer.
         cell: of the recurrent layers.
-        units: width of a recurrent layer.
-        num_layers: number of recurrent layers; of the last, the state at the last real frame counts.
-        dropout: share dropped before the first and after each recurrent layer.
+        units: of each recurrent layer.
+        num_layers: number of recurrent layers; the last state of the last one is classified.
+        dropout: dropout rate before the first and after each recurrent layer.
 
     Raises:
-        ParamsError: there is no such backbone, or no weights of it are named.
+        ParamsError: the backbone is unknown, or it has no weights.
     """
-    given, mask = clips(data)
-    x = Unpad()(given["clip"], mask)
-    x = pretrained(x, backbone, weights) if backbone else pictures(x, filters, kernel_size)
+    inputs, mask = clip_inputs(data)
+    x = Unpad()(inputs["clip"], mask)
+    x = pretrained_cnn(x, backbone, weights) if backbone else cnn(x, filters, kernel_size)
     x = Pad(name="map")(x, mask)
     x = keras.layers.Reshape((-1, x.shape[2] * x.shape[3] * x.shape[4]))(x)
     x = keras.layers.Dense(features, activation="relu")(x)
@@ -74,10 +83,10 @@ def build(
     for _ in range(num_layers):
         x = recurrent(units, return_sequences=True)(x)
         x = keras.layers.Dropout(dropout)(x)
-    # Padding comes last, so that no real frame's state has seen it.
-    x = Pick()(x, given["frames"] - 1)
+    # Padding frames come last, so the state of the last real frame does not depend on them.
+    x = SelectFrame()(x, inputs["frames"] - 1)
     x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)
 
 
 def fit(
@@ -99,31 +108,33 @@ def fit(
     monitor: str,
     patience: Patience,
 ) -> list[trainer.Record]:
-    """Train as ``training.fit``; before that, with the backbone as it is, what follows it.
+    """Train in two phases of `trainer.fit`: with a frozen backbone, then the whole model.
 
     Args:
         model: from ``build``.
-        data: as for ``training.fit``, which has the other arguments too.
+        data: the data set.
         context: of this training.
-        frozen_epochs: epochs of the first phase, in which the backbone does not learn; 0 without one.
-        frozen_learning_rate: highest learning rate of the first phase.
-        epochs: of the second phase, in which all of the model learns.
-        batch_size: see there.
-        loss: see there.
-        metrics: see there.
-        optimizer: see there.
-        learning_rate: of the second phase.
+        frozen_epochs: epochs of the first phase, in which the backbone is frozen; 0 without one.
+        frozen_learning_rate: peak learning rate of the first phase.
+        epochs: of the second phase, in which the whole model is trained.
+        batch_size: clips in a batch.
+        loss: as for `trainer.fit`.
+        metrics: as for `trainer.fit`.
+        optimizer: as for `trainer.fit`.
+        learning_rate: peak learning rate of the second phase.
         schedule: of each phase.
         warmup_fraction: of each phase.
-        clip_norm: see there.
-        monitor: see there; the best epoch of both phases is kept.
+        clip_norm: as for `trainer.fit`.
+        monitor: as for `trainer.fit`; the weights of the best epoch of both phases are kept.
         patience: of each phase.
 
     Raises:
-        ParamsError: frozen epochs, but no backbone; and as ``training.fit``.
+        ParamsError: frozen epochs without a backbone, or a parameter that `trainer.fit` rejects.
     """
 
-    def phase(name: str, before: list[trainer.Record], epochs: int, rate: float) -> Any:
+    def phase(
+        name: str, before: list[trainer.Record], epochs: int, learning_rate: float
+    ) -> list[trainer.Record]:
         def numbered(record: trainer.Record) -> trainer.Record:
             return {**record, "epoch": len(before) + record["epoch"]}
 
@@ -150,19 +161,19 @@ def fit(
         return before + [numbered(record) for record in history]
 
     if not frozen_epochs:
-        return list(phase("all", [], epochs, learning_rate))
+        return phase("all", [], epochs, learning_rate)
     backbones = [layer for layer in model.layers if layer.name == "backbone"]
     if not backbones:
-        raise ParamsError(f"fit.frozen: {frozen_epochs} epochs, but build.backbone is null; use 0")
-    learning = [layer for layer in backbones[0].layers if layer.trainable]
-    for layer in learning:
+        raise ParamsError(f"fit.frozen_epochs: {frozen_epochs}, but build.backbone is null; use 0")
+    trainable = [layer for layer in backbones[0].layers if layer.trainable]
+    for layer in trainable:
         layer.trainable = False
     first = phase("frozen", [], frozen_epochs, frozen_learning_rate)
-    kept = [weight.numpy() for weight in model.weights]
-    for layer in learning:
+    best_frozen = [weight.numpy() for weight in model.weights]
+    for layer in trainable:
         layer.trainable = True
-    history: list[trainer.Record] = phase("all", first, epochs, learning_rate)
-    if trainer.best_epoch(history, monitor) <= len(first):  # the second phase was of no use
-        for weight, value in zip(model.weights, kept, strict=True):
+    history = phase("all", first, epochs, learning_rate)
+    if trainer.best_epoch(history, monitor) <= len(first):  # the second phase did not improve it
+        for weight, value in zip(model.weights, best_frozen, strict=True):
             weight.assign(value)
     return history

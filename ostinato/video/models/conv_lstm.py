@@ -1,35 +1,39 @@
-"""LSTMs whose states are pictures and whose products are convolutions, then the last state.
+"""ConvLSTM: LSTM layers with convolutional transitions; the last state is classified.
 
-Shi et al. 2015, arXiv 1506.04214, without peepholes; pictures are halved between two layers.
-Input clip (batch, frame, height, width, channel) in 0 to 1, padded with zeroes, and frames
-(batch,), how many are real; output (batch, class), probabilities.
+Shi et al. 2015, arXiv 1506.04214, without peephole connections. Height and width are halved before
+each layer.
+Inputs: clip (batch, frame, height, width, channel) in 0 to 1, right-padded with zero frames, and
+frames (batch,), the number of real frames. Output: probabilities (batch, class).
 """
-
-from typing import Any
 
 import keras
 
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, KernelSize, Units
-from ostinato.video.layers import FrameNormalisation, clips
+from ostinato.video.layers import ClipData, FrameNormalisation, clip_inputs
 
 __all__ = ["build", "fit"]
 
 
 def build(
-    data: Any, *, filters: list[Units], kernel_size: KernelSize, units: Units, dropout: Fraction
+    data: ClipData,
+    *,
+    filters: list[Units],
+    kernel_size: KernelSize,
+    units: Units,
+    dropout: Fraction,
 ) -> keras.Model:
-    """The model.
+    """Build the model.
 
     Args:
-        data: what the model reads: classes, height, width, channels.
-        filters: width of each LSTM's states.
-        kernel_size: extent of the convolutions, in pixels.
-        units: width of the dense layer on the flattened last state.
-        dropout: share dropped before and after the dense layer.
+        data: the data set.
+        filters: number of channels of the state of each layer.
+        kernel_size: of the convolutions, in pixels.
+        units: of the dense layer on the flattened last state.
+        dropout: dropout rate before and after the dense layer.
     """
-    given, mask = clips(data)
-    x = keras.layers.MaxPooling3D((1, 2, 2), padding="same")(given["clip"])
+    inputs, mask = clip_inputs(data)
+    x = keras.layers.MaxPooling3D((1, 2, 2), padding="same")(inputs["clip"])
     for depth, width in enumerate(filters):
         if depth:
             x = FrameNormalisation()(x, mask=mask)
@@ -38,9 +42,10 @@ def build(
             x, mask=mask
         )
     x = keras.layers.Identity(name="map")(x)
-    x = keras.layers.Flatten()(x[:, -1])  # at padding, the state of the last real frame stands
+    # At padding frames, Keras repeats the state of the last real frame.
+    x = keras.layers.Flatten()(x[:, -1])
     x = keras.layers.Dropout(dropout)(x)
     x = keras.layers.Dense(units, activation="relu")(x)
     x = keras.layers.Dropout(dropout)(x)
     x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)

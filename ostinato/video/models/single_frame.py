@@ -1,38 +1,42 @@
-"""A 2D convolutional network on the middle frame: the control, which cannot know of time.
+"""A 2D CNN on the middle frame: the baseline that sees neither order nor motion.
 
-Input clip (batch, frame, height, width, channel) in 0 to 1, padded with zeroes, and frames
-(batch,), how many are real; output (batch, class), probabilities.
+Inputs: clip (batch, frame, height, width, channel) in 0 to 1, right-padded with zero frames, and
+frames (batch,), the number of real frames. Output: probabilities (batch, class).
 """
-
-from typing import Any
 
 import keras
 
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, KernelSize, Units
-from ostinato.video.layers import Pick, clips, pictures
+from ostinato.video.layers import ClipData, SelectFrame, clip_inputs, cnn
 
 __all__ = ["build", "fit"]
 
 
 def build(
-    data: Any, *, filters: list[Units], kernel_size: KernelSize, units: Units, dropout: Fraction
+    data: ClipData,
+    *,
+    filters: list[Units],
+    kernel_size: KernelSize,
+    units: Units,
+    dropout: Fraction,
 ) -> keras.Model:
-    """The model.
+    """Build the model.
 
     Args:
-        data: what the model reads: classes, height, width, channels.
-        filters: width of each convolution; each halves the picture.
-        kernel_size: extent of the convolutions, in pixels.
-        units: width of the dense layer on the flattened picture.
-        dropout: share dropped before and after the dense layer.
+        data: the data set.
+        filters: number of filters of each convolution; each is followed by pooling.
+        kernel_size: of the convolutions, in pixels.
+        units: of the dense layer on the flattened features.
+        dropout: dropout rate before and after the dense layer.
     """
-    given, _ = clips(data)
-    x = pictures(Pick()(given["clip"], given["frames"] // 2), filters, kernel_size)
+    inputs, _ = clip_inputs(data)
+    middle = SelectFrame()(inputs["clip"], inputs["frames"] // 2)
+    x = cnn(middle, filters, kernel_size)
     x = keras.layers.Reshape((1, *x.shape[1:]), name="map")(x)
     x = keras.layers.Flatten()(x)
     x = keras.layers.Dropout(dropout)(x)
     x = keras.layers.Dense(units, activation="relu")(x)
     x = keras.layers.Dropout(dropout)(x)
     x = keras.layers.Dense(len(data.classes), activation="softmax", dtype="float32")(x)
-    return keras.Model(given, x)
+    return keras.Model(inputs, x)

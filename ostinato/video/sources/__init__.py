@@ -1,6 +1,6 @@
 """Sources of videos, one function for each value of ``source``.
 
-A source writes one folder of videos per class, and manifest.json (`ostinato.video.sources.manifest`).
+A source writes one folder of videos per class, and `manifest`'s manifest.json.
 """
 
 from ostinato.video.sources.drawings import animated_sketches, order
