@@ -1,4 +1,4 @@
-"""Laws of the models of clips, and of their layers."""
+"""Padding, batching and saving of video models and their layers; training in two phases."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,26 +15,33 @@ from ostinato import params, store
 from ostinato.errors import ParamsError
 from ostinato.task import TrainingContext
 from ostinato.training import trainer
-from ostinato.video.layers import FrameNormalisation, Pad, Pick, Real, Unpad
+from ostinato.training.keras_model import restore, save
+from ostinato.video.layers import FrameMask, FrameNormalisation, Pad, SelectFrame, Unpad
 from ostinato.video.models import cnn_rnn
 
 Inputs = dict[str, NDArray[Any]]
 
 DATA = SimpleNamespace(classes=list("abc"), height=9, width=12, channels=1)
 RNN: dict[str, Any] = {
-    "backbone": None, "weights": None, "filters": [4, 6], "kernel_size": 3, "features": 5, "units": 4,
-    "num_layers": 2, "dropout": 0.0,
-}  # fmt: skip
+    "backbone": None,
+    "weights": None,
+    "filters": [4, 6],
+    "kernel_size": 3,
+    "features": 5,
+    "units": 4,
+    "num_layers": 2,
+    "dropout": 0.0,
+}
 BUILDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "cnn3d": (
-        "cnn3d",
+    "c3d": (
+        "c3d",
         {"filters": [4, 6, 4], "depths": [1, 2, 1], "kernel_size": 3, "units": 16, "dropout": 0.0},
     ),
     "cnn_lstm": ("cnn_rnn", {**RNN, "cell": "lstm"}),
     "cnn_gru": ("cnn_rnn", {**RNN, "cell": "gru"}),
     "conv_lstm": ("conv_lstm", {"filters": [3, 4], "kernel_size": 3, "units": 16, "dropout": 0.0}),
-    "factorised3d": (
-        "factorised3d",
+    "r2plus1d": (
+        "r2plus1d",
         {"filters": [4, 6], "depths": [1, 1], "kernel_size": 3, "dropout": 0.0},
     ),
     "single_frame": (
@@ -47,8 +54,8 @@ FRAMES = np.array([6, 3, 1, 5], np.int32)
 
 def built(name: str) -> Any:
     keras.utils.set_random_seed(3)
-    file, block = BUILDS[name]
-    return params.bind(params.module("video", file).build, block)(DATA)
+    module, block = BUILDS[name]
+    return params.bind(params.model("video", module).build, block)(DATA)
 
 
 @pytest.fixture(scope="module", params=BUILDS)
@@ -60,78 +67,79 @@ def clips(seed: int = 0) -> Inputs:
     """Four clips of unequal length, padded to the longest."""
     clip = np.random.default_rng(seed).random((4, 6, 9, 12, 1), np.float32)
     clip[np.arange(6) >= FRAMES[:, None]] = 0
-    return {"clip_norm": clip, "frames": FRAMES}
+    return {"clip": clip, "frames": FRAMES}
 
 
-def longer(x: Inputs) -> Inputs:
-    return {**x, "clip_norm": np.pad(x["clip"], ((0, 0), (0, 3), (0, 0), (0, 0), (0, 0)))}
+def padded(x: Inputs) -> Inputs:
+    return {**x, "clip": np.pad(x["clip"], ((0, 0), (0, 3), (0, 0), (0, 0), (0, 0)))}
 
 
-def answers(model: Any, x: Inputs) -> NDArray[Any]:
+def predictions(model: Any, x: Inputs) -> NDArray[Any]:
     return np.asarray(model(x, training=False))
 
 
-def trained(model: Any, x: Inputs) -> list[NDArray[Any]]:
-    """What a step of training has of a batch: answers, gradients, moments to keep."""
+def training_step(model: Any, x: Inputs) -> list[NDArray[Any]]:
+    """Predictions, gradients and new moving averages of a training step; weights are unchanged."""
     before = [variable.numpy() for variable in model.variables]
     weights = [weight.value for weight in model.trainable_weights]
     labels = tf.constant([0, 1, 2, 0])
     with tf.GradientTape() as tape:
         p = model(x, training=True)
         loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, p))
-    found = [p, *tape.gradient(loss, weights), *model.non_trainable_weights]
-    arrays = [np.asarray(tensor) for tensor in found]
+    tensors = [p, *tape.gradient(loss, weights), *model.non_trainable_weights]
+    arrays = [np.asarray(tensor) for tensor in tensors]
     for variable, value in zip(model.variables, before, strict=True):
         variable.assign(value)
     return arrays
 
 
-def test_padding_changes_nothing(model: Any) -> None:
+def test_padding_changes_no_prediction(model: Any) -> None:
     x = clips()
-    np.testing.assert_allclose(answers(model, longer(x)), answers(model, x), atol=1e-6)
+    np.testing.assert_allclose(predictions(model, padded(x)), predictions(model, x), atol=1e-6)
 
 
-def test_padding_changes_nothing_that_is_learned(model: Any) -> None:
-    one, other = trained(model, clips()), trained(model, longer(clips()))
-    for whole, padded in zip(one, other, strict=True):
-        np.testing.assert_allclose(padded, whole, atol=1e-5)
+def test_padding_changes_no_gradient_and_no_moving_average(model: Any) -> None:
+    one, other = training_step(model, clips()), training_step(model, padded(clips()))
+    for expected, found in zip(one, other, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_company_changes_no_answer(model: Any) -> None:
+def test_a_prediction_does_not_depend_on_the_batch(model: Any) -> None:
     x = clips()
-    whole = answers(model, x)
+    whole = predictions(model, x)
     np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-5)
     for i, frames in enumerate(FRAMES):
-        alone = {"clip_norm": x["clip_norm"][i : i + 1, :frames], "frames": FRAMES[i : i + 1]}
-        np.testing.assert_allclose(answers(model, alone)[0], whole[i], atol=1e-5)
+        alone = {"clip": x["clip"][i : i + 1, :frames], "frames": FRAMES[i : i + 1]}
+        np.testing.assert_allclose(predictions(model, alone)[0], whole[i], atol=1e-5)
 
 
-def test_only_the_control_ignores_all_frames_but_one(model: Any, request: Any) -> None:
+def test_only_the_single_frame_baseline_ignores_the_other_frames(model: Any, request: Any) -> None:
     name = request.node.callspec.params["model"]
     x = clips()
-    backwards = {**x, "clip_norm": x["clip_norm"][:, ::-1]}
-    same = {"clip_norm": x["clip_norm"][:1].copy(), "frames": FRAMES[:1]}
-    same["clip_norm"][:, [0, 1, 2, 4, 5]] += 0.5
-    differs = np.abs(answers(model, same) - answers(model, x)[:1]).max()
+    backwards = {**x, "clip": x["clip"][:, ::-1]}
+    same = {"clip": x["clip"][:1].copy(), "frames": FRAMES[:1]}
+    same["clip"][:, [0, 1, 2, 4, 5]] += 0.5
+    differs = np.abs(predictions(model, same) - predictions(model, x)[:1]).max()
     if name == "single_frame":
         assert differs < 1e-6
     else:
         assert differs > 1e-5
-        assert np.abs(answers(model, backwards) - answers(model, x))[0].max() > 1e-6
+        assert np.abs(predictions(model, backwards) - predictions(model, x))[0].max() > 1e-6
 
 
-def test_a_file_keeps_a_model(model: Any, tmp_path: Path) -> None:
-    store.write_model(tmp_path / "model.keras", model)
-    loaded = store.read_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(answers(loaded, clips()), answers(model, clips()))
-    assert len(loaded.get_layer("map").output.shape) == 5
+def test_a_saved_model_predicts_the_same(model: Any, tmp_path: Path) -> None:
+    save(model, tmp_path)
+    restored = restore(tmp_path)
+    np.testing.assert_allclose(restored(clips()), predictions(model, clips()), atol=1e-6)
+    assert restored.parameters == model.count_params()
+    assert len(restored.model.get_layer("map").output.shape) == 5
 
 
-def test_both_parts_of_a_factorised_convolution_have_the_weights_of_the_whole() -> None:
-    from ostinato.video.models.r2plus1d import factorised
+def test_a_factorised_convolution_has_as_many_weights_as_the_full_one() -> None:
+    from ostinato.video.models.r2plus1d import factorised_conv
 
-    given = keras.Input((None, 8, 8, 16))
-    parts = keras.Model(given, factorised(given, keras.ops.ones((1, 1), "bool"), 24, 3))
+    inputs = keras.Input((None, 8, 8, 16))
+    parts = keras.Model(inputs, factorised_conv(inputs, keras.ops.ones((1, 1), "bool"), 24, 3))
     kernels = [w for w in parts.trainable_weights if len(w.shape) == 5]
     assert [tuple(k.shape[:3]) for k in kernels] == [(1, 3, 3), (3, 1, 1)]
     found = sum(int(np.prod(k.shape)) for k in kernels)
@@ -139,23 +147,23 @@ def test_both_parts_of_a_factorised_convolution_have_the_weights_of_the_whole() 
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_fused_kernel_normalises_as_keras_does(training: bool) -> None:
+def test_the_fused_kernel_normalises_as_keras_batch_normalisation(training: bool) -> None:
     x = np.random.default_rng(1).normal(2, 3, (3, 4, 5, 6, 2)).astype(np.float32)
-    ours, keras_own = FrameNormalisation(0.8), keras.layers.BatchNormalization(momentum=0.8)
+    ours, reference = FrameNormalisation(0.8), keras.layers.BatchNormalization(momentum=0.8)
     np.testing.assert_allclose(
-        ours(x, mask=np.ones((3, 4), bool), training=trainer),
-        keras_own(x, training=trainer),
+        ours(x, mask=np.ones((3, 4), bool), training=training),
+        reference(x, training=training),
         atol=1e-5,
     )
     n = x.size / 2
-    mean, variance = (np.asarray(w) for w in keras_own.non_trainable_weights)
+    mean, variance = (np.asarray(w) for w in reference.non_trainable_weights)
     found_mean, found = (np.asarray(w) for w in ours.non_trainable_weights)
     np.testing.assert_allclose(found_mean, mean, rtol=1e-5)
-    unbiased = 0.8 + (variance - 0.8) * n / (n - 1) if trainer else variance
+    unbiased = 0.8 + (variance - 0.8) * n / (n - 1) if training else variance
     np.testing.assert_allclose(found, unbiased, rtol=1e-4)
 
 
-def test_only_real_frames_are_normalised_and_counted() -> None:
+def test_padding_frames_do_not_change_the_moments_and_are_zero() -> None:
     x, layer = clips(), FrameNormalisation()
     mask = np.arange(6) < FRAMES[:, None]
     noise = np.where(mask[..., None, None, None], x["clip"], 99)
@@ -165,31 +173,31 @@ def test_only_real_frames_are_normalised_and_counted() -> None:
     expected = (real - real.mean()) / np.sqrt(real.var() + layer.epsilon)
     np.testing.assert_allclose(out[mask], expected, atol=1e-4)
     np.testing.assert_allclose(layer.moving_mean, 0.1 * real.mean(), rtol=1e-4)
-    still = np.asarray(layer(noise, mask=mask, training=False))
-    assert (still[~mask] == 0).all()
+    inference = np.asarray(layer(noise, mask=mask, training=False))
+    assert (inference[~mask] == 0).all()
 
 
-def test_padding_that_is_taken_away_comes_back_as_zeroes() -> None:
+def test_pad_is_the_inverse_of_unpad() -> None:
     x = clips()
-    mask = Real()(x["clip"], x["frames"])
+    mask = FrameMask()(x["clip"], x["frames"])
     real = Unpad()(x["clip"], mask)
     assert len(real) == FRAMES.sum()
     np.testing.assert_array_equal(Pad()(real, mask), x["clip"])
-    middle = np.asarray(Pick()(x["clip"], x["frames"] // 2))
-    np.testing.assert_array_equal(middle, [x["clip_norm"][i, n // 2] for i, n in enumerate(FRAMES)])
+    middle = np.asarray(SelectFrame()(x["clip"], x["frames"] // 2))
+    np.testing.assert_array_equal(middle, [x["clip"][i, n // 2] for i, n in enumerate(FRAMES)])
 
 
 def preprocess_input(x: Any) -> Any:
-    """What keras.applications calls so; this file stands in for a module of theirs."""
+    """Preprocessing of `toy`: `Preprocess` looks for this name in the module of the network."""
     return x / 255
 
 
 def toy(*, include_top: bool, weights: str, input_shape: tuple[int, ...], name: str) -> Any:
-    """As a network of keras.applications: coloured pictures to features."""
+    """A network with the interface of keras.applications."""
     assert not include_top
-    given = keras.Input(input_shape)
-    x = keras.layers.Conv2D(4, 3, strides=3)(given)
-    model = keras.Model(given, keras.layers.BatchNormalization()(x), name=name)
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(4, 3, strides=3)(inputs)
+    model = keras.Model(inputs, keras.layers.BatchNormalization()(x), name=name)
     if weights != "imagenet":
         model.load_weights(weights)
     return model
@@ -197,7 +205,7 @@ def toy(*, include_top: bool, weights: str, input_shape: tuple[int, ...], name: 
 
 @pytest.fixture
 def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of weights of ``Toy``, which stands among keras.applications."""
+    """A file of weights of the network ``Toy``, which is added to keras.applications."""
     monkeypatch.setattr(keras.applications, "Toy", toy, raising=False)
     file = tmp_path / "toy.weights.h5"
     model = toy(include_top=False, weights="imagenet", input_shape=(9, 12, 3), name="toy")
@@ -206,8 +214,8 @@ def backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-class Clips:
-    """A data set of the same two batches, which brightness tells apart."""
+class TwoBatches:
+    """A data set of two batches, always the same; the class decides the brightness."""
 
     def size(self, split: str) -> int:
         return 8
@@ -215,7 +223,7 @@ class Clips:
     def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
         y = np.arange(8, dtype=np.int32) % 3
         x = {
-            "clip_norm": np.concatenate([clips(i)["clip"] for i in (0, 1)]),
+            "clip": np.concatenate([clips(i)["clip"] for i in (0, 1)]),
             "frames": np.tile(FRAMES, 2),
         }
         x["clip"] *= (1 + y[:, None, None, None, None]) / 3
@@ -223,32 +231,50 @@ class Clips:
 
 
 FIT: dict[str, Any] = {
-    "frozen_epochs": 2, "frozen_learning_rate": 0.01, "epochs": 2, "batch_size": 4, "optimizer": "adam",
-    "loss": "sparse_categorical_crossentropy", "metrics": [], "learning_rate": 0.01, "warmup_fraction": 0.0,
-    "schedule": "constant", "clip_norm": 1.0, "monitor": "loss", "patience": 9,
-}  # fmt: skip
+    "frozen_epochs": 2,
+    "frozen_learning_rate": 0.01,
+    "epochs": 2,
+    "batch_size": 4,
+    "optimizer": "adam",
+    "loss": "sparse_categorical_crossentropy",
+    "metrics": [],
+    "learning_rate": 0.01,
+    "warmup_fraction": 0.0,
+    "schedule": "constant",
+    "clip_norm": 1.0,
+    "monitor": "loss",
+    "patience": 9,
+}
 
 Fitted = Callable[..., tuple[Any, list[Any], list[Any]]]
 
 
 @pytest.fixture
 def fitted(backbone: Path, tmp_path: Path) -> Fitted:
-    """A model with the backbone, its history, and the backbone's weights after each epoch."""
+    """A function that trains a model with the backbone.
+
+    Returns the model, its history, and the weights of the backbone before and after each epoch.
+    """
 
     def fit(**changes: Any) -> tuple[Any, list[Any], list[Any]]:
-        keras.utils.clear_session(free_memory=False)  # names begin afresh, as for a new process
+        keras.utils.clear_session(
+            free_memory=False
+        )  # layer names start from scratch, as in a new process
         keras.utils.set_random_seed(3)
         block = {**RNN, "cell": "gru", "backbone": "Toy", "weights": str(backbone)}
         model = cnn_rnn.build(DATA, **block)
-        seen = [model.get_layer("backbone").get_weights()]
+        weights = [model.get_layer("backbone").get_weights()]
 
         def on_epoch(record: Any) -> None:
-            seen.append(model.get_layer("backbone").get_weights())
+            weights.append(model.get_layer("backbone").get_weights())
 
         history = cnn_rnn.fit(
-            model, Clips(), TrainingContext(tmp_path / "kept", 5, on_epoch), **FIT | changes
+            model,
+            TwoBatches(),
+            TrainingContext(tmp_path / "checkpoints", 5, on_epoch),
+            **FIT | changes,
         )
-        return model, history, seen
+        return model, history, weights
 
     return fit
 
@@ -257,24 +283,26 @@ def same(one: list[Any], other: list[Any]) -> bool:
     return all((a == b).all() for a, b in zip(one, other, strict=True))
 
 
-def test_the_backbone_learns_in_the_second_phase_alone(fitted: Fitted, tmp_path: Path) -> None:
+def test_the_backbone_is_trained_in_the_second_phase_only(fitted: Fitted, tmp_path: Path) -> None:
     model, history, (file, *epochs) = fitted()
-    assert (file[0] == 0.25).all(), "the file's weights are not there"
+    assert (file[0] == 0.25).all(), "the weights of the file were not loaded"
     assert [record["epoch"] for record in history] == [1, 2, 3, 4]
     assert same(file, epochs[0])
     assert same(file, epochs[1])
     assert not same(file, epochs[3])
-    assert same(file[2:], epochs[3][2:]), "batch normalisation has moved"
+    assert same(file[2:], epochs[3][2:]), "batch normalisation was trained"
     store.write_model(tmp_path / "model.keras", model)
-    loaded = store.read_model(tmp_path / "model.keras")  # without a look at the file of weights
-    np.testing.assert_array_equal(answers(loaded, clips()), answers(model, clips()))
-    again, history_again, _ = fitted()  # resumes at the end of both
+    (tmp_path / "toy.weights.h5").rename(tmp_path / "unused.h5")  # not needed to load the model
+    loaded = store.read_model(tmp_path / "model.keras")
+    (tmp_path / "unused.h5").rename(tmp_path / "toy.weights.h5")
+    np.testing.assert_array_equal(predictions(loaded, clips()), predictions(model, clips()))
+    again, history_again, _ = fitted()  # resumes from the last checkpoint of each phase
     assert history_again == history
     assert same(model.get_weights(), again.get_weights())
 
 
-def test_a_second_phase_of_no_use_is_undone(fitted: Fitted) -> None:
-    model, history, (file, *_) = fitted(rate=10.0, clip=0.0)
+def test_a_second_phase_that_does_not_improve_the_model_is_undone(fitted: Fitted) -> None:
+    model, history, (file, *_) = fitted(learning_rate=10.0, clip_norm=0.0)
     assert trainer.best_epoch(history, "loss") <= 2
     assert same(model.get_layer("backbone").get_weights(), file)
 
@@ -283,24 +311,24 @@ def test_a_second_phase_of_no_use_is_undone(fitted: Fitted) -> None:
     ("build", "fit", "message"),
     [
         ({"backbone": "MobileNetV22", "weights": "imagenet"}, {}, "did you mean 'MobileNetV2"),
-        ({"backbone": "MobileNetV2"}, {}, "a backbone needs some, `imagenet` or a file"),
+        ({"backbone": "MobileNetV2"}, {}, "a backbone needs weights, `imagenet` or a file"),
         (
             {},
             {"frozen_epochs": 1},
-            "fit.frozen_epochs: 1 epochs, but build.backbone is null; use 0",
+            "fit.frozen_epochs: 1, but build.backbone is null; use 0",
         ),
     ],
 )
-def test_what_does_not_go_together_is_said(
+def test_parameters_that_contradict_each_other_are_an_error(
     build: dict[str, Any], fit: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ParamsError, match=message.replace("(", r"\(")):
         model = cnn_rnn.build(DATA, **{**RNN, "cell": "gru", **build})
-        cnn_rnn.fit(model, Clips(), TrainingContext(tmp_path, 5), **FIT | fit)
+        cnn_rnn.fit(model, TwoBatches(), TrainingContext(tmp_path, 5), **FIT | fit)
 
 
 @pytest.mark.slow
-def test_a_network_of_keras_reads_clips_and_learns_in_the_second_phase(tmp_path: Path) -> None:
+def test_mobilenet_is_a_backbone_that_is_trained_in_the_second_phase(tmp_path: Path) -> None:
     data = SimpleNamespace(classes=list("abc"), height=32, width=40, channels=1)
     network = keras.applications.MobileNetV2(
         include_top=False, weights=None, input_shape=(32, 40, 3)
@@ -309,37 +337,41 @@ def test_a_network_of_keras_reads_clips_and_learns_in_the_second_phase(tmp_path:
     block = {"backbone": "MobileNetV2", "weights": str(tmp_path / "mobile.weights.h5")}
     model = cnn_rnn.build(data, **{**RNN, "cell": "lstm", **block})
     clip = np.random.default_rng(0).random((2, 3, 32, 40, 1), np.float32)
-    found = answers(model, {"clip_norm": clip, "frames": np.array([3, 3], np.int32)})
+    found = predictions(model, {"clip": clip, "frames": np.array([3, 3], np.int32)})
     features = network(np.repeat(clip[0], 3, axis=-1) * 2 - 1, training=False)
     inner = keras.Model(model.input, model.get_layer("map").output)
-    maps = inner({"clip_norm": clip, "frames": np.array([3, 3], np.int32)})
+    maps = inner({"clip": clip, "frames": np.array([3, 3], np.int32)})
     np.testing.assert_allclose(maps[0], features, atol=1e-4)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
-    class Two:
+    class OneBatch:
+        """A data set of one batch of two clips."""
+
         def size(self, split: str) -> int:
             return 2
 
         def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
-            x = {"clip_norm": clip, "frames": np.array([3, 2], np.int32)}
+            x = {"clip": clip, "frames": np.array([3, 2], np.int32)}
             return tf.data.Dataset.from_tensor_slices((x, np.array([0, 2], np.int32))).batch(2)
 
     weights = model.get_layer("backbone").weights
-    seen = [[weight.numpy() for weight in weights]]
+    history_of_weights = [[weight.numpy() for weight in weights]]
 
     def on_epoch(record: Any) -> None:
-        seen.append([weight.numpy() for weight in weights])
+        history_of_weights.append([weight.numpy() for weight in weights])
 
     phases = FIT | {"frozen_epochs": 1, "epochs": 1}
-    history = cnn_rnn.fit(model, Two(), TrainingContext(tmp_path / "kept", 5, on_epoch), **phases)
-    file, frozen, learned = seen
+    history = cnn_rnn.fit(
+        model, OneBatch(), TrainingContext(tmp_path / "checkpoints", 5, on_epoch), **phases
+    )
+    file, frozen, trained = history_of_weights
     assert [record["epoch"] for record in history] == [1, 2]
     assert same(file, frozen)
-    changed = [(a != b).any() for a, b in zip(file, learned, strict=True)]
+    changed = [(a != b).any() for a, b in zip(file, trained, strict=True)]
     kinds = {w.path.split("/")[-1] for w, new in zip(weights, changed, strict=True) if new}
-    assert kinds == {"kernel"}, "normalisation has moved, or nothing has"
+    assert kinds == {"kernel"}, "batch normalisation was trained, or no kernel was"
     store.write_model(tmp_path / "model.keras", model)
     (tmp_path / "mobile.weights.h5").unlink()
-    x = {"clip_norm": clip, "frames": np.array([3, 2], np.int32)}
-    loaded = answers(store.read_model(tmp_path / "model.keras"), x)
-    np.testing.assert_allclose(loaded, answers(model, x), atol=1e-5)
+    x = {"clip": clip, "frames": np.array([3, 2], np.int32)}
+    loaded = predictions(store.read_model(tmp_path / "model.keras"), x)
+    np.testing.assert_allclose(loaded, predictions(model, x), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Tiny videos, made here: whatever a test needs of containers, codecs and damage."""
+"""Tiny generated videos in various containers and codecs, for the tests."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ CODECS = {
 
 
 def counting(frames: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    """Frames (frame, height, width), each of one grey that tells its number: 10, 20, 30 ..."""
+    """Frames of one grey value each, 10 times the number of the frame: 10, 20, 30 ..."""
     greys = 10 * np.arange(1, frames + 1)
     assert greys[-1] < 256
     return np.broadcast_to(greys[:, None, None], (frames, height, width)).astype(np.uint8)
@@ -36,7 +36,7 @@ def write(
     times: Sequence[int] | None = None,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write grey frames (frame, height, width); ``times`` in 1/1000 s make the rate variable."""
+    """Write grey frames; timestamps ``times`` in ms give a variable frame rate."""
     codec, pixels = CODECS[path.suffix]
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -54,16 +54,21 @@ def write(
     return path
 
 
-def turned(mp4: bytes, matrix: Sequence[int]) -> bytes:
-    """The bytes of an .mp4 with how players turn it: across, down, aside, along, each -1 to 1."""
-    at = mp4.index(b"tkhd") + 44
-    across, down, aside, along = (part << 16 for part in matrix)
-    told = struct.pack(">9i", across, down, 0, aside, along, 0, 0, 0, 1 << 30)
-    return mp4[:at] + told + mp4[at + len(told) :]
+def with_display_matrix(mp4: bytes, matrix: Sequence[int]) -> bytes:
+    """Replace the display matrix of an MP4 file.
+
+    Args:
+        mp4: content of the file.
+        matrix: xx, yx, xy, yy, each -1 to 1; a pixel moves to (xx * x + xy * y, yx * x + yy * y).
+    """
+    start = mp4.index(b"tkhd") + 44
+    xx, yx, xy, yy = (value << 16 for value in matrix)
+    packed = struct.pack(">9i", xx, yx, 0, xy, yy, 0, 0, 0, 1 << 30)
+    return mp4[:start] + packed + mp4[start + len(packed) :]
 
 
 def png(width: int, height: int) -> bytes:
-    """A black picture, however large: its bytes are few."""
+    """A black PNG image; a large one has few bytes too."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checked = kind + content
