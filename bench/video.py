@@ -1,22 +1,22 @@
-"""Clips/s of `cnn3d` and `cnn_rnn`, in training and at inference, against their peers.
+"""Clips/s of `c3d` and `cnn_rnn`, in training and inference, against other implementations.
 
     python -m bench.video training --torch-python TORCH/bin/python
     python -m bench.video inference --torch-python TORCH/bin/python
 
-Threads are those of the pipeline: one within an operation in training (params.yaml), TensorFlow's
-own choice at inference, as in the stage evaluate and in the served model. A side is a step of
-training (forward, backward, clipping, Adam) or of inference on one batch of clips, the same for
-all, from memory; sides take turns, in another order each round, and the first two rounds warm up.
-Medians over the rounds, and the medians of ours over each other side in the same round. Against
-ours:
-- the same network in plain Keras: `cnn3d` with Keras' own batch normalisation; `cnn_rnn` with each
-  layer in a TimeDistributed, with the whole network of a frame in one, and with the frames folded
+Threads are those of the pipeline: one thread per operation in training (params.yaml), TensorFlow's
+default in inference, as in the stage evaluate and in the served model. Each implementation runs
+training steps (forward, backward, gradient clipping, Adam) or inference steps on the same batch of
+clips in memory. Implementations alternate, in random order in each round; the first two rounds are
+a warm-up. Printed are medians over the rounds, and medians of the ratio within a round. The other
+implementations are:
+- the same network in plain Keras: `c3d` with Keras' batch normalisation; `cnn_rnn` with one
+  TimeDistributed per layer, with one TimeDistributed around the CNN, and with the frames folded
   into the batch;
-- PyTorch (`bench/video_peer.py`), channels last, with glibc told to keep its memory, and with each
-  library of `--preload`.
+- PyTorch (`bench/video_peer.py`), channels last, with glibc configured not to return memory to the
+  system, and with each allocator of `--preload`.
 
 An environment for PyTorch: `python3.11 -m venv TORCH && TORCH/bin/pip install torch==2.13.0 numpy`.
-Without `--torch-python` its side is left out.
+Without `--torch-python` PyTorch is left out.
 """
 
 import argparse
@@ -37,11 +37,12 @@ from keras import layers
 from ostinato.training import runtime
 from ostinato.video.models import c3d, cnn_rnn
 
-SIZES = {"batch_size": 32, "frames": 16, "height": 32, "width": 32, "classes": 10}
+SIZES = {"batch": 32, "frames": 16, "height": 32, "width": 32, "classes": 10}
 FILTERS = [16, 32, 64]
-KEPT = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
 
 Sides = dict[str, Callable[[], float]]
+"""Implementations by name: functions that run one step and return its seconds."""
 
 
 def main() -> None:
@@ -54,12 +55,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
-    within, at_once = (1, threads) if args.mode == "training" else (None, None)
-    with runtime.runtime(1, precision="float32", devices=1, intra_op=within, inter_op=at_once):
+    intra_op, inter_op = (1, threads) if args.mode == "training" else (None, None)
+    with runtime.runtime(1, precision="float32", devices=1, intra_op=intra_op, inter_op=inter_op):
         x, y = clips()
-        peers = {"channels last, keeps its memory": KEPT}
+        peers = {"channels last, keeps its memory": KEEP_MEMORY}
         peers |= {f"channels last, {Path(p).name}": {"LD_PRELOAD": p} for p in args.preload}
-        for name, models in {"cnn3d": spatial(), "cnn_rnn": recurrent()}.items():
+        for name, models in {"c3d": spatial(), "cnn_rnn": recurrent()}.items():
             sides = {title: steps(model, x, y)[args.mode] for title, model in models.items()}
             for title, variables in peers.items() if args.torch_python else ():
                 sides[f"PyTorch, {title}"] = peer(
@@ -70,18 +71,18 @@ def main() -> None:
 
 
 def clips() -> tuple[Any, Any]:
-    """A batch of noise, all frames real."""
+    """A batch of noise; all frames are real."""
     random = np.random.default_rng(0)
     shape = tuple(SIZES[name] for name in ("batch", "frames", "height", "width"))
     x = {
-        "clip_norm": tf.constant(random.random((*shape, 1), np.float32)),
+        "clip": tf.constant(random.random((*shape, 1), np.float32)),
         "frames": tf.fill((SIZES["batch"],), SIZES["frames"]),
     }
     return x, tf.constant(random.integers(SIZES["classes"], size=SIZES["batch"]), tf.int32)
 
 
 def spatial() -> dict[str, Any]:
-    """3D networks: ours, and in plain Keras."""
+    """C3D: ours, and in plain Keras."""
     ours = c3d.build(
         data(), filters=FILTERS, depths=[1] * len(FILTERS), kernel_size=3, units=64, dropout=0.0
     )
@@ -92,14 +93,12 @@ def spatial() -> dict[str, Any]:
         x = layers.MaxPooling3D((2 if stage else 1, 2, 2))(x)
     x = keras.ops.mean(layers.Reshape((x.shape[1], -1))(x), axis=1)
     x = layers.Dense(64, activation="relu")(x)
-    plain = keras.Model(
-        {"clip_norm": clip}, layers.Dense(SIZES["classes"], activation="softmax")(x)
-    )
+    plain = keras.Model({"clip": clip}, layers.Dense(SIZES["classes"], activation="softmax")(x))
     return {"ours": ours, "Keras": plain}
 
 
 def recurrent() -> dict[str, Any]:
-    """Networks of frames under a GRU: ours, and the obvious ones in Keras."""
+    """A CNN on frames and a GRU: ours, and three implementations in plain Keras."""
     ours = cnn_rnn.build(
         data(),
         backbone=None,
@@ -113,51 +112,51 @@ def recurrent() -> dict[str, Any]:
         dropout=0.0,
     )
 
-    def stack() -> list[Any]:
-        found: list[Any] = []
+    def cnn_layers() -> list[Any]:
+        blocks: list[Any] = []
         for width in FILTERS:
-            found += [layers.Conv2D(width, 3, padding="same", use_bias=False)]
-            found += [layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D()]
-        return [*found, layers.Flatten(), layers.Dense(64, activation="relu")]
+            blocks += [layers.Conv2D(width, 3, padding="same", use_bias=False)]
+            blocks += [layers.BatchNormalization(), layers.ReLU(), layers.MaxPooling2D()]
+        return [*blocks, layers.Flatten(), layers.Dense(64, activation="relu")]
 
     shape = (SIZES["frames"], SIZES["height"], SIZES["width"], 1)
 
-    def ended(clip: Any, x: Any) -> Any:
+    def classifier(clip: Any, x: Any) -> Any:
         p = layers.Dense(SIZES["classes"], activation="softmax")(layers.GRU(64)(x))
-        return keras.Model({"clip_norm": clip}, p)
+        return keras.Model({"clip": clip}, p)
 
     each = x = keras.Input(shape, name="clip")
-    for layer in stack():
+    for layer in cnn_layers():
         x = layers.TimeDistributed(layer)(x)
     one = keras.Input(shape, name="clip")
-    whole = layers.TimeDistributed(keras.Sequential([keras.Input(shape[1:]), *stack()]))(one)
+    whole = layers.TimeDistributed(keras.Sequential([keras.Input(shape[1:]), *cnn_layers()]))(one)
     folded = keras.Input(shape, name="clip")
     frames = keras.ops.reshape(folded, (-1, *shape[1:]))
-    for layer in stack():
+    for layer in cnn_layers():
         frames = layer(frames)
     return {
         "ours": ours,
-        "Keras, each layer TimeDistributed": ended(each, x),
-        "Keras, one TimeDistributed": ended(one, whole),
-        "Keras, frames folded": ended(folded, keras.ops.reshape(frames, (-1, shape[0], 64))),
+        "Keras, each layer TimeDistributed": classifier(each, x),
+        "Keras, one TimeDistributed": classifier(one, whole),
+        "Keras, frames folded": classifier(folded, keras.ops.reshape(frames, (-1, shape[0], 64))),
     }
 
 
 def data() -> Any:
-    """What our models read."""
+    """The properties of a data set that models are built for."""
     return SimpleNamespace(**{**SIZES, "classes": range(SIZES["classes"])}, channels=1)
 
 
 def steps(model: Any, x: Any, y: Any) -> Sides:
-    """A step of training and one of inference: functions that return the seconds they took."""
+    """A training step and an inference step: functions that return their seconds."""
     optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0)
     optimizer.build(model.trainable_variables)
-    given = {name: x[name] for name in (tensor.name for tensor in model.inputs)}
+    inputs = {name: x[name] for name in (tensor.name for tensor in model.inputs)}
 
     @tf.function
     def train() -> Any:
         with tf.GradientTape() as tape:
-            p = model(given, training=True)
+            p = model(inputs, training=True)
             loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, p))
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
@@ -165,7 +164,7 @@ def steps(model: Any, x: Any, y: Any) -> Sides:
 
     @tf.function
     def infer() -> Any:
-        return model(given, training=False)
+        return model(inputs, training=False)
 
     def timed(step: Any) -> Callable[[], float]:
         def run() -> float:
@@ -187,33 +186,33 @@ def peer(command: list[str], variables: dict[str, str]) -> Callable[[], float]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    answers = process.stdout
-    assert answers
+    seconds = process.stdout
+    assert seconds
 
     def step() -> float:
         print(file=process.stdin, flush=True)
-        return float(answers.readline())
+        return float(seconds.readline())
 
     return step
 
 
 def race(sides: Sides, rounds: int) -> dict[str, list[float]]:
-    """Clips/s of every side in every round but the first two."""
+    """Clips/s of each implementation in each round after the warm-up."""
     speeds = defaultdict(list)
     random = np.random.default_rng(1)
     for _ in range(rounds + 2):
-        # In another order each time: PyTorch's threads spin for a while after their step.
+        # In random order, because PyTorch's threads spin for a while after their step.
         for title in random.permutation(list(sides)).tolist():
             speeds[title].append(SIZES["batch"] / sides[title]())
-    return {title: found[2:] for title, found in speeds.items()}
+    return {title: values[2:] for title, values in speeds.items()}
 
 
 def report(name: str, speeds: dict[str, list[float]]) -> None:
-    """Print medians, the best rounds (what others on the machine disturb least), and ratios."""
-    for title, found in speeds.items():
-        ratio = np.median(np.divide(speeds["ours"], found))
+    """Print medians, best rounds (the least disturbed by other processes), and ratios."""
+    for title, values in speeds.items():
+        ratio = np.median(np.divide(speeds["ours"], values))
         print(
-            f"{name}: {np.median(found):7.0f} clips/s (best {max(found):.0f})  "
+            f"{name}: {np.median(values):7.0f} clips/s (best {max(values):.0f})  "
             f"ours is {ratio:5.2f} times as fast  {title}",
             flush=True,
         )

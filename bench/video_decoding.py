@@ -1,12 +1,12 @@
-"""Decoding of video files into clips, against OpenCV's reader, in frames a second.
+"""Frames/s of decoding video files into clips, against OpenCV.
 
     python -m bench.video_decoding --cv-python CV/bin/python [--rounds 5]
 
-CV holds OpenCV (`pip install opencv-python-headless`). Files are made here: noise that moves, in
-the codecs of UCF101 (MPEG-4 in AVI) and of the web (H.264 in MP4). Both sides read the same files
-on one thread, in turn, and give grey or coloured frames of 64x64 pixels: all of them, and 16 spread
-evenly over the video (OpenCV skips the others with `grab`, which does not convert them). Counted
-is the processor's time, so that what else the machine does matters less.
+CV is an environment with OpenCV (`pip install opencv-python-headless`). The files are generated:
+moving noise in the codecs of UCF101 (MPEG-4 in AVI) and of the web (H.264 in MP4). Both programs
+read the same files on one thread, alternately, and return grey or RGB frames of 64x64 pixels: all
+frames, or 16 frames spread evenly over the video (OpenCV skips the others with `grab`, which does
+not convert them). CPU time is measured, which other processes disturb less than wall time.
 """
 
 import argparse
@@ -26,7 +26,14 @@ CODECS = {"mpeg4": "avi", "libx264": "mp4"}
 
 
 def write(path: Path, film: tuple[int, int, int], codec: str, rng: np.random.Generator) -> None:
-    """A video (frame, height, width) in colours: a smooth picture that moves, with some noise."""
+    """Write an RGB video: a smooth image that moves, with some noise.
+
+    Args:
+        path: of the file.
+        film: number of frames, height and width.
+        codec: of FFmpeg.
+        rng: of the image and the noise.
+    """
     import av
 
     count, height, width = film
@@ -37,8 +44,8 @@ def write(path: Path, film: tuple[int, int, int], codec: str, rng: np.random.Gen
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.bit_rate = 25 * height * width // 8
         for number in range(count):
-            at = number % 64
-            moved = picture[at : at + height, at // 2 : at // 2 + width]
+            shift = number % 64
+            moved = picture[shift : shift + height, shift // 2 : shift // 2 + width]
             noise = rng.integers(16, size=moved.shape, dtype=np.uint8)
             frame = av.VideoFrame.from_ndarray(moved // 2 + noise, "rgb24")
             container.mux(stream.encode(frame.reformat(format="yuv420p")))
@@ -79,7 +86,7 @@ def opencv(paths: list[Path], frames: int, colour: str) -> None:
 
 
 def serve(side: str) -> None:
-    """Answer each line of (paths, frames, colour) with the processor seconds that it took."""
+    """For each line (paths, frames, colour) decode the files and print the CPU seconds."""
     decode = {"ours": ours, "opencv": opencv}[side]
     for line in sys.stdin:
         names, frames, colour = json.loads(line)
@@ -100,10 +107,10 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.serve)
         return
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         for codec, ending in CODECS.items():
             rng = np.random.default_rng(0)
-            paths = [Path(place, f"{number}.{ending}") for number in range(arguments.files)]
+            paths = [Path(temporary, f"{number}.{ending}") for number in range(arguments.files)]
             for path in paths:
                 write(path, FILM, codec, rng)
             compare(codec, [str(path) for path in paths], arguments)
@@ -128,7 +135,7 @@ def compare(codec: str, paths: list[str], arguments: argparse.Namespace) -> None
     for frames in (FRAMES, FEW):
         for colour in ("grey", "rgb"):
             for side in sides:
-                timed(side, frames, colour)  # loads what it needs
+                timed(side, frames, colour)  # warm-up
             found = [
                 {side: timed(side, frames, colour) for side in sides}
                 for _ in range(arguments.rounds)

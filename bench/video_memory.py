@@ -1,9 +1,9 @@
-"""Peak memory of preparing videos: flat, whatever their number.
+"""Peak memory of `prepare` for videos: independent of their number.
 
     python -m bench.video_memory [--videos 2000]
 
-A tenth and all of the videos, made here (MPEG-4 in AVI, 160x120, 40 frames), are each prepared by
-a process of its own.
+A tenth of the videos and all of them are each prepared by a new process. The videos are generated
+(MPEG-4 in AVI, 160x120, 40 frames).
 """
 
 import argparse
@@ -21,21 +21,30 @@ from bench.video_decoding import write
 from ostinato import params
 from ostinato.video import dataset, sources
 
-SETTINGS: dict[str, Any] = {
-    "colour": "rgb",
+PREPARE: dict[str, Any] = {
+    "tolerated_rejects": 0.0,
+    "validation": 0.1,
+    "test": 0.1,
+    "group": None,
     "frames": 16,
+    "frame_rate": None,
+    "frame_sampling": "uniform",
+    "clips": 1,
     "height": 64,
     "width": 64,
+    "colour": "rgb",
+    "max_pixels": 10**7,
+    "augment": {"flip": False, "crop": 0.0, "jitter": 0.0, "brightness": 0.0},
     "shard_size": 200,
+    "workers": 2,
 }
 FILM = (40, 120, 160)
 
 
 def measure(raw: Path, folder: Path) -> None:
-    """Prepare, and print the peak and the time as JSON."""
-    block = params.load()["data"]["clips"]["prepare"]
-    prepare = params.bind(dataset.prepare, {**block, **SETTINGS})
-    import tensorflow  # noqa: F401 (its import is no part of the time)
+    """Prepare, and print peak memory and time as JSON."""
+    prepare = params.bind(dataset.prepare, PREPARE)
+    import tensorflow  # noqa: F401 (so that its import is not timed)
 
     before = peak()
     start = time.perf_counter()
@@ -47,8 +56,8 @@ def measure(raw: Path, folder: Path) -> None:
 
 
 def peak() -> int:
-    """MiB of memory that this process has held at most."""
-    # Not getrusage: that of a child begins at its parent's.
+    """Peak memory of this process, in MiB."""
+    # Not getrusage, whose value of a child starts at its parent's.
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM"))
 
@@ -63,9 +72,11 @@ def main() -> None:
     if arguments.measure:
         measure(*arguments.measure)
         return
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         for count in (arguments.videos // 10, arguments.videos):
-            own, raw, folder = (Path(place, f"{name}{count}") for name in ("own", "raw", "data"))
+            own, raw, folder = (
+                Path(temporary, f"{name}{count}") for name in ("own", "raw", "data")
+            )
             rng = np.random.default_rng(0)
             for number in range(count):
                 path = own / f"class{number % 10}" / f"{number:06}.avi"
@@ -79,7 +90,7 @@ def main() -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
             print(
-                f"{count:,} videos: {found['clips']:,} clips, {found['mib']:,} MiB at most "
+                f"{count:,} videos: {found['clips']:,} clips, {found['mib']:,} MiB peak memory "
                 f"({found['before']:,} before), {found['seconds']:.1f} s",
                 flush=True,
             )

@@ -1,9 +1,9 @@
-"""PyTorch's side of bench/video.py, run by an interpreter that has torch (no project import).
+"""The PyTorch implementation for bench/video.py; it imports nothing of the project.
 
     python bench/video_peer.py MODEL MODE THREADS BATCH FRAMES HEIGHT WIDTH CLASSES
 
-MODEL is cnn3d or cnn_rnn, MODE training or inference. One step for each line that it reads, and
-the seconds that it took as the answer.
+MODEL is c3d or cnn_rnn, MODE training or inference. For each line of standard input it runs one
+step and prints the seconds of the step.
 """
 
 import sys
@@ -16,7 +16,7 @@ FILTERS = (16, 32, 64)
 
 
 class Spatial(nn.Module):
-    """ostinato/video/models/c3d.py."""
+    """The network of ostinato/video/models/c3d.py."""
 
     def __init__(self, height: int, width: int, classes: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Spatial(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """ostinato/video/models/cnn_rnn.py with a GRU, frames folded into the batch."""
+    """The network of ostinato/video/models/cnn_rnn.py with a GRU, frames folded into the batch."""
 
     def __init__(self, frames: int, height: int, width: int, classes: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def main() -> None:
     threads, batch, frames, height, width, classes = map(int, sys.argv[3:])
     torch.set_num_threads(threads)
     torch.manual_seed(1)
-    if name == "cnn3d":
+    if name == "c3d":
         model: nn.Module = Spatial(height, width, classes)
         x = torch.rand(batch, 1, frames, height, width)
         layout = torch.channels_last_3d

@@ -8,7 +8,7 @@ padding.
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, no_type_check
 
 import keras
 import tensorflow as tf
@@ -110,6 +110,9 @@ def pretrained_cnn(x: Any, name: str, weights: str | None) -> Any:
 class Preprocess(keras.layers.Layer):
     """Scale and centre frames as a network of keras.applications expects them."""
 
+    network: str
+
+    @no_type_check  # Keras inspects the signature, which a check of shapes would hide
     def __init__(self, network: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.network = network
@@ -194,6 +197,7 @@ class FrameNormalisation(keras.layers.BatchNormalization):
     the unbiased one, as in PyTorch, and that the default momentum is smaller.
     """
 
+    @no_type_check  # Keras inspects the signature, which a check of shapes would hide
     def __init__(self, momentum: float = 0.9, **kwargs: Any) -> None:
         super().__init__(momentum=momentum, **kwargs)
 

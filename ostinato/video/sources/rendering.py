@@ -5,7 +5,7 @@ covers, computed from the distance of its centre to the line.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, no_type_check
 
 import numba
 import numpy as np
@@ -65,7 +65,8 @@ def render(
 
 
 @numba.njit(cache=True, nogil=True)
-def _draw(before, track, since, until, marks, size, half):  # type: ignore[no-untyped-def]
+@no_type_check  # numba compiles the plain function, without a check of shapes
+def _draw(before, track, since, until, marks, size, half):
     """Draw the lines up to each mark: uint8 (mark, size, size).
 
     ``before`` and ``track`` (point, 2) are the ends of each line; ``since`` and ``until`` (point,)
