@@ -23,8 +23,8 @@ from ostinato.video import dataset, sources
 
 PREPARE: dict[str, Any] = {
     "tolerated_rejects": 0.0,
-    "validation": 0.1,
-    "test": 0.1,
+    "validation": 0.25,
+    "test": 0.25,
     "group": None,
     "frames": 16,
     "frame_rate": None,
