@@ -96,6 +96,8 @@ class Evaluation:
         figures: written as PNG.
         arrays: a row for each test example, from which ``per_example`` computes its statistics.
         speed: milliseconds for each example: ``inference_ms_single``, ``inference_ms_batched``.
+        serving: what a served model needs besides its weights, such as the margins of intervals;
+            kept as serving.npz.
     """
 
     metrics: Mapping[str, float]
@@ -103,6 +105,7 @@ class Evaluation:
     figures: Mapping[str, "Figure"] = field(default_factory=dict)
     arrays: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
     speed: Mapping[str, float] = field(default_factory=dict)
+    serving: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ class Serving:
         example: an input as JSON for the model card; None: a test example is shown.
         options: that ``predict`` understands, with their defaults.
         files: that ``load`` needs besides the model, manifest.json and about.json:
-            "results/tables/intervals.csv" is of the run, "data/source.model" of the data set.
+            "results/serving.npz" is of the run, "data/source.model" of the data set.
         packages: that prediction needs besides the library's core dependencies.
     """
 

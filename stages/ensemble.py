@@ -5,7 +5,8 @@ import time
 import pandas as pd
 
 from ostinato import params, store
-from stages.entry import command, key_of, load_study, start_tensorflow
+from ostinato.training.imports import import_keras_quietly
+from stages.entry import command, key_of, load_study
 from stages.evaluate import write
 
 
@@ -19,7 +20,7 @@ def main(study: str, name: str) -> None:
     domain = block["domain"]
     module = params.module(domain, "evaluation")
     evaluate = params.bind(module.evaluate, loaded.entry("evaluation", domain))
-    start_tensorflow()
+    import_keras_quietly()
     ensemble = params.model_module(domain, "ensemble")
     build = params.bind(ensemble.build, {"combine": block["combine"]})
     folders = {run: loaded.result_folder(run) for run in block["members"]}

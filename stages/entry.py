@@ -1,10 +1,8 @@
-"""What the stages share: the command line, the study, and the start of TensorFlow."""
+"""What the stages share: the command line and the study."""
 
 import inspect
 import logging
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import ostinato
 from ostinato import params, store
 from ostinato.errors import OstinatoError
 from ostinato.study import Study, check
+from ostinato.training.imports import import_keras_quietly
 
 PASSED = Path("scratch", "checked")  # an empty file for each params.yaml and code that passed
 
@@ -70,35 +69,8 @@ def load_study(path: str) -> Study:
     names = [file.relative_to(code).as_posix() for file in files]
     passed = PASSED / store.digest(repr(study.params), names, *files)
     if not passed.exists():
-        start_tensorflow()
+        import_keras_quietly()
         check(study.params)
         PASSED.mkdir(parents=True, exist_ok=True)
         passed.touch()
     return study
-
-
-def start_tensorflow() -> None:
-    """Import TensorFlow, and hide what its libraries print during the import, unless it fails.
-
-    They write to the file descriptor before any of their settings is read. Nothing is hidden where
-    the environment sets TF_CPP_MIN_LOG_LEVEL.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as output:
-        os.dup2(output.fileno(), 2)
-        try:
-            import tensorflow
-
-            tensorflow.config.list_physical_devices("GPU")  # the search for drivers
-        except BaseException:
-            output.seek(0)
-            os.write(stderr, output.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)

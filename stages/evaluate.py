@@ -6,7 +6,8 @@ import pandas as pd
 
 from ostinato import params, store
 from ostinato.task import Evaluation
-from stages.entry import command, key_of, load_study, start_tensorflow
+from ostinato.training.imports import import_keras_quietly
+from stages.entry import command, key_of, load_study
 
 
 def main(study: str, name: str) -> None:
@@ -15,7 +16,7 @@ def main(study: str, name: str) -> None:
     run, results = loaded.entry("runs", name), loaded.result_folder(name)
     module = params.module(run["domain"], "evaluation")
     evaluate = params.bind(module.evaluate, loaded.entry("evaluation", run["domain"]))
-    start_tensorflow()
+    import_keras_quietly()
     model = params.model(run["domain"], run["model"])
     predictor = model.restore(results / "model")
     dataset = params.module(run["domain"], "dataset").load(loaded.data_folder(run["data"]))
@@ -28,6 +29,7 @@ def write(evaluation: Evaluation, folder: Path) -> None:
     store.write_json(folder / "metrics.json", dict(evaluation.metrics))
     store.write_json(folder / "speed.json", dict(evaluation.speed))
     store.write_arrays(folder / "predictions.npz", evaluation.arrays)
+    store.write_arrays(folder / "serving.npz", evaluation.serving)
     with store.atomic_folder(folder / "tables") as tables:
         for name, table in evaluation.tables.items():
             store.write_table(tables / f"{name}.csv", table)

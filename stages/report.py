@@ -17,7 +17,8 @@ from ostinato import params, store
 from ostinato.evaluation.comparison import compare
 from ostinato.study import Study
 from ostinato.task import Comparison, Metric, PerExample, Reporting
-from stages.entry import command, load_study, start_tensorflow
+from ostinato.training.imports import import_keras_quietly
+from stages.entry import command, load_study
 
 HEAD = """\
 # Results
@@ -268,7 +269,7 @@ def mirror(study: Study) -> None:
     """Complete the study's runs in MLflow, if MLflow is installed."""
     from ostinato.tracking.client import log_and_continue
 
-    start_tensorflow()
+    import_keras_quietly()
     with log_and_continue():
         from ostinato.tracking.mirror import mirror as mirrored
 

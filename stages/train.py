@@ -7,7 +7,8 @@ import pandas as pd
 from ostinato import params, store
 from ostinato.task import TrainingContext
 from ostinato.tracking import live
-from stages.entry import command, key_of, load_study, start_tensorflow
+from ostinato.training.imports import import_keras_quietly
+from stages.entry import command, key_of, load_study
 
 
 def main(study: str, name: str) -> None:
@@ -19,7 +20,7 @@ def main(study: str, name: str) -> None:
     name, loaded = key_of(name), load_study(study)
     run, seed = loaded.entry("runs", name), loaded.params["seed"]
     data_folder, results = loaded.data_folder(run["data"]), loaded.result_folder(name)
-    start_tensorflow()
+    import_keras_quietly()
     from ostinato.training.runtime import runtime
 
     model = params.model(run["domain"], run["model"])

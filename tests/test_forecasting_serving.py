@@ -37,7 +37,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     keras_model.save(model, package / "model")
     predictor = keras_model.restore(package / "model")
     evaluated = params.bind(evaluation.evaluate, EVALUATION)(predictor, data, 1)
-    store.write_table(package / "intervals.csv", evaluated.tables["intervals"])
+    store.write_arrays(package / "serving.npz", evaluated.serving)
     store.write_json(package / "about.json", {"domain": "forecasting", "model": "linear"})
     return folder, data, evaluated, serving.load(package)
 

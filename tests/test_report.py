@@ -79,7 +79,7 @@ def accurate(share: float, seed: int = 0) -> np.ndarray[Any, Any]:
 def test_the_same_results_give_the_same_bytes() -> None:
     result("gru", accurate(0.9))
     result("cnn", accurate(0.8))
-    files = {}
+    files: dict[Path, bytes] = {}
     for _ in range(2):
         write_report(gru="rnn", cnn="bitmap_cnn")
         written = [Path("report.md"), *sorted(Path("report").iterdir())]

@@ -124,13 +124,6 @@ def evaluate(
     tables = {
         "horizon": steps,
         "periods": _periods(windows, truth, forecast, naive, bounds),
-        "intervals": pd.DataFrame(
-            [
-                {"level": level, "step": step, "margin": float(margin)}
-                for level, each in bounds.items()
-                for step, margin in enumerate(each.last_margin, 1)
-            ]
-        ),
         "coverage": coverage,
     }
     from ostinato.forecasting import figures
@@ -165,6 +158,10 @@ def evaluate(
         figures=drawn,
         arrays=arrays,
         speed=timing.speed(predictor, requests, seconds, len(numbers)),
+        serving={
+            "levels": np.array(list(bounds)),
+            "margins": np.stack([each.last_margin for each in bounds.values()]),
+        },
     )
 
 

@@ -39,7 +39,7 @@ SERVING = Serving(
 - Intervals have their nominal coverage as long as the series behaves as it did before the last
   origin of the evaluation; later forecast errors do not move them.
 """,
-    files=("results/tables/intervals.csv",),
+    files=("results/serving.npz",),
     packages=("holidays",),
 )
 
@@ -80,15 +80,12 @@ def load(folder: Path) -> "Service":
     """Load a packaged model.
 
     Args:
-        folder: holds model/, about.json, manifest.json and intervals.csv.
+        folder: holds model/, about.json, manifest.json and serving.npz.
     """
     about = store.read_json(folder / "about.json")
     model = params.model(about["domain"], about["model"])
-    table = pd.read_csv(folder / "intervals.csv")
-    margins = {
-        float(level): table.loc[table["level"] == level, "margin"].to_numpy()
-        for level in table["level"].unique()
-    }
+    arrays = store.read_arrays(folder / "serving.npz")
+    margins = dict(zip(arrays["levels"].tolist(), arrays["margins"], strict=True))
     details = Details.of(Manifest.read(folder / "manifest.json"))
     return Service(model.restore(folder / "model"), details, margins)
 

@@ -1,6 +1,6 @@
 """What the toy tasks share: a data set of arrays, and the parts of a domain that they lack."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Arrays:
 
     def batches(
         self, split: str, *, batch_size: int, seed: int | None, epoch: int
-    ) -> Iterable[Any]:
+    ) -> Any:
         import tensorflow as tf
 
         array = self.arrays[split]

@@ -1,6 +1,6 @@
 """Data without end: the sum of two numbers, drawn anew from (seed, epoch)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class load:
 
     def batches(
         self, split: str, *, batch_size: int, seed: int | None, epoch: int
-    ) -> Iterable[Any]:
+    ) -> Any:
         drawn = self.draw(split, seed, epoch)
         return tf.data.Dataset.from_tensor_slices(drawn).batch(batch_size)
 
