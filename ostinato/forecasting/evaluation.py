@@ -83,9 +83,9 @@ def evaluate(
         resamples: bootstrap samples behind the 95% confidence interval of MAE.
 
     Returns:
-        Metrics; the tables horizon, periods, coverage and intervals (margins of the last origin,
-        scaled); figures; arrays by window: keys, truth, forecast, naive, naive2, scale (of MASE),
-        low and high of each interval; speed.
+        Metrics; the tables horizon, periods and coverage; figures; arrays by window: keys, truth,
+        forecast, naive, naive2, scale (of MASE), low and high of each interval; speed; the scaled
+        margins of the last origin for serving.
 
     Raises:
         EvaluationError: the quantiles of the model have another shape, are not finite, or cross.
