@@ -35,6 +35,9 @@ OWN = ("data", "results", "ensembles", "report", "report.md", "scratch", "dvc.lo
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip entry can carry
 
 
+_private: set[str] = set()  # folders of this process that it may write to, from any thread
+
+
 def own_path(path: Path) -> Path:
     """``path`` as an absolute one, if it is in `OWN` or below a folder of OSTINATO_FOLDERS.
 
@@ -45,6 +48,7 @@ def own_path(path: Path) -> Path:
     """
     absolute, here = Path(os.path.abspath(path)), Path.cwd()  # noqa: PTH100 - not through links
     others = [os.path.abspath(p) for p in os.environ.get(FOLDERS, "").split(os.pathsep) if p]  # noqa: PTH100
+    others += _private
     names = [*OWN, *(f".partial.{name}" for name in OWN)]  # a folder that is being written
     parts = absolute.relative_to(here).parts if absolute.is_relative_to(here) else ()
     study = Path(*parts[:2]) if parts[:1] == ("recipes",) else Path()
@@ -65,6 +69,20 @@ def temporary_folder() -> Iterator[Path]:
     scratch.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         yield Path(folder)
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """An empty folder of the system's temporary folder that this process may write to.
+
+    It is removed in the end.
+    """
+    with tempfile.TemporaryDirectory(prefix="ostinato-") as folder:
+        _private.add(folder)
+        try:
+            yield Path(folder)
+        finally:
+            _private.remove(folder)
 
 
 @contextlib.contextmanager
