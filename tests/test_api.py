@@ -78,7 +78,7 @@ def test_a_translator_of_pairs() -> None:
     model = train_translator(
         pairs,
         languages=("en", "fr"),
-        prepare={"vocab_size": 60, "language_margin": 0.0},
+        prepare={"vocab_size": 320, "language_margin": 0.0},
         build={"units": 8},
         fit={"epochs": 1, "average_checkpoints": 1},
     )
