@@ -358,9 +358,9 @@ def _predict(
 
 def _mean_row(values: Float[np.ndarray, "window horizon"]) -> Float[np.ndarray, "window 2"]:
     """Statistics (mean of the steps, 1) of each window; NaN without an observed step."""
-    known = ~np.isnan(values).all(axis=1)
+    observed = ~np.isnan(values).all(axis=1)
     row = np.full((len(values), 2), np.nan)
-    row[known, 0], row[known, 1] = np.nanmean(values[known], axis=1), 1
+    row[observed, 0], row[observed, 1] = np.nanmean(values[observed], axis=1), 1
     return row
 
 

@@ -12,10 +12,10 @@ from keras import ops
 
 from ostinato.forecasting.dataset import SeriesDataset
 
-__all__ = ["Attach", "Quantiles", "SeasonalNaive", "model_inputs", "quantile_model", "step_decoder"]
+__all__ = ["Attach", "Quantiles", "SeasonalNaive", "keras_inputs", "quantile_model", "step_decoder"]
 
 
-def model_inputs(data: SeriesDataset, *, fixed_window: bool = False) -> tuple[dict[str, Any], Any]:
+def keras_inputs(data: SeriesDataset, *, fixed_window: bool = False) -> tuple[dict[str, Any], Any]:
     """The inputs of a model by name, and the past with the static features at each step.
 
     Args:

@@ -99,7 +99,7 @@ def read_series(
     else:
         parsed, grid = _read_long(manifest, manifest.columns, rules, report)
     report.check(tolerated)  # before gaps are, as unreadable cells leave gaps
-    series = [made for each in parsed if (made := _regular(each, grid, rules, report))]
+    series = [regular for each in parsed if (regular := _regular(each, grid, rules, report))]
     report.check(tolerated)
     if not series:
         raise DataError(f"{manifest.paths[0].name}: has no series with a value")

@@ -9,7 +9,7 @@ Inputs: ``past`` (batch, time, feature), ``future`` (batch, horizon, feature), `
 import keras
 
 from ostinato.forecasting.dataset import SeriesDataset
-from ostinato.forecasting.layers import model_inputs, quantile_model, step_decoder
+from ostinato.forecasting.layers import keras_inputs, quantile_model, step_decoder
 from ostinato.training.trainer import fit
 from ostinato.units import Count, Fraction, KernelSize, NumLayers, Stride, Units
 
@@ -43,7 +43,7 @@ def build(
         quantiles: number of quantiles; 1 is the median.
         residual: whether to forecast the difference from the value a season ago.
     """
-    inputs, x = model_inputs(data)
+    inputs, x = keras_inputs(data)
     x = keras.layers.Conv1D(
         filters, kernel_size, strides=stride, padding="causal", activation="relu"
     )(x[:, ::-1])[:, ::-1]

@@ -16,7 +16,7 @@ from ostinato import layers  # noqa: F401 - registers layers of members
 from ostinato.errors import EnsembleError
 from ostinato.forecasting import metrics
 from ostinato.forecasting.dataset import SeriesDataset
-from ostinato.forecasting.layers import model_inputs
+from ostinato.forecasting.layers import keras_inputs
 from ostinato.forecasting.models import seq2seq  # noqa: F401 - registers layers of members
 from ostinato.task import Record, TrainingContext
 from ostinato.training.keras_model import KerasModel, restore, save
@@ -47,7 +47,7 @@ def build(
         EnsembleError: there are fewer than two members, or a member is no Keras model, or its
             inputs or outputs differ.
     """
-    inputs, _ = model_inputs(data, fixed_window=True)
+    inputs, _ = keras_inputs(data, fixed_window=True)
     if len(members) < 2:
         raise EnsembleError(f"an ensemble of {len(members)} members: name at least two runs")
     outputs = _member_outputs(inputs, members)
@@ -105,13 +105,13 @@ def _validation_forecasts(
     data: SeriesDataset, model: keras.Model
 ) -> tuple[Float[np.ndarray, " example"], Float[np.ndarray, "member example quantile"]]:
     """Observed truth and the members' quantiles on the validation split, both scaled."""
-    truths, quantiles = [], []
+    truth, quantiles = [], []
     for x, y, weight in data.batches("validation", batch_size=BATCH_SIZE, seed=None, epoch=0):
         observed = np.asarray(weight) > 0
-        truths.append(np.asarray(y)[observed][:, 0])
+        truth.append(np.asarray(y)[observed][:, 0])
         parts = [np.asarray(part)[observed] for part in model(x, training=False)]
         quantiles.append(np.stack(parts))
-    return np.concatenate(truths), np.concatenate(quantiles, axis=1)
+    return np.concatenate(truth), np.concatenate(quantiles, axis=1)
 
 
 def fit_weights(

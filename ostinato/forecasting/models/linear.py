@@ -8,7 +8,7 @@ Inputs: ``past`` (batch, window, feature), ``future`` (batch, horizon, feature),
 import keras
 
 from ostinato.forecasting.dataset import SeriesDataset
-from ostinato.forecasting.layers import model_inputs, quantile_model
+from ostinato.forecasting.layers import keras_inputs, quantile_model
 from ostinato.training.trainer import fit
 from ostinato.units import Count, NonNegative
 
@@ -26,7 +26,7 @@ def build(
         residual: whether to forecast the difference from the value a season ago.
         weight_decay: L2 penalty of the weights.
     """
-    inputs, _ = model_inputs(data, fixed_window=True)
+    inputs, _ = keras_inputs(data, fixed_window=True)
     flat = [keras.layers.Flatten()(x) for x in inputs.values()]
     x = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
     penalty = keras.regularizers.L2(weight_decay)

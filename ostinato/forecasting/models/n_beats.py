@@ -9,7 +9,7 @@ Inputs: ``past`` (batch, window, feature), ``future`` (batch, horizon, feature),
 import keras
 
 from ostinato.forecasting.dataset import SeriesDataset
-from ostinato.forecasting.layers import model_inputs, quantile_model
+from ostinato.forecasting.layers import keras_inputs, quantile_model
 from ostinato.training.trainer import fit
 from ostinato.units import Count, Fraction, NumLayers, Units
 
@@ -37,7 +37,7 @@ def build(
         quantiles: number of quantiles; 1 is the median.
         residual: whether to forecast the difference from the value a season ago.
     """
-    inputs, past = model_inputs(data, fixed_window=True)
+    inputs, past = keras_inputs(data, fixed_window=True)
     residue, forecasts = past[..., 0], []
     covariates = [keras.layers.Flatten()(x) for name, x in inputs.items() if name != "past"]
     if data.past_features > 1:

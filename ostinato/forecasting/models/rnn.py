@@ -11,7 +11,7 @@ from typing import Literal
 import keras
 
 from ostinato.forecasting.dataset import SeriesDataset
-from ostinato.forecasting.layers import model_inputs, quantile_model, step_decoder
+from ostinato.forecasting.layers import keras_inputs, quantile_model, step_decoder
 from ostinato.layers import LSTM
 from ostinato.training.trainer import fit
 from ostinato.units import Count, Fraction, NonNegative, NumLayers, Units
@@ -46,7 +46,7 @@ def build(
         quantiles: number of quantiles; 1 is the median.
         residual: whether to forecast the difference from the value a season ago.
     """
-    inputs, x = model_inputs(data)
+    inputs, x = keras_inputs(data)
     penalty = keras.regularizers.L2(weight_decay)
     for depth in range(num_layers):
         x = CELLS[cell](

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from ostinato.forecasting.dataset import SeriesDataset
-from ostinato.forecasting.layers import SeasonalNaive, model_inputs
+from ostinato.forecasting.layers import SeasonalNaive, keras_inputs
 from ostinato.task import Record, TrainingContext
 from ostinato.training.trainer import Data
 from ostinato.units import BatchSize
@@ -23,7 +23,7 @@ def build(data: SeriesDataset) -> keras.Model:
     Args:
         data: gives the features, the season and the horizon.
     """
-    inputs, _ = model_inputs(data)
+    inputs, _ = keras_inputs(data)
     return keras.Model(inputs, SeasonalNaive(data.season, data.horizon)(inputs["past"]))
 
 

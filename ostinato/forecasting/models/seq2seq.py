@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras import ops
 
 from ostinato.forecasting.dataset import SeriesDataset
-from ostinato.forecasting.layers import Quantiles, SeasonalNaive, model_inputs, quantile_model
+from ostinato.forecasting.layers import Quantiles, SeasonalNaive, keras_inputs, quantile_model
 from ostinato.task import Record, TrainingContext
 from ostinato.training import trainer
 from ostinato.units import (
@@ -51,7 +51,7 @@ def build(
         quantiles: number of quantiles; 1 is the median.
         residual: whether to forecast the difference from the value a season ago.
     """
-    inputs, past = model_inputs(data)
+    inputs, past = keras_inputs(data)
     states, last = keras.layers.GRU(units, return_sequences=True, return_state=True)(past)
     states = keras.layers.Dropout(dropout)(states)
     decoder = Decoder(units, data.horizon, quantiles, attention, name="decoder")
