@@ -84,8 +84,8 @@ def evaluate(
 
     Returns:
         Metrics; the tables horizon, periods and coverage; figures; arrays by window: keys, truth,
-        forecast, naive, naive2, scale (of MASE), low and high of each interval; speed; the scaled
-        margins of the last origin for serving.
+        forecast, naive, naive2, scale (of MASE), low and high of each interval; speed; for
+        serving, the scaled margins of the last origin by level and step.
 
     Raises:
         EvaluationError: the quantiles of the model have another shape, are not finite, or cross.
@@ -160,7 +160,7 @@ def evaluate(
         speed=timing.speed(predictor, requests, seconds, len(numbers)),
         serving={
             "levels": np.array(list(bounds)),
-            "margins": np.stack([each.last_margin for each in bounds.values()]),
+            "margins": np.array([each.last_margin for each in bounds.values()]),
         },
     )
 
