@@ -17,7 +17,7 @@ def import_keras_quietly() -> None:
     """Import Keras and TensorFlow; print their log lines only if the import fails.
 
     Call it before the first ``import keras``; afterwards it does nothing. While Keras is imported,
-    `OPTIONAL` packages count as not installed, which takes about a quarter off the import time.
+    `OPTIONAL` packages count as not installed, which takes about 30 % off the import time.
     Later they can be imported as usual, but ``keras.wrappers`` and ``keras.visualization`` raise
     an error that names the package. A package that is imported already stays available to Keras.
 
