@@ -235,11 +235,11 @@ def test_a_model_reads_its_guesses_by_chance() -> None:
     x, _, _ = next(iter(Few().batches("train", batch_size=3, seed=None, epoch=1)))
     guessing = teacher_forcing.ScheduledSamplingModel(small)
     said = small(x, training=False).numpy()
-    never = guessing({**x, "chance": tf.zeros((3, 1))}, training=False)
+    never = guessing({**x, "probability": tf.zeros((3, 1))}, training=False)
     np.testing.assert_array_equal(never, said)
     guesses = 1 + said[..., 1:].argmax(-1).astype(np.int32)
     read = tf.concat([x["before"][:, :1], guesses[:, :-1]], axis=1)
-    always = guessing({**x, "chance": tf.ones((3, 1))}, training=False)
+    always = guessing({**x, "probability": tf.ones((3, 1))}, training=False)
     np.testing.assert_allclose(always, small({**x, "before": read}, training=False), atol=1e-6)
 
 

@@ -515,7 +515,7 @@ def test_a_killed_attempt_goes_on_to_the_same_digits(
         next(line for line in process.stdout if line.startswith("{"))
         process.kill()
     said, resumed = train(tmp_path / "cut")
-    assert "goes on after epoch" in said
+    assert "resuming after epoch" in said
     assert repeatable(resumed) == repeatable(whole)
 
 
