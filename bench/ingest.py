@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     "tolerated_rejects": 0.0,
     "validation": 0.1,
     "test": 0.1,
-    "points": 1_000,
+    "max_points": 1_000,
     "only_recognised": False,
     "shard_size": 16_384,
 }

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ostinato import params, store
-from ostinato.evaluation import bootstrap
+from ostinato import params
+from ostinato.evaluation import classification
 from ostinato.sketches import dataset, sources
 
 SETTINGS: dict[str, Any] = {
@@ -38,19 +38,20 @@ def main() -> None:
     args = parser.parse_args()
     values = params.load()
     trained = dataset.load(Path("data", "sketches"))
-    points = values["data"]["sketches"]["prepare"]["points"]
+    points = values["data"]["sketches"]["prepare"]["max_points"]
     drawings, truth = real(args.folder, args.form, trained.classes, points)
     print(f"{len(truth)} real drawings of {len(np.unique(truth))} categories, {args.form}")
     for name, run in values["runs"].items():
-        params.model_module(run["domain"], run["model"])  # registers the model's layers
-        model = store.read_model(Path("results", name, "model.keras"))
+        if run["domain"] != "sketches":
+            continue
+        predict = params.model("sketches", run["model"]).restore(Path("results", name, "model"))
         right = np.empty(len(truth), bool)
         order = np.argsort([len(drawing) for drawing in drawings], kind="stable")
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
-            x = trained.pad([drawings[i] for i in chosen])
-            right[chosen] = np.asarray(model(x, training=False)).argmax(1) == truth[chosen]
-        low, high = bootstrap.interval(bootstrap.bootstrap(right, 1000, values["seed"]))
+            x = trained.inputs([drawings[i] for i in chosen])
+            right[chosen] = predict(x).argmax(1) == truth[chosen]
+        low, high = classification.mean_interval(right, resamples=1000, seed=values["seed"])
         print(f"{name:24}{right.mean():.3f} [{low:.3f}, {high:.3f}]")
 
 

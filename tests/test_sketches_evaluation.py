@@ -62,7 +62,7 @@ class ToyData:
 
     def inputs(self, drawings: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         if self.kind == "bitmap":
-            return np.stack(drawings).astype(np.float32) / 255
+            return np.stack(drawings).astype(np.float32) / np.float32(255)
         x = np.zeros((len(drawings), max(map(len, drawings)), 3), np.float32)
         for padded, rows in zip(x, drawings, strict=True):
             padded[: len(rows)] = rows / (SCALE, SCALE, 0.5) - (0, 0, 1)

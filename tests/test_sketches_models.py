@@ -235,7 +235,7 @@ def test_the_weight_decay_penalty_is_the_sum_of_squares_of_the_kernels() -> None
 
 
 @pytest.mark.parametrize("kind", ["strokes", "bitmap"])
-def test_nearest_recalls_its_references(kind: str) -> None:
+def test_nearest_recalls_its_references(kind: Kind) -> None:
     data = Doodles(kind)
     model = nearest.build(data, references=1000, neighbours=1, blur=1.0, prior_votes=0.1)
     reported: list[Record] = []

@@ -1,4 +1,4 @@
-"""The registered model: raw strokes in, and out what evaluation said, wherever it is loaded."""
+"""The packaged model answers raw strokes as evaluation does, wherever it is loaded."""
 
 import ast
 import json
@@ -10,7 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,26 @@ import numpy as np
 import orjson
 import pytest
 
-from ostinato import errors, params, store
-from ostinato.errors import EvaluationError
-from ostinato.evaluation import classification
-from ostinato.sketches import dataset, evaluation, serving, sources
-from ostinato.sketches.dataset import strokes
+from ostinato import params, store
+from ostinato.errors import RequestError
+from ostinato.serving.classification import Response
+from ostinato.sketches import dataset, evaluation, serving, sources, strokes
+from ostinato.sketches.raw import RawFile, RawManifest
+from ostinato.task import Manifest
+from ostinato.training import keras_model
 from tests.servers import closed_port
 from tests.workspace import ROOT
 
 CLASSES = ["circle", "fish", "house"]
 PREPARE = {
-    "tolerated_rejects": 0.01, "validation": 0.1, "test": 0.4, "points": 30,
+    "tolerated_rejects": 0.01, "validation": 0.1, "test": 0.4, "max_points": 30,
     "only_recognised": False, "shard_size": 1000, "workers": 1,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Raw and prepared drawings, and parts/ of a registered model with random weights."""
+    """Raw and prepared drawings, and the parts of a packaged model with random weights."""
     import keras
 
     from ostinato.sketches.models import rnn
@@ -52,50 +55,51 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "dropout": 0.1, "weight_decay": 0.0,
     }  # fmt: skip
     model = params.bind(rnn.build, build)(data)
-    store.write_model(folder / "parts" / "model.keras", model)
-    about = {"domain": "sketches", "model": "rnn", "prepare": {"points": PREPARE["points"]}}
+    keras_model.save(model, folder / "parts" / "model")
+    about = {"domain": "sketches", "run": "rnn", "model": "rnn", "prepare": PREPARE}
     store.write_json(folder / "parts" / "about.json", about)
     (folder / "parts" / "manifest.json").write_bytes((folder / "data/manifest.json").read_bytes())
     return folder
 
 
 @pytest.fixture(scope="module")
-def evaluated(made: Path) -> dict[str, Any]:
-    """The arrays that evaluation writes."""
-    data = dataset.load(made / "data")
-    split = data.examples("test")
-    call = evaluation.compiled(store.read_model(made / "parts" / "model.keras"))
-    probabilities = np.empty((len(split), len(data.classes)), np.float16)
-    rank = np.empty(len(split), np.int32)
-    for rows, p, _ in evaluation.outputs(
-        call, data, [split[i] for i in range(len(split))], 8, "test"
-    ):
-        probabilities[rows], rank[rows] = p, classification.ranks(p, split.labels[rows])
-    return {
-        "keys": split.keys, "truth": split.labels, "rank": rank, "probabilities": probabilities,
-    }  # fmt: skip
+def evaluated(made: Path) -> Mapping[str, np.ndarray]:
+    """The arrays of the evaluation."""
+    return evaluation.evaluate(
+        keras_model.restore(made / "parts" / "model"),
+        dataset.load(made / "data"),
+        1,
+        resamples=10,
+        bins=5,
+        prefix_fractions=[],
+        max_examples=1,
+        num_plots=1,
+        batch_size=8,
+        timed_requests=1,
+    ).arrays
 
 
 @pytest.fixture(scope="module")
-def answer(made: Path) -> Callable[..., list[serving.Answer]]:
-    model = serving.load(made / "parts")
+def predict(made: Path) -> Callable[..., list[Response]]:
+    service = serving.load(made / "parts")
 
-    def ask(*drawings: Any, best: int = 0) -> list[serving.Answer]:
-        return model([serving.Drawing.model_validate(drawing) for drawing in drawings], best)
+    def call(*drawings: Any, top_k: int = 0) -> list[Response]:
+        inputs = [serving.Input.model_validate(drawing) for drawing in drawings]
+        return service.predict(inputs, {"top_k": top_k})
 
-    return ask
+    return call
 
 
 @pytest.fixture(scope="module")
-def asked(made: Path, evaluated: dict[str, Any]) -> list[dict[str, Any]]:
-    """The test drawings in their raw form, in the order of the split."""
-    found = serving.questions(made / "raw", made / "data", evaluated["keys"])
-    return [found[key] for key in evaluated["keys"]]
+def requests(made: Path, evaluated: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The test drawings in raw form, in the order of the split."""
+    found = serving.to_requests(made / "raw", made / "data", evaluated["keys"].tolist())
+    return [found[key] for key in evaluated["keys"].tolist()]
 
 
 @pytest.fixture(scope="module")
 def saved(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The registered model's folder."""
+    """The folder of the registered model."""
     from mlflow.models import Model
 
     from ostinato.tracking import registry
@@ -107,80 +111,73 @@ def saved(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_raw_strokes_are_answered_as_in_evaluation(
-    answer: Any, asked: list[dict[str, Any]], evaluated: dict[str, Any]
+def test_raw_strokes_are_classified_as_in_the_evaluation(
+    predict: Any, requests: list[dict[str, Any]], evaluated: Mapping[str, np.ndarray]
 ) -> None:
-    assert not any("simplified" in question for question in asked)
+    assert not any("simplified" in request for request in requests)
     names = [CLASSES[i] for i in evaluated["truth"]]
-    told = [a.model_dump() for a in answer(*asked)]
-    found = serving.arrays(told, names, CLASSES)
+    responses = [response.model_dump() for response in predict(*requests)]
+    found = serving.from_responses(responses, names, CLASSES)
+    assert found.keys() == evaluated.keys() - {"keys"}
     np.testing.assert_allclose(found["probabilities"], evaluated["probabilities"], atol=1e-3)
     np.testing.assert_array_equal(found["truth"], evaluated["truth"])
     np.testing.assert_array_equal(found["rank"], evaluated["rank"])
+    np.testing.assert_allclose(found["likelihood"], evaluated["likelihood"], atol=1e-5)
 
 
-def test_a_prepared_drawing_is_answered_as_its_raw_one(
-    made: Path, answer: Any, asked: list[dict[str, Any]], evaluated: dict[str, Any]
+def test_a_prepared_drawing_is_classified_as_its_raw_one(
+    made: Path, predict: Any, requests: list[dict[str, Any]]
 ) -> None:
     split = dataset.load(made / "data").examples("test")
     simple = [
         {"strokes": [t.T.tolist() for t in strokes.from_stroke3(split[i])], "simplified": True}
         for i in range(len(split))
     ]
-    for one, other in zip(answer(*asked), answer(*simple), strict=True):
+    for one, other in zip(predict(*requests), predict(*simple), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
 
 
-def test_place_and_scale_and_times_do_not_matter(answer: Any) -> None:
+def test_predictions_are_invariant_to_translation_scale_and_times(predict: Any) -> None:
     xs, ys = [10, 90, 90, 10, 10], [10, 10, 90, 90, 10]
     plain = {"strokes": [[xs, ys]]}
     times = {"strokes": [[xs, ys, [0, 5, 9, 14, 30]]]}
     moved = {"strokes": [[[x * 4 + 700 for x in xs], [y * 4 - 300 for y in ys]]]}
-    one, *others = answer(plain, times, moved)
+    one, *others = predict(plain, times, moved)
     assert all(other == one for other in others)
 
 
-def test_neither_order_nor_company_changes_an_answer(answer: Any, asked: Any) -> None:
-    together = answer(*asked)
-    backwards = answer(*asked[::-1])[::-1]
-    alone = [answer(question)[0] for question in asked[:5]]
+def test_responses_are_independent_of_order_and_batch(predict: Any, requests: Any) -> None:
+    together = predict(*requests)
+    backwards = predict(*requests[::-1])[::-1]
+    alone = [predict(request)[0] for request in requests[:5]]
     for one, other in [*zip(together, backwards, strict=True), *zip(together, alone, strict=False)]:
         assert one.label == other.label
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
 
 
-def test_more_drawings_than_a_batch_are_all_answered(
-    answer: Any, asked: Any, monkeypatch: pytest.MonkeyPatch
+def test_more_drawings_than_a_batch_are_all_classified(
+    predict: Any, requests: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = answer(*asked)
-    monkeypatch.setattr(serving, "BATCH", 7)
-    for one, other in zip(whole, answer(*asked), strict=True):
+    whole = predict(*requests)
+    monkeypatch.setattr(serving, "BATCH_SIZE", 7)
+    for one, other in zip(whole, predict(*requests), strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
-    assert answer() == []
+    assert predict() == []
 
 
-def test_all_lengths_and_batches_share_one_graph(made: Path, asked: Any) -> None:
-    traced = []
-    compiled = evaluation.compiled
-
-    def counting(model: Any) -> Any:
-        def called(x: Any, training: bool) -> Any:
-            traced.append(x.shape)
-            return model(x, training=training)
-
-        called.input_shape = model.input_shape  # type: ignore[attr-defined]
-        return compiled(called)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "compiled", counting)
-        model = serving.load(made / "parts")
+def test_all_lengths_and_batch_sizes_share_one_graph(made: Path, requests: Any) -> None:
+    service = serving.load(made / "parts")
+    predictor: Any = service.predictor
+    graph = predictor._graph
     for count in (1, 2, 5):
-        model([serving.Drawing.model_validate(question) for question in asked[:count]], 0)
-    assert len(traced) == 1
+        inputs = [serving.Input.model_validate(request) for request in requests[:count]]
+        service.predict(inputs, {})
+    assert predictor._graph is graph
+    assert graph.experimental_get_tracing_count() == 1
 
 
-def test_the_likeliest_come_first_and_only_as_many_as_asked(answer: Any, asked: Any) -> None:
-    (whole,), (two,) = answer(asked[0]), answer(asked[0], best=2)
+def test_the_top_k_classes_are_returned_most_probable_first(predict: Any, requests: Any) -> None:
+    (whole,), (two,) = predict(requests[0]), predict(requests[0], top_k=2)
     values = list(whole.probabilities.values())
     assert values == sorted(values, reverse=True)
     assert sum(values) == pytest.approx(1, abs=1e-5)
@@ -188,11 +185,11 @@ def test_the_likeliest_come_first_and_only_as_many_as_asked(answer: Any, asked: 
     assert (two.label, two.probability) == next(iter(whole.probabilities.items()))
 
 
-GOOD = serving.EXAMPLE
+GOOD = serving.SERVING.example
 BAD: dict[str, tuple[Any, str]] = {
     "no strokes": ({"strokes": []}, "no ink"),
     "empty strokes": ({"strokes": [[[], []]]}, "no ink"),
-    "one place": ({"strokes": [[[5, 5], [5, 5]]]}, "no ink"),
+    "one point": ({"strokes": [[[5, 5], [5, 5]]]}, "no ink"),
     "not a number": ({"strokes": [[[1, float("nan")], [2, 3]]]}, "not a number"),
     "infinite": ({"strokes": [[[1, float("inf")], [2, 3]]]}, "not a number"),
     "text": ({"strokes": [[[1, "2"], [2, 3]]]}, "not a number"),
@@ -200,7 +197,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "too flat": ({"strokes": [[1, 2], [3, 4]]}, "stroke 0"),
     "too deep": ({"strokes": [[[[1, 2]], [[3, 4]]]]}, "not a number"),
     "x alone": ({"strokes": [[[1, 2]]]}, "stroke 0 is not a list of x and y"),
-    "no list": ({"strokes": 7}, "not a list of strokes"),
+    "not a list": ({"strokes": 7}, "not a list of strokes"),
     "too far": ({"strokes": [[[1, 1e9], [2, 3]]]}, "beyond"),
     "not simplified": ({"strokes": [[[1, 300], [2, 3]]], "simplified": True}, "0 to 255"),
 }
@@ -208,59 +205,54 @@ BAD: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("drawing", BAD)
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
-def test_a_bad_drawing_is_named_with_the_reason(answer: Any, drawing: str) -> None:
+def test_a_malformed_drawing_is_an_error_with_its_number(predict: Any, drawing: str) -> None:
     bad, reason = BAD[drawing]
-    with pytest.raises(errors.RequestError, match=f"drawing 1: .*{reason}"):
-        answer(GOOD, bad, GOOD)
+    with pytest.raises(RequestError, match=f"drawing 1: .*{reason}"):
+        predict(GOOD, bad, GOOD)
 
 
-def test_keys_that_name_two_raw_drawings_are_not_asked(made: Path, tmp_path: Path) -> None:
+def test_a_key_of_two_raw_drawings_gives_no_request(made: Path, tmp_path: Path) -> None:
     lines = (made / "raw" / "fish.ndjson").read_bytes().splitlines()[:3]
     keys = [str(orjson.loads(line)["key_id"]) for line in lines]
     (tmp_path / "fish.ndjson").write_bytes(b"\n".join([*lines, b"{broken", lines[1], b""]))
-    files = [{"path": "fish.ndjson"}]
-    store.write_json(
-        tmp_path / "manifest.json", {"format": "ndjson", "form": "raw", "files": files}
-    )
-    found = serving.questions(tmp_path, tmp_path, [*keys, "unknown"])
+    RawManifest("folder", "ndjson", "raw", [], [RawFile("fish.ndjson", "fish", 1)]).write(tmp_path)
+    found = serving.to_requests(tmp_path, tmp_path, [*keys, "unknown"])
     assert set(found) == {keys[0], keys[2]}
 
 
-def test_bitmaps_are_refused_with_the_reason(made: Path, tmp_path: Path) -> None:
-    manifest = store.read_json(made / "data" / "manifest.json") | {"kind": "bitmap"}
-    store.write_json(tmp_path / "manifest.json", {**manifest, "format": "tfds", "form": "bitmap"})
-    store.write_json(tmp_path / "about.json", {})
-    with pytest.raises(errors.RequestError, match="bitmap"):
-        serving.load(tmp_path)
-    with pytest.raises(errors.RequestError, match="bitmap"):
-        serving.questions(tmp_path, tmp_path, ["1"])
+def test_simplified_data_give_prepared_strokes(made: Path, tmp_path: Path) -> None:
+    RawManifest("folder", "ndjson", "simplified", [], []).write(tmp_path)
+    split = dataset.load(made / "data").examples("test")
+    keys = split.keys.tolist()[:2]
+    found = serving.to_requests(tmp_path, made / "data", keys)
+    tracks = [track.T.tolist() for track in strokes.from_stroke3(split[0])]
+    assert found.keys() == set(keys)
+    assert found[keys[0]] == {"strokes": tracks, "simplified": True}
 
 
-def test_a_class_that_was_not_known_is_never_right() -> None:
-    told = [
+def test_bitmaps_are_an_error(made: Path, tmp_path: Path) -> None:
+    manifest = Manifest.read(made / "data" / "manifest.json")
+    bitmaps = replace(manifest, details={**manifest.details, "kind": "bitmap"})
+    (tmp_path / "data").mkdir()
+    store.write_json(tmp_path / "data" / "manifest.json", bitmaps.to_json())
+    store.write_json(tmp_path / "data" / "about.json", {})
+    RawManifest("tfds", "tfds", None, [], []).write(tmp_path)
+    with pytest.raises(RequestError, match="bitmap"):
+        serving.load(tmp_path / "data")
+    with pytest.raises(RequestError, match="bitmap"):
+        serving.to_requests(tmp_path, tmp_path / "data", ["1"])
+
+
+def test_a_class_that_the_model_does_not_know_has_the_last_rank() -> None:
+    responses = [
         {"probabilities": {"cat": 0.7, "dog": 0.3}},
         {"probabilities": {"dog": 0.2, "cat": 0.8}},
     ]
-    found = serving.arrays(told, ["dog", "eel"], ["ant", "dog", "eel"])
+    found = serving.from_responses(responses, ["dog", "eel"], ["ant", "dog", "eel"])
     assert found["truth"].tolist() == [1, 2]
-    assert found["rank"].tolist() == [2, 3]  # dog is second of two, eel behind both
+    assert found["rank"].tolist() == [2, 3]  # dog is second of two, eel after both
+    assert found["likelihood"].tolist() == [0.3, 0]
     assert found["probabilities"].tolist() == [[0, 0.3, 0], [0, 0.2, 0]]
-
-
-def test_outcomes_average_to_the_scores(evaluated: dict[str, Any]) -> None:
-    rank = evaluated["rank"]
-    wanted = {
-        "top1": classification.top(rank, 1),
-        "top5": classification.top(rank, 5),
-        "map3": classification.mean_average_precision(rank, 3),
-        "log_loss": -classification.log_loss(
-            classification.likelihoods(evaluated["probabilities"], evaluated["truth"])
-        ),
-    }
-    for metric, value in wanted.items():
-        assert evaluation.outcomes(metric, evaluated).mean() == pytest.approx(value)
-    with pytest.raises(EvaluationError, match="did you mean 'top5'"):
-        evaluation.outcomes("top2", evaluated)
 
 
 def test_nothing_in_the_folder_is_a_pickle(saved: Path, made: Path) -> None:
@@ -268,30 +260,30 @@ def test_nothing_in_the_folder_is_a_pickle(saved: Path, made: Path) -> None:
     assert not [f for f in files if f.suffix in (".pkl", ".pickle", ".pyc", ".nbi", ".nbc")]
     binary = [f.name for f in files if b"\0" in f.read_bytes()]
     assert binary == ["model.keras"]
-    model = saved / "artifacts" / "model.keras"
-    assert model.read_bytes() == (made / "parts" / "model.keras").read_bytes()
+    model = saved / "artifacts" / "model" / "model.keras"
+    assert model.read_bytes() == (made / "parts" / "model" / "model.keras").read_bytes()
 
 
-def test_the_signature_is_that_of_raw_drawings(saved: Path) -> None:
+def test_the_signature_has_raw_strokes_and_options(saved: Path) -> None:
     signature = params.load(saved / "MLmodel")["signature"]
     (drawing,) = json.loads(signature["inputs"])
     points = {"type": "array", "items": {"type": "array", "items": {"type": "double"}}}
     assert drawing["properties"]["strokes"] == {"type": "array", "items": points, "required": True}
-    (told,) = json.loads(signature["outputs"])
-    assert set(told["properties"]) == {"label", "probability", "probabilities"}
-    assert json.loads(signature["params"])[0]["name"] == "best"
+    (response,) = json.loads(signature["outputs"])
+    assert set(response["properties"]) == {"label", "probability", "probabilities"}
+    assert json.loads(signature["params"])[0]["name"] == "top_k"
 
 
-@pytest.mark.parametrize("domain", sorted(p.parent.name for p in ROOT.glob("ostinato/*/served.py")))
-def test_the_requirements_name_every_package_that_the_code_imports(
-    saved: Path, domain: str
-) -> None:
-    """Of what is imported on loading, not within functions that serving never calls."""
+@pytest.mark.parametrize(
+    "domain", sorted(p.parent.name for p in ROOT.glob("ostinato/*/serving.py"))
+)
+def test_the_requirements_contain_every_imported_package(saved: Path, domain: str) -> None:
+    """Of module-level imports, not of those in functions that serving never calls."""
     named = re.findall(r"^[\w.-]+", (saved / "requirements.txt").read_text(), re.MULTILINE)
-    named += getattr(params.module(domain, "serving"), "PACKAGES", ())
-    wanted, seen = [saved / "served.py"], set()
+    named += params.module(domain, "serving").SERVING.packages
+    wanted, seen = [saved / "mlflow_model.py"], set()
     code = saved / "code"
-    wanted += [code / f"ostinato/{domain}/served.py", *code.glob(f"ostinato/{domain}/[!_]*.py")]
+    wanted += [code / f"ostinato/{domain}/serving.py", *code.glob(f"ostinato/{domain}/[!_]*.py")]
     packages: set[str] = {"tensorflow"}
     while wanted:
         file = wanted.pop()
@@ -309,13 +301,14 @@ def test_the_requirements_name_every_package_that_the_code_imports(
                 else:
                     packages.add(module.split(".")[0])
     packages -= set(sys.stdlib_module_names)
-    spelt = {"ruamel": "ruamel.yaml"}
-    spelt |= {"cycler": "matplotlib", "typing_extensions": "pydantic"}  # which bring them
-    assert {spelt.get(package, package) for package in packages} <= set(named)
+    distributions = {"ruamel": "ruamel.yaml"}
+    # Dependencies of others:
+    distributions |= {"cycler": "matplotlib", "typing_extensions": "pydantic"}
+    assert {distributions.get(package, package) for package in packages} <= set(named)
 
 
-def fresh(*command: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """A process that knows neither the checkout nor pickles."""
+def isolated(*command: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start a process that imports nothing of the checkout and loads no pickles."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW"))}
     return subprocess.Popen(
         [sys.executable, "-I", "-m", "mlflow", "models", *command],
@@ -328,33 +321,43 @@ def fresh(*command: str, cwd: Path, **environment: str) -> subprocess.Popen[str]
     )
 
 
-def test_elsewhere_and_without_the_checkout_it_answers_the_same(
-    saved: Path, tmp_path: Path, answer: Any, asked: Any
+def test_the_packaged_model_responds_equally_without_the_checkout(
+    saved: Path, tmp_path: Path, predict: Any, requests: Any
 ) -> None:
-    (tmp_path / "asked.json").write_text(json.dumps({"inputs": asked, "params": {"best": 2}}))
-    command = ("-i", "asked.json", "-o", "told.json", "-t", "json", "--env-manager", "local")
-    process = fresh("predict", "-m", str(saved), *command, cwd=tmp_path)
+    content = {"inputs": requests, "params": {"top_k": 2}}
+    (tmp_path / "requests.json").write_text(json.dumps(content))
+    command = (
+        "-i",
+        "requests.json",
+        "-o",
+        "responses.json",
+        "-t",
+        "json",
+        "--env-manager",
+        "local",
+    )
+    process = isolated("predict", "-m", str(saved), *command, cwd=tmp_path)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed[-2000:]
-    told = store.read_json(tmp_path / "told.json")["predictions"]
-    for one, other in zip(told, answer(*asked, best=2), strict=True):
+    responses = store.read_json(tmp_path / "responses.json")["predictions"]
+    for one, other in zip(responses, predict(*requests, top_k=2), strict=True):
         assert one["label"] == other.label
         assert one["probabilities"] == pytest.approx(other.probabilities, abs=1e-5)
 
 
 @pytest.mark.slow
-def test_it_serves_over_http_and_bad_input_is_the_clients_error(
-    saved: Path, tmp_path: Path, asked: Any, answer: Any
+def test_malformed_input_over_http_has_status_400(
+    saved: Path, tmp_path: Path, requests: Any, predict: Any
 ) -> None:
     address = f"http://127.0.0.1:{closed_port()}"
     port = address.rpartition(":")[2]
-    process = fresh(
+    process = isolated(
         *("serve", "-m", str(saved), "--env-manager", "local", "-h", "127.0.0.1", "-p", port),
         cwd=tmp_path,
         PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     )
 
-    def ask(content: Any) -> tuple[int, Any]:
+    def post(content: Any) -> tuple[int, Any]:
         request = urllib.request.Request(
             f"{address}/invocations",
             json.dumps(content).encode(),
@@ -376,17 +379,17 @@ def test_it_serves_over_http_and_bad_input_is_the_clients_error(
                 break
             except OSError:
                 continue
-        status, told = ask({"inputs": asked, "params": {"best": 1}})
+        status, content = post({"inputs": requests, "params": {"top_k": 1}})
         assert status == 200
-        labels = [a.label for a in answer(*asked)]
-        assert [one["label"] for one in told["predictions"]] == labels
-        assert {len(one["probabilities"]) for one in told["predictions"]} == {1}
+        labels = [response.label for response in predict(*requests)]
+        assert [one["label"] for one in content["predictions"]] == labels
+        assert {len(one["probabilities"]) for one in content["predictions"]} == {1}
         for bad, reason in BAD.values():
-            status, told = ask({"inputs": [GOOD, bad]})
+            status, content = post({"inputs": [GOOD, bad]})
             assert status == 400, reason
-            assert re.search(f"drawing 1: .*{reason}", told["message"])
-        assert ask({"inputs": [{"ink": 3}]})[0] == 400
-        assert ask({"inputs": [GOOD]})[0] == 200  # and it is still there
+            assert re.search(f"drawing 1: .*{reason}", content["message"])
+        assert post({"inputs": [{"ink": 3}]})[0] == 400
+        assert post({"inputs": [GOOD]})[0] == 200  # the server is still running
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

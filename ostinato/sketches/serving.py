@@ -36,7 +36,7 @@ SERVING = ServingContract(
 """,
     example={"strokes": [STAIRS]},
     options={"top_k": 0},
-    packages=("numba", "orjson", "pandas"),
+    packages=("numba",),
 )
 
 

@@ -181,7 +181,7 @@ class Dataset:
     ) -> Float32[np.ndarray, "drawing ..."]:
         """Drawings, as `examples` has them, as the x of a batch (see `batches`)."""
         if self.kind == "bitmap":
-            return np.stack(drawings).astype(np.float32) / 255
+            return np.stack(drawings).astype(np.float32) / np.float32(255)
         longest = max(map(len, drawings), default=0)
         x = np.zeros((len(drawings), longest, 3), np.float32)
         for padded, rows in zip(x, drawings, strict=True):
