@@ -6,7 +6,9 @@ pays. They release the GIL, so threads run them on all cores. They are plain loo
 fastest.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -16,7 +18,10 @@ BOX = 255  # side of the square that a simplified drawing fills, in pixels
 EPSILON = 2.0  # tolerance of the simplification, in pixels of that square
 MAX_COORDINATE = 1e6  # in pixels; no screen is larger
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function with numba, without the shape checks that tests wrap around it."""
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(inspect.unwrap(function))
 
 
 def simplify(strokes: Sequence[Real[np.ndarray, "..."]]) -> list[Int16[np.ndarray, "_ 2"]]:
