@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import orjson
 from jaxtyping import Float64
 from pydantic import AfterValidator, Field
 from tqdm import tqdm
 
 from ostinato import params, store
-from ostinato.errors import SourceError
+from ostinato.errors import MalformedError, SourceError
+from ostinato.sketches import quickdraw
 from ostinato.sketches import sources as sketches
+from ostinato.sketches.raw import RawManifest
 from ostinato.video.sources.encoding import write_video
 from ostinato.video.sources.manifest import describe_video, write_manifest
 from ostinato.video.sources.rendering import ORDERS, Pace, play, render
@@ -175,21 +176,21 @@ def _read_drawings(
     store.remove(folder)
     folder.mkdir()
     fetch(folder, scratch, seed)
-    manifest = store.read_json(folder / "manifest.json")
-    if manifest["format"] != "ndjson":
+    manifest = RawManifest.read(folder)
+    if manifest.format != "ndjson":
         raise SourceError(
-            f"drawings: {source} provides {manifest['format']}, which has no strokes to render; "
+            f"drawings: {source} provides {manifest.format}, which has no strokes to render; "
             "use a source of ndjson, such as doodles"
         )
-    origin = Origin(source, manifest["licence"])
+    origin = Origin(source, manifest.licence)
 
     def found() -> Iterator[Drawing]:
-        for file in tqdm(manifest["files"], "rendering", unit="file", disable=None):
-            with (folder / file["path"]).open("rb") as lines:
+        for file in tqdm(manifest.files, "rendering", unit="file", disable=None):
+            with (folder / file.path).open("rb") as lines:
                 for line in filter(bytes.strip, lines):
                     try:
-                        drawing = _parse(line, file["category"])
-                    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+                        drawing = _parse(line, file.category)
+                    except MalformedError:
                         origin.malformed += 1
                         continue
                     yield drawing
@@ -199,9 +200,13 @@ def _read_drawings(
 
 
 def _parse(line: bytes, category: str | None) -> Drawing:
-    """Parse a line of QuickDraw's ndjson; malformed lines raise one of four exceptions."""
-    fields = orjson.loads(line)
-    strokes = [np.array(stroke, np.float64) for stroke in fields["drawing"]]
-    if not strokes or any(s.ndim != 2 or len(s) < 2 or not s.size for s in strokes):
-        raise ValueError("no strokes")
-    return Drawing(category or fields["word"], str(fields["key_id"]), strokes)
+    """Parse a line of QuickDraw's ndjson.
+
+    Raises:
+        MalformedError: the line is malformed, or has no strokes or no category.
+    """
+    drawing = quickdraw.read_line(line, times=True)
+    label = category or drawing.word
+    if not drawing.strokes or not label:
+        raise MalformedError("no strokes" if label else "no field 'word'")
+    return Drawing(label, drawing.key, [stroke.T for stroke in drawing.strokes])
