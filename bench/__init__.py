@@ -1,9 +1,12 @@
-"""Benchmarks: ``python -m bench.NAME``. They write to temporary folders, not to the checkout."""
+"""Benchmarks: ``python -m bench.NAME``. They write to temporary folders, not to the checkout.
+
+The library writes only into the checkout unless `store.FOLDERS` allows another folder.
+"""
 
 import os
 import tempfile
 
 from ostinato import store
 
-others = os.environ.get(store.FOLDERS, "")
-os.environ[store.FOLDERS] = os.pathsep.join(filter(None, [others, tempfile.gettempdir()]))
+allowed = os.environ.get(store.FOLDERS, "")
+os.environ[store.FOLDERS] = os.pathsep.join(filter(None, [allowed, tempfile.gettempdir()]))

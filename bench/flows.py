@@ -1,15 +1,16 @@
-"""What the flow `reproduce` costs and gains, against plain `dvc repro`: seconds, and ratios.
+"""Overhead and gain of the flow `reproduce` over plain `dvc repro`: seconds and ratios.
 
-    python -m bench.flows [CHECKOUT] [--rounds 3]
+    python -m bench.flows [CHECKOUT] [--study params.yaml] [--rounds 3]
 
-Every side runs the whole pipeline of CHECKOUT (this one unless given: committed and new files, as
-they are) in a fresh copy without any cache, MLflow included; then again, with nothing to do. The
-sides take turns, round by round: `dvc repro`; `python -m flows.reproduce` with one stage at once;
-with two. The flow's seconds are those of its whole process, the start of Python and the imports
-too. A Prefect server runs beside it (its start is not counted; without one a flow starts its own,
-some 10 s). Medians over the rounds, and medians of the ratios within a round.
+Each side runs the whole pipeline of a study of CHECKOUT (default: the current folder, with its
+committed and new files as they are) in a new copy without caches, MLflow included; then again, with
+nothing to do. The sides take turns, round by round: `dvc repro`; `python -m flows.reproduce` with
+one stage at a time; with two. The time of the flow is that of its whole process, with the start of
+Python and the imports. A Prefect server runs beside it and its start is not counted; without one, a
+flow starts its own, which takes some 10 s. The result is the median over the rounds, for ratios
+the median of the ratios within a round.
 
-On the default pipeline a round takes about 13 minutes on two cores.
+On the default study a round takes about three times the five minutes of a `dvc repro`.
 """
 
 import argparse
@@ -24,52 +25,65 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-FLOW = [sys.executable, "-m", "flows.reproduce", "--at-once"]
-SIDES = {"dvc repro": ["dvc", "repro"], "one at once": [*FLOW, "1"], "two at once": [*FLOW, "2"]}
+START_TIMEOUT_S = 120
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkout", type=Path, nargs="?", default=Path())
+    parser.add_argument("--study", default="params.yaml", help="params file, from the checkout")
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    sides = commands(args.study)
     whole: dict[str, list[float]] = defaultdict(list)
     again: dict[str, list[float]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder, "prefect")) as environment:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        prefect_server(Path(folder, "prefect")) as environment,
+    ):
         for number in range(args.rounds):
-            for place, (side, command) in enumerate(SIDES.items()):
-                copy = fresh(args.checkout, Path(folder, f"{number}-{place}"))
-                whole[side].append(timed(command, copy, environment))
-                again[side].append(timed(command, copy, environment))
+            for index, (side, command) in enumerate(sides.items()):
+                copy = copy_checkout(args.checkout, Path(folder, f"{number}-{index}"))
+                whole[side].append(run(command, copy, environment))
+                again[side].append(run(command, copy, environment))
                 print(f"round {number + 1}: {side}: {whole[side][-1]:.1f} s", flush=True)
                 shutil.rmtree(copy)
     print(f"\n{'':12} {'whole':>8} {'nothing to do':>14}")
-    for side in SIDES:
-        print(f"{side:12} {median(whole[side]):6.1f} s {median(again[side]):12.1f} s")
-    plain, one, two = (whole[side] for side in SIDES)
+    for side in sides:
+        whole_median, again_median = statistics.median(whole[side]), statistics.median(again[side])
+        print(f"{side:12} {whole_median:6.1f} s {again_median:12.1f} s")
+    plain, one, two = (whole[side] for side in sides)
     for title, ratio in (
-        ("one at once against dvc repro", share(one, plain)),
-        ("two at once against dvc repro", share(two, plain)),
-        ("two at once against one", share(two, one)),
+        ("one at a time against dvc repro", excess(one, plain)),
+        ("two at a time against dvc repro", excess(two, plain)),
+        ("two at a time against one", excess(two, one)),
     ):
         print(f"{title}: {ratio:+.1%}")
 
 
-def median(seconds: list[float]) -> float:
-    return statistics.median(seconds)
+def commands(study: str) -> dict[str, list[str]]:
+    """The command of each side, plain `dvc repro` first."""
+    dvc_file = Path(study).with_name("dvc.yaml").as_posix()
+    flow = [sys.executable, "-m", "flows.reproduce", "--study", study, "--max-concurrency"]
+    return {
+        "dvc repro": ["dvc", "repro", dvc_file],
+        "one at a time": [*flow, "1"],
+        "two at a time": [*flow, "2"],
+    }
 
 
-def share(one: list[float], other: list[float]) -> float:
-    """By how much ``one`` takes longer than ``other``, in the median over the rounds."""
-    return median([a / b - 1 for a, b in zip(one, other, strict=True)])
+def excess(times: Sequence[float], others: Sequence[float]) -> float:
+    """The relative excess of ``times`` over ``others``: the median over the rounds."""
+    return statistics.median([a / b - 1 for a, b in zip(times, others, strict=True)])
 
 
-def timed(command: list[str], folder: Path, environment: dict[str, str]) -> float:
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> float:
+    """Run a command in a folder; return its wall time in seconds."""
     log = folder.with_suffix(".log")
     with log.open("w") as file:
         started = time.perf_counter()
@@ -80,14 +94,15 @@ def timed(command: list[str], folder: Path, environment: dict[str, str]) -> floa
     return seconds
 
 
-def fresh(checkout: Path, folder: Path) -> Path:
-    """A copy of a checkout, committed, that has nothing of what its pipeline makes in a cache."""
+def copy_checkout(checkout: Path, folder: Path) -> Path:
+    """Copy and commit a checkout's files; the copy has no cache."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=checkout, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
-        if (checkout / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(checkout / name, folder / name)
+        source, target = checkout / name, folder / name
+        if source.exists() or source.is_symlink():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target, follow_symlinks=False)  # a recipe's dvc.yaml is a link
     author = ["-c", "user.name=bench", "-c", "user.email=bench@example.org"]
     for git in (["init", "-q"], ["add", "-A"], [*author, "commit", "-q", "-m", "copy"]):
         subprocess.run(["git", *git], cwd=folder, check=True)
@@ -95,8 +110,8 @@ def fresh(checkout: Path, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def server(home: Path) -> Iterator[dict[str, str]]:
-    """A Prefect server of its own on loopback; the environment of what uses it."""
+def prefect_server(home: Path) -> Iterator[dict[str, str]]:
+    """Start a Prefect server on loopback; yield the environment of commands that use it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -112,17 +127,21 @@ def server(home: Path) -> Iterator[dict[str, str]]:
     with home.with_suffix(".log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        for _ in range(120):
+        for _ in range(START_TIMEOUT_S):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{environment['PREFECT_API_URL']}/health")
                 break
             time.sleep(1)
         else:
-            sys.exit(f"The server did not start: {log.name}")
+            sys.exit(f"the Prefect server did not start within {START_TIMEOUT_S} s: {log.name}")
         yield environment
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Peak memory of preparing and reading a million drawings: flat, whatever their number.
+"""Peak memory of preparing and reading up to a million drawings: it does not grow with them.
 
     python -m bench.memory FOLDER [--drawings 1000000]
 
-FOLDER holds simplified ndjson files, repeated as in bench.ingest. A tenth, a half and all of the
-drawings are each prepared, and read for an epoch, by a process of its own.
+FOLDER holds simplified ndjson files, which are repeated as in bench.ingest. A tenth, a half and all
+of the drawings are prepared, and read for an epoch, each time by a new process.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.ingest import SETTINGS, multiply
@@ -20,11 +21,11 @@ from ostinato.sketches import dataset
 
 
 def measure(raw: Path, folder: Path) -> None:
-    """Prepare, read an epoch, and print the peaks as JSON."""
+    """Prepare drawings, read an epoch, and print the peaks of memory as JSON."""
     start = time.perf_counter()
     dataset.prepare(raw, folder, **SETTINGS, workers=2)
     prepared = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    prepare_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     import tensorflow  # noqa: F401 (its import is not part of an epoch's time)
 
     start_reading = time.perf_counter()
@@ -33,7 +34,7 @@ def measure(raw: Path, folder: Path) -> None:
     assert rows == data.size("train")
     sizes = {
         "drawings": sum(data.size(split) for split in ("train", "validation", "test")),
-        "prepare_mib": peak,
+        "prepare_mib": prepare_mib,
         "prepare_seconds": round(prepared - start, 1),
         "epoch_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         "epoch_drawings_a_second": round(rows / (time.perf_counter() - start_reading)),
@@ -41,29 +42,31 @@ def measure(raw: Path, folder: Path) -> None:
     print(json.dumps(sizes))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--drawings", type=int, default=1_000_000)
     parser.add_argument("--prepared", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.prepared:
-        measure(arguments.folder, arguments.prepared)
+    args = parser.parse_args(arguments)
+    if args.prepared:
+        measure(args.folder, args.prepared)
         return
     for share in (0.1, 0.5, 1.0):
-        with tempfile.TemporaryDirectory() as place:
-            raw, folder = Path(place, "raw"), Path(place, "data")
+        with tempfile.TemporaryDirectory() as temporary:
+            raw, folder = Path(temporary, "raw"), Path(temporary, "data")
             raw.mkdir()
             folder.mkdir()
-            size = multiply(arguments.folder, raw, int(arguments.drawings * share))
+            size = multiply(args.folder, raw, int(args.drawings * share))
             command = [sys.executable, "-m", "bench.memory", str(raw), "--prepared", str(folder)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            print(f"{found['drawings']:,} drawings, {size / 1e6:,.0f} MB of ndjson:", flush=True)
+            sizes = json.loads(done.stdout.splitlines()[-1])
+            print(f"{sizes['drawings']:,} drawings, {size / 1e6:,.0f} MB of ndjson:", flush=True)
             print(
-                f"  prepare {found['prepare_mib']:,} MiB at most, {found['prepare_seconds']} s; "
-                f"with an epoch {found['epoch_mib']:,} MiB, "
-                f"{found['epoch_drawings_a_second']:,} drawings/s",
+                f"  prepare {sizes['prepare_mib']:,} MiB at the peak, "
+                f"{sizes['prepare_seconds']} s; with an epoch {sizes['epoch_mib']:,} MiB, "
+                f"{sizes['epoch_drawings_a_second']:,} drawings/s",
                 flush=True,
             )
 

@@ -1,10 +1,11 @@
-"""Peak memory of preparing many series and of reading windows of them: that of the series.
+"""Peak memory of preparing many series and reading their windows: it depends on the series only.
 
     python -m bench.series_memory [--series 100000] [--steps 100] [--batches 500]
 
-A long CSV file of a tenth of the series, and of all of them with a tenth and with all of the
-windows, is prepared and read, each by a process of its own. Beside the peaks stands what the
-training windows would take if they were held. Reading counts from where TensorFlow is imported.
+A CSV file with a row for each step is prepared and read, with a tenth of the series and with all
+of them, the latter with a tenth and with all of the windows; each time by new processes. The
+memory that the training windows would need as arrays is printed for comparison. The memory of
+reading is measured from the import of TensorFlow on.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,53 +48,56 @@ SETTINGS: dict[str, Any] = {
 BATCH = 256
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--series", type=int, default=100_000)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batches", type=int, default=500, help="of an epoch that are read")
+    parser.add_argument(
+        "--batches", type=int, default=500, help="batches of an epoch that are read"
+    )
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--stride", type=int, default=1, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.prepare:
         print(json.dumps(prepare(args.prepare, args.stride)))
     elif args.read:
         print(json.dumps(read(args.read, args.batches)))
     else:
         for share, stride in ((0.1, 1), (1.0, 10), (1.0, 1)):
-            with tempfile.TemporaryDirectory() as place:
-                folder = Path(place)
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = Path(temporary)
                 generate(folder / "series.csv", int(args.series * share), args.steps)
                 common = ["--stride", str(stride), "--batches", str(args.batches)]
-                prepared = itself(["--prepare", place, *common])
-                found = itself(["--read", place, *common])
+                prepared = run_process(["--prepare", temporary, *common])
+                found = run_process(["--read", temporary, *common])
             print(
                 f"{int(args.series * share):,} series of {args.steps} steps, "
-                f"{found['windows']:,} training windows ({found['held_mib']:,.0f} MiB if held): "
-                f"prepare {prepared['mib']:,} MiB at most, {prepared['seconds']:.0f} s; reading "
-                f"{found['mib']:,} MiB at most, {found['mib'] - found['base_mib']:,} MiB of them "
-                f"above what the imports take, {found['windows_per_second']:,.0f} windows/s",
+                f"{found['windows']:,} training windows ({found['held_mib']:,.0f} MiB as arrays): "
+                f"prepare {prepared['mib']:,} MiB at the peak, {prepared['seconds']:.0f} s; "
+                f"reading {found['mib']:,} MiB at the peak, "
+                f"{found['mib'] - found['base_mib']:,} MiB of them beyond the imports, "
+                f"{found['windows_per_second']:,.0f} windows/s",
                 flush=True,
             )
 
 
-def itself(options: list[str]) -> dict[str, float]:
-    """What a process of its own measured."""
+def run_process(options: list[str]) -> dict[str, float]:
+    """Run this module in a new process; return what it measured."""
     command = [sys.executable, "-m", "bench.series_memory", *options]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def peak() -> int:
-    """MiB that this process has held at most."""
+    """The peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def generate(file: Path, series: int, steps: int) -> None:
-    """Series with a weekly rhythm, a row for each day of each."""
+    """Write series with a weekly season, a row for each day of each series."""
     random = np.random.default_rng(1)
     day = np.arange(steps)
     dates = (np.datetime64("2020-01-01") + day).astype(str)
@@ -107,7 +112,7 @@ def generate(file: Path, series: int, steps: int) -> None:
 
 
 def prepare(folder: Path, stride: int) -> dict[str, float]:
-    """Peak and time of the stages fetch and prepare."""
+    """Measure the peak memory and the time of fetching and preparing the CSV file."""
     start = time.perf_counter()
     for name in ("raw", "scratch", "data"):
         (folder / name).mkdir()
@@ -132,7 +137,7 @@ def prepare(folder: Path, stride: int) -> dict[str, float]:
 
 
 def read(folder: Path, batches: int) -> dict[str, float]:
-    """Peak and speed of the first batches of an epoch of training."""
+    """Measure the peak memory and the speed of the first batches of a training epoch."""
     import tensorflow as tf
 
     tf.data.Dataset.range(8).batch(2).reduce(np.int64(0), lambda total, x: total + x[0])

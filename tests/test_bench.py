@@ -1,0 +1,195 @@
+"""Smoke tests: every benchmark runs at toy size. What it measures there means nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from tests.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent
+PEERS = {  # scripts for an interpreter that has another library
+    "decoding_peer",
+    "forecast_peer",
+    "torch_peer",
+    "translation_peer",
+    "video_peer",
+}
+TOY = {  # arguments of benchmarks that need nothing but the project
+    "decoding": ["--sentences", "4", "--batch", "4", "--rounds", "1", "--threads", "1"],
+    "pairs_memory": ["--pairs", "2000", "--steps", "20"],
+    "series_memory": ["--series", "20", "--steps", "100", "--batches", "2"],
+    "training": ["--batch", "32", "--rounds", "1"],
+    "video": ["inference", "--rounds", "1"],
+    "video_memory": ["--videos", "20"],
+}
+WITH_PEERS = {  # that measure only beside an interpreter with another library
+    "forecast_ours",
+    "forecast_peers",
+    "forecast_speed",
+    "translation",
+    "video_decoding",
+}
+OWN_TEST = {"flows", "ingest", "memory", "postgres", "transfer"}
+
+
+def bench(name: str, *arguments: str | Path, folder: Path, timeout: float = 600) -> str:
+    """The output of ``python -m bench.NAME`` in a folder that is not the checkout."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
+    done = subprocess.run(
+        [sys.executable, "-m", f"bench.{name}", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ndjson files of random drawings, whole numbers in 0 to 255, so raw and simplified."""
+    folder = tmp_path_factory.mktemp("drawings")
+    rng = np.random.default_rng(1)
+    for name in ("circle", "fish"):
+        lines = []
+        for number in range(60):
+            strokes = [rng.integers(0, 256, (2, size)).tolist() for size in rng.integers(2, 9, 3)]
+            lines.append(
+                {"word": name, "key_id": f"{name}{number:09}", "recognized": True}
+                | {"drawing": strokes}
+            )
+        (folder / f"{name}.ndjson").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_every_benchmark_has_a_test() -> None:
+    modules = {path.stem for path in (ROOT / "bench").glob("[!_]*.py")}
+    assert modules == PEERS | TOY.keys() | WITH_PEERS | OWN_TEST
+
+
+@pytest.mark.parametrize("name", sorted(PEERS))
+def test_a_script_of_a_peer_imports_nothing_of_the_project(name: str) -> None:
+    source = (ROOT / "bench" / f"{name}.py").read_text(encoding="utf-8")
+    compile(source, name, "exec")
+    assert not [line for line in source.splitlines() if line.startswith(("from ost", "import ost"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(WITH_PEERS))
+def test_a_benchmark_beside_peers_shows_its_options(name: str, tmp_path: Path) -> None:
+    assert f"{name}.py" in bench(name, "--help", folder=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "arguments"), TOY.items())
+def test_a_benchmark_runs(name: str, arguments: Sequence[str], tmp_path: Path) -> None:
+    assert bench(name, *arguments, folder=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["simplified", "raw"])
+def test_ingest_compares_ways_that_write_the_same_bytes(
+    form: str, drawings: Path, tmp_path: Path
+) -> None:
+    options = ["--form", form, "--drawings", "300", "--rounds", "1"]
+    output = bench("ingest", drawings, *options, folder=tmp_path)
+    for side in ("tutorial", "libraries", "orjson parses", "TensorFlow writes", "prepare"):
+        assert f"\n{side}" in output
+
+
+@pytest.mark.slow
+def test_memory_prepares_and_reads(drawings: Path, tmp_path: Path) -> None:
+    output = bench("memory", drawings, "--drawings", "400", folder=tmp_path)
+    assert output.count("drawings/s") == 3
+
+
+TRANSFER = """
+from pathlib import Path
+from ostinato import params
+from ostinato.sketches import dataset, sources
+from ostinato.task import TrainingContext
+from ostinato.study import Study
+
+study = Study.load()
+raw, data = study.raw_folder("toys"), study.data_folder("toys")
+for folder in (raw, data, Path("scratch")):
+    folder.mkdir(parents=True)
+block = study.entry("data", "toys")
+sources.doodles(raw, Path("scratch"), 1, **block["fetch"]["doodles"])
+dataset.prepare(raw, data, **block["prepare"])
+run = study.entry("runs", "toys-nearest")
+functions = params.model(run["domain"], run["model"])
+loaded = dataset.load(data)
+model = functions.build(loaded, **run["build"])
+functions.fit(model, loaded, TrainingContext(Path("scratch"), 1), **run["fit"])
+functions.save(model, study.result_folder("toys-nearest") / "model")
+"""
+
+
+@pytest.mark.slow
+def test_transfer_shows_the_drawing_runs_of_a_study(drawings: Path, tmp_path: Path) -> None:
+    nearest = {
+        "data": "toys",
+        "domain": "sketches",
+        "model": "nearest",
+        "build": {"references": 20, "neighbours": 3, "blur": 1.0, "prior_votes": 0.5},
+        "fit": {"batch_size": 64},
+    }
+    prepare = {"tolerated_rejects": 0.0, "validation": 0.2, "test": 0.2, "max_points": 100}
+    prepare |= {"only_recognised": False, "shard_size": 1000, "workers": 1}
+    fetch = {
+        "source": "doodles",
+        "doodles": {"categories": ["circle", "fish", "house"], "per_class": 40},
+    }
+    study = {
+        "root": ".",
+        "at": "",
+        "seed": 1,
+        "data": {"toys": {"domain": "sketches", "fetch": fetch, "prepare": prepare}},
+        "runs": {
+            "weather": {"data": "weather", "domain": "forecasting", "model": "linear"},
+            "toys-untrained": {**nearest, "model": "rnn"},
+            "toys-nearest": nearest,
+        },
+        "ensembles": {},
+    }
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML().dump(study, file)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", TRANSFER]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    output = bench("transfer", drawings, "--data", "toys", folder=tmp_path)
+    header, untrained, trained = output.splitlines()
+    assert header == "120 real drawings of 2 categories, raw"
+    assert untrained.startswith("toys-untrained")
+    assert "not trained" in untrained
+    assert trained.startswith("toys-nearest")
+    assert 0 <= float(trained.split()[1]) <= 1
+
+
+@pytest.mark.slow
+def test_flows_compares_both_ways_to_run_a_study(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    Workspace(checkout)
+    output = bench("flows", checkout, "--rounds", "1", folder=tmp_path, timeout=1200)
+    assert "two at a time against one" in output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not Path("/usr/lib/postgresql").exists(), reason="needs apt-get install postgresql"
+)
+def test_postgres_runs_both_servers_on_one_cluster(tmp_path: Path) -> None:
+    assert "PASS" in bench("postgres", folder=ROOT, timeout=1200)
