@@ -100,11 +100,27 @@ def main(study: str) -> None:
 
 def write(study: Study) -> None:
     """Write report.md and report/."""
-    parts = [HEAD]
+    parts, written = [HEAD], []
     with store.atomic_folder(study.folder / "report") as folder:
         for section, missing in sections(study):
             parts += write_section(section, missing, folder)
+            written.append(section)
+    parts += further_sections(written)
     store.write_text(study.folder / "report.md", "\n".join(parts))
+
+
+def further_sections(sections: list[Section]) -> Iterator[str]:
+    """The sections of domains that compare results on several data sets by the same metric."""
+    for section in {section.domain: section for section in sections}.values():
+        further = getattr(params.module(section.domain, "reporting"), "further_section", None)
+        if further:
+            same = [s for s in sections if s.results and s.primary.name == section.primary.name]
+            yield from further(
+                {name: result for s in same for name, result in s.per_example.items()},
+                {result.name: f"{s.domain}/{result.model}" for s in same for result in s.results},
+                resamples=section.study.entry("evaluation", section.domain, "resamples"),
+                seed=section.study.params["seed"],
+            )
 
 
 def sections(study: Study) -> Iterator[tuple[Section, list[str]]]:

@@ -1,5 +1,6 @@
 """Evaluation of video classifiers: use of time, whole videos, Grad-CAM, per-example results."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from ostinato import store
 from ostinato.errors import EvaluationError
 from ostinato.evaluation import classification, comparison
 from ostinato.evaluation.classification import TOP1
+from ostinato.study import Study
 from ostinato.task import Evaluation, PerExample, Reporting
 from ostinato.training.keras_model import KerasModel
 from ostinato.video import evaluation, figures, reporting
 from ostinato.video.dataset import ClipDataset, Clips
 from ostinato.video.grad_cam import grad_cam
 from ostinato.video.metrics import METRICS, SHUFFLING_DROP, TOP1_SHUFFLED, TOP1_VIDEO
+from stages import report
 
 PARAMETERS: dict[str, Any] = {
     "resamples": 200,
@@ -196,9 +199,9 @@ def test_the_same_clips_give_the_same_contact_sheet(data: ColourDataset, tmp_pat
 
 
 def test_the_report_names_metrics_and_figures_of_an_evaluation(mean: Evaluation) -> None:
-    report: Reporting = reporting.REPORT
-    assert {metric.name for metric in report.metrics} <= set(mean.metrics)
-    assert set(report.figures) - {"learning_curves"} == set(mean.figures)
+    spec: Reporting = reporting.REPORT
+    assert {metric.name for metric in spec.metrics} <= set(mean.metrics)
+    assert set(spec.figures) - {"learning_curves"} == set(mean.figures)
 
 
 def results_of(keys: list[str], correct: list[int]) -> PerExample:
@@ -231,3 +234,34 @@ def test_runs_on_the_same_drawings_are_compared_side_by_side() -> None:
     assert "these 40 drawings" in text
     without = {name: results[name] for name in ("film", "order", "weather")}
     assert list(reporting.further_section(without, models, resamples=200, seed=3)) == []
+
+
+def test_the_report_of_a_study_has_the_comparison_of_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = {
+        "strokes": {"data": "drawings", "domain": "sketches", "model": "rnn"},
+        "film": {"data": "clips", "domain": "video", "model": "c3d"},
+    }
+    evaluation_parameters = {"sketches": {"resamples": 200}, "video": {"resamples": 200}}
+    values = {"root": ".", "at": "", "seed": 5, "evaluation": evaluation_parameters}
+    values |= {"data": {}, "runs": runs, "ensembles": {}}
+    store.write_text(Path("params.yaml"), json.dumps(values))
+    study, sections = Study.load("params.yaml"), []
+    for name, run in runs.items():
+        rank = np.where(np.arange(40) < (30 if name == "film" else 40), 1, 2).astype(np.int32)
+        arrays: dict[str, NDArray[Any]] = {
+            "keys": np.arange(40).astype(str),
+            "videos": np.arange(40).astype(str),
+            "rank": rank,
+            "likelihood": np.ones(40),
+        }
+        folder = Path("results", name)
+        store.write_arrays(folder / "predictions.npz", arrays)
+        result = report.Result(name, run["model"], folder, {}, {}, 1, 1.0)
+        sections.append(report.Section(study, run["domain"], run["data"], [result]))
+    text = "\n".join(report.further_sections(sections))
+    assert "| film | ostinato/video/models/c3d.py | 0.750" in text
+    assert "these 40 drawings" in text
+    assert list(report.further_sections(sections[:1])) == []
