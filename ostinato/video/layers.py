@@ -1,8 +1,8 @@
 """Keras layers for clips: right-padded frames, with a mask (batch, frame) as a separate input.
 
 Clips are (batch, frame, height, width, channel). Appending padding frames does not change an
-output. Layers that process single frames, such as 2D convolutions, stand between `Unpad` and `Pad`:
-they receive the real frames only, (real frame, height, width, channel), and save the work on
+output. Layers that process single frames, such as 2D convolutions, are applied between `Unpad`
+and `Pad` to the real frames only, (real frame, height, width, channel), which saves the work on
 padding.
 """
 

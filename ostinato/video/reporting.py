@@ -1,4 +1,4 @@
-"""What report.md shows of video classification."""
+"""The report on video classification."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

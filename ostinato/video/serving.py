@@ -35,7 +35,7 @@ EXAMPLE = {"video": "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAICTAEAOw=
 
 SERVING = Serving(
     limits=f"""\
-- The model knows only its classes: any video gets one of them.
+- Any video gets one of the model's classes, also a video of something else.
 - Sound is ignored.
 - Files of more than {MAX_BYTES >> 20} MB, and frames larger than training allowed, are rejected.
 - Paths are read only below the folder in the server's environment variable `{VIDEO_FOLDER}`.

@@ -147,7 +147,7 @@ def prepare(
 
 @dataclass
 class SplitContent:
-    """What was written of a split.
+    """The written part of a split.
 
     Args:
         classes: number of clips by class.
@@ -168,7 +168,7 @@ class SplitContent:
 
 @dataclass
 class Written:
-    """What was written of a data set.
+    """The written data set.
 
     Args:
         splits: by name.

@@ -125,7 +125,7 @@ def fit(
         schedule: of each phase.
         warmup_fraction: of each phase.
         clip_norm: as for `trainer.fit`.
-        monitor: as for `trainer.fit`; the weights of the best epoch of both phases are kept.
+        monitor: as for `trainer.fit`; the best epoch of both phases is restored.
         patience: of each phase.
 
     Raises:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from jaxtyping import Float64
 from pydantic import AfterValidator, Field
 from tqdm import tqdm
 
 from ostinato import params, store
 from ostinato.errors import MalformedError, SourceError
-from ostinato.sketches import quickdraw
 from ostinato.sketches import sources as sketches
+from ostinato.sketches.quickdraw import Drawing, read_line
 from ostinato.sketches.raw import RawManifest
 from ostinato.video.sources.encoding import write_video
 from ostinato.video.sources.manifest import describe_video, write_manifest
@@ -38,24 +37,6 @@ def _checked(block: dict[str, Any]) -> dict[str, Any]:
 
 Drawings = Annotated[dict[str, Any], AfterValidator(_checked)]
 """A fetch block of ostinato/sketches/sources."""
-
-Strokes = list[Float64[np.ndarray, "axis point"]]
-"""The strokes of a drawing: rows x, y and, if recorded, time in ms."""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A drawing to be rendered.
-
-    Args:
-        category: its class in the data set of drawings.
-        key: its name there.
-        strokes: in the order in which they were drawn.
-    """
-
-    category: str
-    key: str
-    strokes: Strokes
 
 
 @dataclass
@@ -104,11 +85,11 @@ def animated_sketches(
     """
     entries = []
     origin, found = _read_drawings(scratch, seed, drawings)
-    for drawing in found:
-        if pace == "time" and any(len(stroke) < 3 for stroke in drawing.strokes):
-            raise SourceError(f"pace: drawing {drawing.key} has no times; set `pace: ink`")
-        film = render(drawing.strokes, frames=frames, size=size, pen=pen, pace=pace)
-        label, key = drawing.category, drawing.key
+    for label, drawing in found:
+        key, strokes = drawing.key, [stroke.T for stroke in drawing.strokes]
+        if pace == "time" and any(len(stroke) < 3 for stroke in strokes):
+            raise SourceError(f"pace: drawing {key} has no times; set `pace: ink`")
+        film = render(strokes, frames=frames, size=size, pen=pen, pace=pace)
         path = write_video(folder, label, key, film[..., None], FRAME_RATE)
         entries.append(describe_video(folder, path, label, key=key, group=key))
     details = {"drawings": asdict(origin)}
@@ -144,9 +125,9 @@ def order(
     """
     entries = []
     origin, found = _read_drawings(scratch, seed, drawings)
-    for drawing in found:
-        key = drawing.key
-        film = render(drawing.strokes, frames=frames, size=size, pen=pen, pace="ink")
+    for _, drawing in found:
+        key, strokes = drawing.key, [stroke.T for stroke in drawing.strokes]
+        film = render(strokes, frames=frames, size=size, pen=pen, pace="ink")
         for label in ORDERS:
             digest = blake2b(f"{seed}/{key}/{label}".encode(), digest_size=8).digest()
             constant, start = np.random.default_rng(list(digest)).integers(frames, size=2)
@@ -159,8 +140,10 @@ def order(
 
 def _read_drawings(
     scratch: Path, seed: int, block: Mapping[str, Any]
-) -> tuple[Origin, Iterator[Drawing]]:
+) -> tuple[Origin, Iterator[tuple[str, Drawing]]]:
     """Fetch drawings into the scratch folder and iterate over them; removes them at the end.
+
+    The iterator yields the category and the drawing.
 
     Args:
         scratch: of the source of the drawings.
@@ -184,29 +167,20 @@ def _read_drawings(
         )
     origin = Origin(source, manifest.licence)
 
-    def found() -> Iterator[Drawing]:
+    def found() -> Iterator[tuple[str, Drawing]]:
         for file in tqdm(manifest.files, "rendering", unit="file", disable=None):
             with (folder / file.path).open("rb") as lines:
                 for line in filter(bytes.strip, lines):
                     try:
-                        drawing = _parse(line, file.category)
+                        drawing = read_line(line, times=True)
                     except MalformedError:
                         origin.malformed += 1
                         continue
-                    yield drawing
+                    category = file.category or drawing.word
+                    if category and drawing.strokes:
+                        yield category, drawing
+                    else:
+                        origin.malformed += 1
         store.remove(folder)
 
     return origin, found()
-
-
-def _parse(line: bytes, category: str | None) -> Drawing:
-    """Parse a line of QuickDraw's ndjson.
-
-    Raises:
-        MalformedError: the line is malformed, or has no strokes or no category.
-    """
-    drawing = quickdraw.read_line(line, times=True)
-    label = category or drawing.word
-    if not drawing.strokes or not label:
-        raise MalformedError("no strokes" if label else "no field 'word'")
-    return Drawing(label, drawing.key, [stroke.T for stroke in drawing.strokes])

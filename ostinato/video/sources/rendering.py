@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Integer, Shaped, UInt8
 
 Pace = Literal["ink", "time"]
-"""What advances evenly from frame to frame: the length of the line, or the recorded time."""
+"""The quantity that grows evenly over the frames: length of the line, or recorded time."""
 
 ORDERS = ("forwards", "backwards", "erased", "left", "right")
 

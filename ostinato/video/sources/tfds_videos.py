@@ -25,7 +25,7 @@ def tfds(
 
     If the data set has more than one split, its splits are kept. Recordings are unknown, so
     training and validation may share some. Frames are stored without compression; for UCF101 the
-    source ``folder`` needs less space and knows the recordings.
+    source ``folder`` needs less space and can derive the recordings from the names.
 
     Args:
         folder: receives the videos, without loss, and the manifest.
