@@ -1,4 +1,4 @@
-"""Laws of the scores of translations, by sacreBLEU and by counting anew."""
+"""Laws of the evaluation of translations, against sacreBLEU and independent counts."""
 
 import math
 from collections import Counter
@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest
 
 from ostinato import params
-from ostinato.decoding import search as decoding_search
-from ostinato.decoding.search import Rules
+from ostinato.decoding import Constraints, reference
 from ostinato.errors import EvaluationError
-from ostinato.evaluation import bootstrap
-from ostinato.task import Evaluation
-from ostinato.translation import evaluation, metrics, reporting
-from ostinato.translation.dataset.batches import BOS, EOS, PAD
-from tests.texts import SCORES, model_of, prepared, sentences
+from ostinato.evaluation import comparison
+from ostinato.task import Evaluation, PerExample
+from ostinato.translation import evaluation, metrics
+from ostinato.translation.dataset import BOS, EOS, PAD
+from ostinato.translation.translator import SearchOptions, Translator
+from tests.texts import EVALUATION, prepared, sentences, untrained_model
 
 TRUTH = [
     "The cat sat on the mat .",
@@ -35,172 +37,217 @@ OTHER = [text.replace("the", "a").replace("is riding", "rides") for text in TRUT
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Evaluation]:
     data = prepared(tmp_path_factory.mktemp("texts"), {None: sentences(200)})
-    model = model_of(data)
-    return model, data, params.bind(evaluation.evaluate, SCORES)(model, data, 1)
+    predictor = untrained_model(data)
+    return predictor, data, params.bind(evaluation.evaluate, EVALUATION)(predictor, data, 1)
 
 
-def test_corpus_scores_are_sacrebleus_and_carry_its_signatures(tested: Any) -> None:
-    _, data, scored = tested
+def test_corpus_scores_are_those_of_sacrebleu_with_its_signatures(tested: Any) -> None:
+    _, data, result = tested
     truth = [target for _, target in data.texts("test")]
-    assert scored.arrays["truth"].tolist() == truth
-    table = scored.tables["scores"].set_index("score")
+    assert result.arrays["truth"].tolist() == truth
+    table = result.tables["scores"].set_index("score")
     for name, judge in (("bleu", BLEU()), ("chrf", CHRF()), ("ter", TER())):
-        expected = judge.corpus_score(scored.arrays["text"].tolist(), [truth]).score
-        assert scored.metrics[name] == pytest.approx(expected)
-        assert table.loc[name, "value"] == scored.metrics[name]
+        expected = judge.corpus_score(result.arrays["text"].tolist(), [truth]).score
+        assert result.metrics[name] == pytest.approx(expected)
+        assert table.loc[name, "value"] == result.metrics[name]
     assert table.loc["bleu", "signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp")
 
 
-def test_bleu_of_counts_is_that_of_the_texts() -> None:
-    for texts in (ONE, OTHER, TRUTH, [""] * len(TRUTH), ["Hello"] * len(TRUTH)):
-        counts = metrics.bleu_counts(texts, TRUTH)
-        expected = BLEU().corpus_score(texts, [TRUTH]).score
-        assert metrics.bleu(counts.sum(axis=0)) == pytest.approx(expected)
+def test_aggregates_equal_sacrebleu_to_the_last_digit() -> None:
+    for texts in (ONE, OTHER, TRUTH, [""] * len(TRUTH), ["Hello"] * len(TRUTH), ["a b"] * 30):
+        statistics = metrics.sentence_statistics(texts, TRUTH)
+        for metric, scorer in ((metrics.BLEU, BLEU()), (metrics.TER, TER())):
+            sums = statistics[f"{metric.name}_statistics"].sum(axis=0).astype(float)
+            assert metric.aggregate(sums) == scorer.corpus_score(texts, [TRUTH]).score
+        sums = statistics["chrf_statistics"].sum(axis=0).astype(float)
+        expected = CHRF().corpus_score(texts, [TRUTH]).score
+        assert float(metrics.corpus_chrf(sums)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_runs_are_resampled_in_pairs_as_sacrebleu_does(monkeypatch: pytest.MonkeyPatch) -> None:
+@settings(max_examples=200)
+@given(st.lists(st.integers(0, 9), min_size=10, max_size=10))
+def test_corpus_bleu_equals_sacrebleu_for_any_counts(counts: list[int]) -> None:
+    totals = np.sort(counts[4:8])[::-1]
+    matches = np.minimum(counts[:4], totals)
+    row = [*matches.tolist(), *totals.tolist(), *counts[8:]]
+    expected = BLEU.compute_bleu(row[:4], row[4:8], *row[8:], smooth_method="exp").score
+    sums = np.array(row, np.float64)
+    assert metrics.corpus_bleu(sums) == expected
+    stacked = np.stack([sums, sums[::-1] * 0, sums]).reshape(3, 1, 10)
+    np.testing.assert_array_equal(metrics.corpus_bleu(stacked)[:, 0], [expected, 0, expected])
+
+
+def results(texts: list[str]) -> PerExample:
+    keys = np.arange(len(texts))
+    return evaluation.per_example({"keys": keys, **metrics.sentence_statistics(texts, TRUTH)})
+
+
+def test_intervals_agree_with_the_bootstrap_of_sacrebleu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SACREBLEU_SEED", "7")
     test = PairedTest(
-        [("other", OTHER), ("one", ONE)], {"BLEU": BLEU(references=[TRUTH])}, None, "bs", 200
+        [("other", OTHER), ("one", ONE)], {"BLEU": BLEU(references=[TRUTH])}, None, "bs", 2000
     )
-    _, told = test()
-    counts = [metrics.bleu_counts(texts, TRUTH) for texts in (OTHER, ONE)]
-    drawn = [metrics.resampled_bleu(part, 200, 7) for part in counts]
-    for part, expected in zip(drawn, told["BLEU"], strict=True):
-        assert part.mean() == pytest.approx(expected.mean, abs=1e-4)
-    better = drawn[1] - drawn[0]
-    frames = [reporting.answers({"counts": c, "keys": np.arange(len(c))}) for c in counts]
-    gain, low, high = reporting.gain(frames[1], frames[0], {"resamples": 200}, 7)
-    whole = [BLEU().corpus_score(texts, [TRUTH]).score for texts in (OTHER, ONE)]
-    assert gain == pytest.approx(whole[1] - whole[0])
-    assert (low, high) == bootstrap.interval(better)
-    assert low < gain < high
+    _, expected = test()
+    for texts, theirs in zip((OTHER, ONE), expected["BLEU"], strict=True):
+        ours = results(texts)
+        rows = ours.statistics["bleu"]
+        sums = comparison.resample(rows, ours.clusters, resamples=2000, seed=7)
+        assert metrics.corpus_bleu(sums).mean() == pytest.approx(theirs.mean, abs=0.6)
+        low, high = comparison.metric_interval(ours, metrics.BLEU, resamples=2000, seed=7)
+        assert (high - low) / 2 == pytest.approx(theirs.ci, rel=0.1)
 
 
-def test_what_is_told_of_the_next_token_is_what_the_steps_of_a_search_tell(tested: Any) -> None:
-    model, data, scored = tested
-    start = params.module("translation", model.name).start
-    right = loss = tokens = 0.0
+def test_a_comparison_has_the_difference_of_the_corpus_scores() -> None:
+    one, other = results(ONE), results(OTHER)
+    for name, scorer in (("bleu", BLEU()), ("chrf", CHRF()), ("ter", TER())):
+        metric = metrics.METRICS[name]
+        found = comparison.compare(one, other, metric, resamples=200, seed=7)
+        ours, theirs = (scorer.corpus_score(texts, [TRUTH]).score for texts in (ONE, OTHER))
+        sign = 1 if metric.higher_is_better else -1
+        assert found.difference == pytest.approx(sign * (ours - theirs))
+        assert found.low < found.difference < found.high
+
+
+def test_teacher_forced_scores_equal_those_of_the_decoding_steps(tested: Any) -> None:
+    predictor, data, result = tested
+    start_decoding = params.model_module("translation", predictor.model.name).start_decoding
+    correct = loss = tokens = 0.0
     for source, target in data.texts("test"):
-        step, state, shared = start(model, tf.constant(data.pad(data.encode([source]))))
+        batch = tf.constant(data.pad(data.encode([source])))
+        step, state, shared = start_decoding(predictor.model, batch)
         state = tf.nest.map_structure(lambda leaf: leaf[:, None], state)
-        said = [*data.encode([target], "target")[0], EOS]
-        for before, token in zip([BOS, *said], said, strict=False):
+        reference = [*data.encode([target], "target")[0], EOS]
+        for before, token in zip([BOS, *reference], reference, strict=False):
             logits, _, state = step(tf.constant([[before]]), state, shared)
             p = tf.nn.softmax(logits[0, 0]).numpy()
-            right += p.argmax() == token
+            correct += p.argmax() == token
             loss -= math.log(p[token])
             tokens += 1
-    assert scored.metrics["token_accuracy"] == pytest.approx(right / tokens)
-    assert scored.metrics["perplexity"] == pytest.approx(math.exp(loss / tokens), rel=1e-4)
+    assert result.metrics["token_accuracy"] == pytest.approx(correct / tokens)
+    assert result.metrics["perplexity"] == pytest.approx(math.exp(loss / tokens), rel=1e-4)
 
 
-def test_translations_are_those_of_the_search_in_numpy(tested: Any) -> None:
-    """In whatever batch, order and company they are found."""
-    model, data, _ = tested
-    start = params.module("translation", model.name).start
+def test_the_translator_equals_the_numpy_reference(tested: Any) -> None:
+    """Whatever the batch and the order in which rows are translated."""
+    predictor, data, _ = tested
+    start_decoding = params.model_module("translation", predictor.model.name).start_decoding
     rows = data.encode([source for source, _ in data.texts("test")])
-    search = evaluation.Search(3, 0.6, 0.2, 2, 1.0)
-    told = evaluation.translator(model, data, search, 2, 7, aligned=True)(rows)
-    for place in range(0, len(rows), 6):
-        source = data.pad([rows[place]])
-        step, state, shared = start(model, tf.constant(source))
-        begin = tf.nest.map_structure(lambda leaf: leaf.numpy(), state)
+    search = SearchOptions(3, 0.6, 0.2, 2, 1.0)
+    translate = Translator(predictor, data, search, nbest_size=2, batch_size=7)
+    translations = translate(rows, attention=True)
+    for index in range(0, len(rows), 6):
+        source = data.pad([rows[index]])
+        step, state, shared = start_decoding(predictor.model, tf.constant(source))
+        initial = tf.nest.map_structure(lambda leaf: leaf.numpy(), state)
 
-        def arrays(last: Any, state: Any, shared: Any, step: Any = step) -> Any:
+        def numpy_step(last: Any, state: Any, shared: Any, step: Any = step) -> Any:
             state = tf.nest.map_structure(tf.constant, state)
             return tf.nest.map_structure(lambda leaf: leaf.numpy(), step(last, state, shared))
 
-        most = np.array([len(rows[place]) + 10])
-        rules = Rules(BOS, EOS, PAD, np.zeros(1, int), most, 2)
-        options: dict[str, Any] = {"width": 3, "best": 2, "length": 0.6, "coverage": 0.2}
-        found = decoding_search.beam_numpy(arrays, begin, shared, rules, source != PAD, **options)
-        for n, one in enumerate(told[place]):
-            assert [*one.tokens, EOS] == found.tokens[0, n, : found.lengths[0, n]].tolist()
-            assert one.log_probability == pytest.approx(found.log_probabilities[0, n], abs=1e-3)
-            assert one.score == pytest.approx(found.scores[0, n], abs=1e-3)
+        longest = np.array([len(rows[index]) + 10])
+        constraints = Constraints(BOS, EOS, PAD, np.zeros(1, int), longest, 2)
+        expected = reference.beam_search(
+            numpy_step,
+            initial,
+            shared,
+            constraints,
+            source != PAD,
+            beam_size=3,
+            nbest_size=2,
+            length_penalty=0.6,
+            coverage_penalty=0.2,
+        )
+        for rank, one in enumerate(translations[index]):
+            length = expected.lengths[0, rank]
+            assert [*one.tokens, EOS] == expected.tokens[0, rank, :length].tolist()
+            log_probability = expected.log_probabilities[0, rank]
+            assert one.log_probability == pytest.approx(log_probability, abs=1e-3)
+            assert one.score == pytest.approx(expected.scores[0, rank], abs=1e-3)
             assert one.attention is not None
-            assert one.attention.shape == (len(one.tokens) + 1, len(rows[place]) + 1)
+            assert one.attention.shape == (len(one.tokens) + 1, len(rows[index]) + 1)
             np.testing.assert_allclose(one.attention.sum(axis=1), 1, atol=1e-5)
-            state = tf.nest.map_structure(lambda leaf: tf.constant(leaf[:, None]), begin)
-            for before, expected in zip([BOS, *one.tokens], one.attention, strict=True):
+            state = tf.nest.map_structure(lambda leaf: tf.constant(leaf[:, None]), initial)
+            for before, row in zip([BOS, *one.tokens], one.attention, strict=True):
                 _, attention, state = step(tf.constant([[before]]), state, shared)
-                np.testing.assert_allclose(attention[0, 0], expected, atol=1e-5)
+                np.testing.assert_allclose(attention[0, 0], row, atol=1e-5)
 
 
-def test_words_that_are_kept_are_counted_as_often_as_they_stand() -> None:
+def test_word_recall_counts_each_occurrence() -> None:
     truth = ["the cat saw the {name}", "Paris", ""]
     texts = ["the {name} the the", "paris", "cat"]
-    assert evaluation.kept(texts, truth, lambda i, word: True) == 3 / 6
-    assert evaluation.kept(texts, truth, lambda i, word: word == "{name}") == 1
-    assert evaluation.kept(texts, truth, lambda i, word: i == 1) == 0
-    assert math.isnan(evaluation.kept(texts, truth, lambda i, word: i == 2))
+    assert evaluation.word_recall(texts, truth, lambda i, word: True) == 3 / 6
+    assert evaluation.word_recall(texts, truth, lambda i, word: word == "{name}") == 1
+    assert evaluation.word_recall(texts, truth, lambda i, word: i == 1) == 0
+    assert math.isnan(evaluation.word_recall(texts, truth, lambda i, word: i == 2))
 
 
-def test_rare_and_copied_words_are_those_of_a_plain_count(tested: Any) -> None:
-    _, data, scored = tested
-    often = Counter(w for _, t in data.texts("train") for w in evaluation.WORDS.findall(t))
+def test_rare_and_copied_word_accuracy_equal_a_plain_count(tested: Any) -> None:
+    _, data, result = tested
+    frequency = Counter(w for _, t in data.texts("train") for w in evaluation.WORDS.findall(t))
     found: dict[str, list[int]] = {"rare_word_accuracy": [], "copy_accuracy": []}
-    for (source, target), text in zip(data.texts("test"), scored.arrays["text"], strict=True):
-        left = evaluation.WORDS.findall(text)
+    for (source, target), text in zip(data.texts("test"), result.arrays["text"], strict=True):
+        available = evaluation.WORDS.findall(text)
         for word in evaluation.WORDS.findall(target):
-            there = word in left
-            if there:
-                left.remove(word)
-            if often[word] <= SCORES["rare"] and word != "{name}":
-                found["rare_word_accuracy"].append(there)
+            matched = word in available
+            if matched:
+                available.remove(word)
+            if frequency[word] <= EVALUATION["rare_word_count"] and word != "{name}":
+                found["rare_word_accuracy"].append(matched)
             if word in evaluation.WORDS.findall(source):
-                found["copy_accuracy"].append(there)
+                found["copy_accuracy"].append(matched)
     assert found["copy_accuracy"]
     for name, hits in found.items():
-        assert (name in scored.metrics) == bool(hits)
+        assert (name in result.metrics) == bool(hits)
         if hits:
-            assert scored.metrics[name] == pytest.approx(np.mean(hits))
+            assert result.metrics[name] == pytest.approx(np.mean(hits))
 
 
-def test_outcomes_average_to_the_scores(tested: Any) -> None:
-    _, _, scored = tested
-    for metric in ("sentence_chrf", "exact_match"):
-        each = evaluation.outcomes(metric, scored.arrays)
-        assert each.mean() == pytest.approx(scored.metrics[metric])
-    with pytest.raises(EvaluationError, match=r"'chrf' is no mean over examples"):
-        evaluation.outcomes("chrf", scored.arrays)
+def test_per_example_statistics_aggregate_to_the_metrics(tested: Any) -> None:
+    _, _, result = tested
+    statistics = evaluation.per_example(result.arrays)
+    assert set(statistics.statistics) == set(metrics.METRICS)
+    for name, metric in metrics.METRICS.items():
+        assert statistics.value(metric) == pytest.approx(result.metrics[name], rel=1e-12)
+    assert statistics.value(metrics.BLEU) == result.metrics["bleu"]
 
 
-def test_tables_hold_every_sentence_once_and_the_ends_of_the_order(tested: Any) -> None:
-    _, data, scored = tested
-    lengths, listed = scored.tables["lengths"], scored.tables["examples"]
+def test_tables_count_each_sentence_once_and_list_the_extremes(tested: Any) -> None:
+    _, data, result = tested
+    lengths, examples = result.tables["lengths"], result.tables["examples"]
     assert lengths["sentences"].sum() == data.size("test")
     assert (lengths["shortest"].to_numpy()[1:] > lengths["longest"].to_numpy()[:-1]).all()
-    chrf = np.sort(scored.arrays["sentence_chrf"])
-    groups = {name: group["sentence_chrf"] for name, group in listed.groupby("place")}
-    np.testing.assert_array_equal(groups["best"], chrf[::-1][: SCORES["listed"]])
-    np.testing.assert_array_equal(groups["worst"], chrf[: SCORES["listed"]][::-1])
+    chrf = np.sort(result.arrays["sentence_chrf"])
+    groups = {name: group["sentence_chrf"] for name, group in examples.groupby("group")}
+    np.testing.assert_array_equal(groups["best"], chrf[::-1][: EVALUATION["num_examples"]])
+    np.testing.assert_array_equal(groups["worst"], chrf[: EVALUATION["num_examples"]][::-1])
     assert groups["median"].median() == pytest.approx(np.median(chrf), abs=5)
-    assert {"lengths", "alignments"} == set(scored.figures)
-    drawn = [axes for axes in scored.figures["alignments"].axes if axes.images]
-    assert len(drawn) == SCORES["shown"]
-    for axes in drawn:
+    assert {"lengths", "alignments"} == set(result.figures)
+    panels = [axes for axes in result.figures["alignments"].axes if axes.images]
+    assert len(panels) == EVALUATION["num_plots"]
+    for axes in panels:
         shape = axes.images[0].get_array().shape
         assert shape == (len(axes.get_yticklabels()), len(axes.get_xticklabels()))
-    assert len(set(scored.arrays["keys"])) == data.size("test")
+    assert len(set(result.arrays["keys"])) == data.size("test")
 
 
-def test_the_same_model_gets_the_same_scores(tested: Any) -> None:
-    model, data, scored = tested
-    again = params.bind(evaluation.evaluate, {**SCORES, "batch_size": 5})(model, data, 1)
-    assert again.arrays["text"].tolist() == scored.arrays["text"].tolist()
-    for name, value in scored.metrics.items():
+def test_evaluation_is_reproducible(tested: Any) -> None:
+    predictor, data, result = tested
+    again = params.bind(evaluation.evaluate, {**EVALUATION, "batch_size": 5})(predictor, data, 1)
+    assert again.arrays["text"].tolist() == result.arrays["text"].tolist()
+    for name, value in result.metrics.items():
         assert again.metrics[name] == pytest.approx(value, rel=1e-5)
 
 
-def test_a_model_that_diverged_is_no_translator(tested: Any) -> None:
-    model, data, _ = tested
-    kept = model.get_weights()
-    model.set_weights([np.full_like(weight, np.nan) for weight in kept])
-    search = evaluation.Search(2, 0.6, 0.0, 0, 1.0)
+def test_a_diverged_model_raises_an_error(tested: Any) -> None:
+    predictor, data, _ = tested
+    model = predictor.model
+    weights = model.get_weights()
+    model.set_weights([np.full_like(weight, np.nan) for weight in weights])
+    translate = Translator(
+        predictor, data, SearchOptions(2, 0.6, 0.0, 0, 1.0), nbest_size=1, batch_size=8
+    )
     try:
-        with pytest.raises(EvaluationError, match="did training diverge"):
-            evaluation.translator(model, data, search, 1, 8)(data.encode(["The cat sees the dog."]))
+        with pytest.raises(EvaluationError, match="training diverged"):
+            translate(data.encode(["The cat sees the dog."]))
     finally:
-        model.set_weights(kept)
+        model.set_weights(weights)

@@ -1,10 +1,11 @@
-"""Laws of the sources of parallel text and of its formats, on small files made here."""
+"""Laws of the sources of parallel text and of the readers, on small generated files."""
 
 import gzip
 import json
 import tracemalloc
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from ostinato.errors import DataError, DownloadError, SourceError, UnreachableError
 from ostinato.params import bind
 from ostinato.translation import sources
-from ostinato.translation.dataset.reading import Pair, pairs
+from ostinato.translation.dataset.reading import Pair, RawFile, RawManifest, read_pairs
 from tests.servers import closed_port, serve
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "parallel" / "multi30k"
@@ -30,21 +31,21 @@ def out(tmp_path: Path) -> Path:
 
 
 def fetched(source: str, out: Path, **block: Any) -> dict[str, Any]:
-    """The manifest, after its own claims have been checked."""
+    """Fetch; check the manifest against the files; return it."""
     block = {"languages": ["en", "fr"], **block}
     bind(getattr(sources, source), block)(out, out.parent / "scratch", 0)
-    told: dict[str, Any] = json.loads((out / "manifest.json").read_text())
-    for entry in told["files"]:
+    manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
+    for entry in manifest["files"]:
         content = (out / entry["path"]).read_bytes()
         assert entry["bytes"] == len(content)
         assert entry["sha256"] == sha256(content).hexdigest()
     found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
-    assert found == {entry["path"] for entry in told["files"]} | {"manifest.json"}
-    return told
+    assert found == {entry["path"] for entry in manifest["files"]} | {"manifest.json"}
+    return manifest
 
 
 def read(out: Path) -> list[Pair]:
-    return list(pairs(out, json.loads((out / "manifest.json").read_text())))
+    return list(read_pairs(out, RawManifest.read(out)))
 
 
 def catalog(path: Path, *entries: polib.POEntry) -> None:
@@ -55,7 +56,7 @@ def catalog(path: Path, *entries: polib.POEntry) -> None:
     found.save_as_mofile(str(path)) if path.suffix == ".mo" else found.save(str(path))
 
 
-def test_catalogs_give_messages_plurals_and_their_doubts(out: Path, tmp_path: Path) -> None:
+def test_catalogs_give_messages_plurals_and_uncertain_ones(out: Path, tmp_path: Path) -> None:
     folder = tmp_path / "locale"
     plural = {0: "%d fichier", 1: "%d fichiers"}
     entries = [
@@ -82,15 +83,15 @@ def test_catalogs_give_messages_plurals_and_their_doubts(out: Path, tmp_path: Pa
     assert [(pair.source, pair.target) for pair in found] == expected
     assert [pair.source for pair in found if pair.uncertain] == ["Close"]
 
-    about = json.loads((out / "manifest.json").read_text()) | {"languages": ["fr", "en"]}
-    swapped = [(pair.target, pair.source) for pair in pairs(out, about)]
+    manifest = replace(RawManifest.read(out), languages=["fr", "en"])
+    swapped = [(pair.target, pair.source) for pair in read_pairs(out, manifest)]
     assert swapped == expected
 
 
-def test_an_installed_package_gives_its_catalogs(out: Path) -> None:
-    told = fetched("gettext", out, original="en", packages=["Django"], path=None)
-    assert all(entry["origin"].startswith("Django ") for entry in told["files"])
-    assert {Path(entry["path"]).suffix for entry in told["files"]} == {".po"}
+def test_catalogs_of_an_installed_package(out: Path) -> None:
+    manifest = fetched("gettext", out, original="en", packages=["Django"], path=None)
+    assert all(entry["origin"].startswith("Django ") for entry in manifest["files"])
+    assert {Path(entry["path"]).suffix for entry in manifest["files"]} == {".po"}
     assert len([pair for pair in read(out) if pair.target]) > 500
 
 
@@ -104,9 +105,7 @@ def test_an_installed_package_gives_its_catalogs(out: Path) -> None:
         ({"packages": [], "path": ".", "languages": ["de", "fr"]}, "'en' is not one of"),
     ],
 )
-def test_a_catalog_that_is_not_there_is_an_error(
-    out: Path, block: dict[str, Any], message: str
-) -> None:
+def test_a_missing_catalog_raises_an_error(out: Path, block: dict[str, Any], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         fetched("gettext", out, original="en", **block)
 
@@ -129,28 +128,28 @@ PAIRS = [
 ]
 
 
-def test_lines_of_two_files_are_pairs_from_the_web_or_a_folder(
+def test_line_aligned_files_from_a_url_or_a_folder(
     out: Path, tmp_path: Path, lines: dict[str, bytes]
 ) -> None:
     with serve(lines) as site:
-        fetched("moses", out, base_url=site.url, files=FILES, at_once=2, **WEB)
+        fetched("moses", out, base_url=site.url, files=FILES, max_concurrency=2, **WEB)
     assert [pair[:3] for pair in read(out)] == PAIRS
     again = tmp_path / "again"
     again.mkdir()
     for name, content in lines.items():
         (tmp_path / name).write_bytes(content)
-    fetched("moses", again, base_url=str(tmp_path), files=FILES, at_once=2, **WEB)
+    fetched("moses", again, base_url=str(tmp_path), files=FILES, max_concurrency=2, **WEB)
     assert read(again) == read(out)
 
 
-def test_files_that_are_no_split_leave_it_open(out: Path, lines: dict[str, bytes]) -> None:
+def test_files_without_a_split(out: Path, lines: dict[str, bytes]) -> None:
     with serve(lines) as site:
         files = {"all": "train.{language}.gz"}
-        fetched("moses", out, base_url=site.url, files=files, at_once=2, **WEB)
+        fetched("moses", out, base_url=site.url, files=files, max_concurrency=2, **WEB)
     assert {pair.split for pair in read(out)} == {None}
 
 
-def test_transfers_that_cannot_work_are_errors(out: Path, lines: dict[str, bytes]) -> None:
+def test_failed_transfers_raise_errors(out: Path, lines: dict[str, bytes]) -> None:
     block: dict[str, Any] = {"max_concurrency": 1, **WEB}
     with pytest.raises(UnreachableError, match="source: gettext"):
         nowhere = f"http://127.0.0.1:{closed_port()}"
@@ -160,14 +159,14 @@ def test_transfers_that_cannot_work_are_errors(out: Path, lines: dict[str, bytes
         fetched("moses", out, base_url=site.url, files=files, **block)
     with pytest.raises(SourceError, match=r"\{language\}"):
         fetched("moses", out, base_url=".", files={"train": "train.en"}, **block)
-    with pytest.raises(SourceError, match="the same"):
+    with pytest.raises(SourceError, match="the same file"):
         files = {"train": "a.{language}", "test": "a.{language}"}
         fetched("moses", out, base_url=".", files=files, **block)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="Multi30k is not at hand")
-def test_multi30k_has_its_own_splits(out: Path) -> None:
-    fetched("multi30k", out, languages=["en", "de"], base_url=str(SHARED), at_once=2, **WEB)
+@pytest.mark.skipif(not SHARED.exists(), reason="Multi30k is not available")
+def test_multi30k_keeps_its_splits(out: Path) -> None:
+    fetched("multi30k", out, languages=["en", "de"], base_url=str(SHARED), max_concurrency=2, **WEB)
     splits = [pair.split for pair in read(out)]
     assert [splits.count(split) for split in ("train", "validation", "test")] == [29000, 1014, 1000]
 
@@ -181,7 +180,7 @@ def test_multi30k_has_its_own_splits(out: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_table_gives_its_columns(
+def test_a_table_gives_the_chosen_columns(
     out: Path, tmp_path: Path, name: str, table: str, columns: list[int], packed: bool
 ) -> None:
     path = tmp_path / name
@@ -189,13 +188,13 @@ def test_a_table_gives_its_columns(
     if packed:
         with zipfile.ZipFile(tmp_path / "table.zip", "w") as archive:
             archive.write(path, name)
-            archive.writestr("_about.txt", "whence it came")
+            archive.writestr("_about.txt", "origin")
         path = tmp_path / "table.zip"
     fetched("tsv", out, file=str(path), columns=columns, **WEB)
     assert [pair[1:3] for pair in read(out)] == [("Go.", "Va !"), ("Hi.", "Salut !")]
 
 
-def test_columns_must_be_two(out: Path) -> None:
+def test_invalid_columns_raise_an_error(out: Path) -> None:
     for columns in ([1], [1, 1], [1, 2, 3]):
         with pytest.raises(SourceError, match="columns"):
             fetched("tsv", out, file="a.tsv", columns=columns, **WEB)
@@ -214,7 +213,7 @@ def unit(one: str, two: str, languages: tuple[str, str] = ("en", "fr")) -> str:
     )
 
 
-def test_a_translation_memory_gives_its_units(out: Path, tmp_path: Path) -> None:
+def test_a_translation_memory(out: Path, tmp_path: Path) -> None:
     units = [
         unit("One &amp; two", "Un &amp; deux"),
         unit("deux", "two", ("fr-CA", "EN_us")),
@@ -232,19 +231,15 @@ def test_a_translation_memory_gives_its_units(out: Path, tmp_path: Path) -> None
     ]
 
 
-def test_memory_does_not_grow_with_a_translation_memory(tmp_path: Path) -> None:
+def test_a_translation_memory_is_read_in_constant_memory(tmp_path: Path) -> None:
     peaks = []
     for count in (1_000, 10_000):
         path = tmp_path / f"{count}.tmx"
         path.write_text(memory(unit(f"text {i}", f"texte {i}") for i in range(count)))
-        about = {
-            "format": "tmx",
-            "languages": ["en", "fr"],
-            "files": [{"path": path.name, "split": None}],
-        }
-        sum(1 for _ in pairs(tmp_path, about))  # imports and caches
+        manifest = RawManifest("tmx", "tmx", ["en", "fr"], [RawFile(path.name)])
+        sum(1 for _ in read_pairs(tmp_path, manifest))  # imports and caches
         tracemalloc.start()
-        assert sum(1 for _ in pairs(tmp_path, about)) == count
+        assert sum(1 for _ in read_pairs(tmp_path, manifest)) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
@@ -257,33 +252,37 @@ OUTSIDE = '<!DOCTYPE tmx [<!ENTITY a SYSTEM "file:///etc/hostname">]>\n'
 @pytest.mark.parametrize(
     ("format", "files", "message"),
     [
-        ("moses", {"a.en": b"1\n2\n3\n", "a.fr": b"1\n2\n"}, r"a.en:3: a.fr has no such line"),
-        ("moses", {"a.en": b"1\n", "a.fr": b"1\n2\n"}, r"a.fr:2: a.en has no such line"),
+        ("moses", {"a.en": b"1\n2\n3\n", "a.fr": b"1\n2\n"}, r"a.en:3: a.fr has only 2 lines"),
+        ("moses", {"a.en": b"1\n", "a.fr": b"1\n2\n"}, r"a.fr:2: a.en has only 1 lines"),
         ("moses", {"a.en": b"1\n2\xff\n", "a.fr": b"1\n2\n"}, r"a.en:2: not UTF-8, byte 0xff at"),
         ("tsv", {"a.tsv": b"1\t2\n1\n"}, r"a.tsv:2: 1 columns, 2 needed"),
         ("tsv", {"a.tsv": b"1\t2\n1\t\xe9\n"}, r"a.tsv:2: not UTF-8"),
-        ("tsv", {"a.gz": gzip.compress(b"1\t2\n" * 999)[:-9]}, r"a.gz: cut off or broken"),
+        ("tsv", {"a.gz": gzip.compress(b"1\t2\n" * 999)[:-9]}, r"a.gz: truncated or corrupt"),
         ("tmx", {"a.tmx": memory(iter(["<tu>\n"])).encode()}, r"a.tmx:5: not XML"),
         ("tmx", {"a.tmx": memory(iter([unit("&b;", "")]), BOMB).encode()}, "declares entities"),
         ("tmx", {"a.tmx": memory(iter([unit("&a;", "")]), OUTSIDE).encode()}, "declares entities"),
         ("gettext", {"fr.po": b'msgid "a"\nmsgstr "\xe9"\n'}, r"fr.po:2: not UTF-8"),
-        ("gettext", {"fr.po": b'msgid "a"\nmsgstr "b"\nmsgstr\n'}, r"fr.po: not a catalog.*line 3"),
-        ("gettext", {"fr.mo": b"nothing of the kind"}, r"fr.mo: not a catalog"),
+        (
+            "gettext",
+            {"fr.po": b'msgid "a"\nmsgstr "b"\nmsgstr\n'},
+            r"fr.po: not a gettext catalog.*line 3",
+        ),
+        ("gettext", {"fr.mo": b"nothing of the kind"}, r"fr.mo: not a gettext catalog"),
     ],
 )
-def test_what_cannot_be_read_is_an_error_that_says_where(
+def test_malformed_files_raise_an_error_with_file_and_line(
     tmp_path: Path, format: str, files: dict[str, bytes], message: str
 ) -> None:
     entries = []
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-        entries.append({"path": name, "split": None, "language": name[-2:]})
-    about = {"format": format, "languages": ["en", "fr"], "original": "en", "columns": [1, 2]}
+        entries.append(RawFile(name, language=name[-2:]))
+    manifest = RawManifest("files", format, ["en", "fr"], entries, "en", [1, 2])
     with pytest.raises(DataError, match=message):
-        list(pairs(tmp_path, {**about, "files": entries}))
+        list(read_pairs(tmp_path, manifest))
 
 
-def test_a_data_set_of_tfds_becomes_lines(out: Path, tmp_path: Path) -> None:
+def test_a_tfds_data_set_is_exported_to_line_aligned_files(out: Path, tmp_path: Path) -> None:
     import tensorflow_datasets as tfds
 
     text = tfds.features.Text()
@@ -295,8 +294,8 @@ def test_a_data_set_of_tfds_becomes_lines(out: Path, tmp_path: Path) -> None:
     tfds.dataset_builders.store_as_tfds_dataset(
         name="little", version="1.0.0", features=features, split_datasets=splits, data_dir=tmp_path
     )
-    told = fetched("tfds", out, dataset="little", data_dir=str(tmp_path))
-    assert told["format"] == "moses"
+    manifest = fetched("tfds", out, dataset="little", data_dir=str(tmp_path))
+    assert manifest["format"] == "moses"
     found = read(out)
     counts = {split: sum(p.split == split for p in found) for split in ("train", "test", None)}
     assert counts == {"train": 5, "test": 2, None: 1}
@@ -310,7 +309,7 @@ def test_a_data_set_of_tfds_becomes_lines(out: Path, tmp_path: Path) -> None:
         ({"dataset": "ted_hrlr_translate/pt_to_en", "languages": ["en", "fr"]}, "has no 'fr'"),
     ],
 )
-def test_a_data_set_that_tfds_has_not_is_an_error(
+def test_an_unknown_tfds_data_set_raises_an_error(
     out: Path, block: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SourceError, match=message):

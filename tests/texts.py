@@ -1,4 +1,4 @@
-"""Small parallel texts and a small untrained model, for the tests of translation's ends."""
+"""Small parallel texts and a small untrained model, for the tests of translation."""
 
 from typing import Any
 
@@ -6,27 +6,28 @@ import keras
 
 from tests.test_translation_dataset import prepared, sentences
 
-__all__ = ["SCORES", "model_of", "prepared", "sentences"]
+__all__ = ["EVALUATION", "prepared", "sentences", "untrained_model"]
 
-SCORES: dict[str, Any] = {
-    "width": 3,
-    "length": 0.6,
-    "coverage": 0.0,
-    "ngram": 2,
-    "longer": 1.0,
+EVALUATION: dict[str, Any] = {
+    "beam_size": 3,
+    "length_penalty": 0.6,
+    "coverage_penalty": 0.0,
+    "no_repeat_ngram_size": 2,
+    "max_length_ratio": 1.0,
     "batch_size": 16,
     "resamples": 20,
-    "bands": 3,
-    "rare": 30,
-    "future_covariates": 1000,
-    "listed": 3,
-    "shown": 2,
+    "length_bins": 3,
+    "rare_word_count": 30,
+    "max_counted_pairs": 1000,
+    "num_examples": 3,
+    "num_plots": 2,
     "timed_requests": 1,
 }
 
 
-def model_of(data: Any) -> Any:
-    """An untrained translator, whose weights are large enough to make it decided."""
+def untrained_model(data: Any) -> Any:
+    """An untrained model, restored, whose large weights give distinct probabilities."""
+    from ostinato.training.keras_model import KerasModel
     from ostinato.translation.models import attention
 
     keras.utils.set_random_seed(3)
@@ -35,4 +36,4 @@ def model_of(data: Any) -> Any:
     )
     for weight in model.trainable_weights:
         weight.assign(3 * weight)
-    return model
+    return KerasModel(model)

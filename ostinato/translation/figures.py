@@ -1,31 +1,45 @@
-"""TODO."""
+"""Figures of translation: BLEU by length, and attention."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from ostinato.evaluation.figures import BLUE, WIDTH, styled
 
 
+class Alignment(NamedTuple):
+    """The attention of a translation.
+
+    Attributes:
+        attention: (token, source token), 0 to 1.
+        tokens: of the translation.
+        source_tokens: of the source.
+    """
+
+    attention: Float[np.ndarray, "token source"]
+    tokens: list[str]
+    source_tokens: list[str]
+
+
 @styled
-def by_length(table: pd.DataFrame) -> Figure:
-    """BLEU of translations by the length of their sources, with 95% intervals.
+def bleu_by_length(table: pd.DataFrame) -> Figure:
+    """BLEU by source length, with 95% intervals.
 
     Args:
         table: columns shortest, longest (tokens), sentences, bleu, low, high.
     """
     figure = Figure(figsize=(WIDTH, 3.6))
     axes = figure.subplots()
-    place = np.arange(len(table))
+    x = np.arange(len(table))
     error = [table["bleu"] - table["low"], table["high"] - table["bleu"]]
-    axes.errorbar(place, table["bleu"], np.maximum(error, 0), fmt="o", color=BLUE, capsize=3)
-    bands = zip(table["shortest"], table["longest"], table["sentences"], strict=True)
-    names = [f"{a}\n({n:,})" if a == b else f"{a} to {b}\n({n:,})" for a, b, n in bands]
-    axes.set_xticks(place, names)
+    axes.errorbar(x, table["bleu"], np.maximum(error, 0), fmt="o", color=BLUE, capsize=3)
+    bins = zip(table["shortest"], table["longest"], table["sentences"], strict=True)
+    names = [f"{a}\n({n:,})" if a == b else f"{a} to {b}\n({n:,})" for a, b, n in bins]
+    axes.set_xticks(x, names)
     axes.set(
         xlabel="Tokens of the source (sentences)", ylabel="BLEU", xlim=(-0.5, len(table) - 0.5)
     )
@@ -35,26 +49,30 @@ def by_length(table: pd.DataFrame) -> Figure:
 
 
 @styled
-def alignments(maps: Sequence[tuple[NDArray[Any], list[str], list[str]]], title: str) -> Figure:
-    """What each token of a translation attended to, a panel for each sentence.
+def alignments(maps: Sequence[Alignment], title: str) -> Figure:
+    """The attention of each token of a translation, a panel for each sentence.
 
     Args:
-        maps: attention (token, source token), the tokens, and those of the source.
-        title: over all.
+        maps: at least one.
+        title: of the figure.
     """
     rows = -(-len(maps) // 2)
-    most = max(len(tokens) for _, tokens, _ in maps)
-    figure = Figure(figsize=(WIDTH, rows * (0.14 * most + 1.2) + 0.4))
+    longest = max(len(alignment.tokens) for alignment in maps)
+    figure = Figure(figsize=(WIDTH, rows * (0.14 * longest + 1.2) + 0.4))
     panels = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes in panels[len(maps) :]:
         axes.set_axis_off()
-    for axes, (attention, tokens, source) in zip(panels, maps, strict=False):
-        axes.imshow(attention, vmin=0, vmax=1, aspect="auto")
-        spelled = ([piece.replace("\u2581", "_").replace("$", r"\$") for piece in pieces]
-                   for pieces in (source, tokens))  # fmt: skip
-        axes.set_xticks(range(len(source)), next(spelled), rotation=90, fontsize=7)
-        axes.set_yticks(range(len(tokens)), next(spelled), fontsize=7)
+    for axes, alignment in zip(panels, maps, strict=False):
+        axes.imshow(alignment.attention, vmin=0, vmax=1, aspect="auto")
+        source, tokens = _labels(alignment.source_tokens), _labels(alignment.tokens)
+        axes.set_xticks(range(len(source)), source, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(tokens)), tokens, fontsize=7)
         axes.tick_params(length=0)
         axes.grid(visible=False)
     figure.suptitle(title, x=0.01, ha="left")
     return figure
+
+
+def _labels(pieces: list[str]) -> list[str]:
+    """Pieces with visible spaces, and without matplotlib's mathematical mode."""
+    return [piece.replace("\u2581", "_").replace("$", r"\$") for piece in pieces]

@@ -1,65 +1,36 @@
-"""What report.md says of translations."""
+"""What report.md shows of translation models."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import pandas as pd
-from numpy.typing import NDArray
-
-from ostinato.evaluation import bootstrap
+from ostinato.task import Reporting
 from ostinato.translation import metrics
 
-Array = NDArray[Any]
-
-SCORE = "bleu"
-NAME = "BLEU"
-SPOKEN = "BLEU"
-AXIS = "BLEU"
-GAIN = "BLEU"
-LOWER_IS_BETTER = False
-COLUMNS = {
-    "chrF": "chrf",
-    "TER": "ter",
-    "Token accuracy": "token_accuracy",
-    "Perplexity": "perplexity",
-    "Exact": "exact_match",
-    "Rare words": "rare_word_accuracy",
-    "Copied": "copy_accuracy",
-}
-EXAMPLES = "sentences"
-BASELINES = ("seq2seq",)  # no attention: what attention has to beat
-OTHERS = "run with attention"
-AGAINST_THE_BEST = True
-FIGURES = {
-    "learning_curves": "Learning curves",
-    "lengths": "BLEU by length of the source",
-    "alignments": "What the words of a translation attended to",
-}
 LEGEND = """\
-BLEU, chrF and TER: sacreBLEU's defaults on whole texts; their signatures stand in each run's
-`tables/scores.csv`. In brackets: 95% interval (bootstrap over test sentences). Token accuracy and
-perplexity: of the next token, given the reference so far. Exact: share of translations that are the
-reference. Rare words, copied: share of the references' words that translations have, too, of those
-that training has seldom seen, and of those that stand in the source unchanged (names, numbers,
-placeholders). Training: wall time of all epochs. Inference: milliseconds a sentence, by beam
-search, one by one / in batches. Times are this machine's.
+BLEU, chrF and TER are sacreBLEU's defaults on whole texts; `tables/scores.csv` of each run has
+their signatures. Brackets: 95% confidence interval, by a bootstrap over test sentences. Token
+accuracy and perplexity are those of the next token under teacher forcing. Exact match: share of
+translations that equal the reference. Rare words: share of the reference words that are rare in
+the training split and occur in the translation. Copied words: the same for reference words that
+also occur in the source (names, numbers, placeholders). Training: wall time of all epochs.
+Inference: milliseconds a sentence by beam search, one by one / in batches, on this machine.
 """
 
-
-def number(value: float) -> str:
-    """Two decimals above 1, three below."""
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
-
-
-def answers(arrays: Mapping[str, Array]) -> pd.DataFrame:
-    """What BLEU counts in each of a run's translations, by the pair's key."""
-    return pd.DataFrame(arrays["counts"], arrays["keys"])
-
-
-def gain(
-    ours: pd.DataFrame, theirs: pd.DataFrame, block: Mapping[str, Any], seed: int
-) -> tuple[float, float, float]:
-    """How much more BLEU we have on the same sentences, with its 95% interval."""
-    one, other = (metrics.resampled_bleu(run, block["resamples"], seed) for run in (ours, theirs))
-    better = metrics.bleu(ours.sum(axis=0)) - metrics.bleu(theirs.sum(axis=0))
-    return better, *bootstrap.interval(one - other)
+REPORT = Reporting(
+    metrics=(
+        metrics.BLEU,
+        metrics.CHRF,
+        metrics.TER,
+        metrics.TOKEN_ACCURACY,
+        metrics.PERPLEXITY,
+        metrics.EXACT_MATCH,
+        metrics.RARE_WORD_ACCURACY,
+        metrics.COPY_ACCURACY,
+    ),
+    examples="sentences",
+    baselines=("seq2seq",),  # without attention
+    networks="model with attention",
+    figures={
+        "learning_curves": "Learning curves",
+        "lengths": "BLEU by length of the source",
+        "alignments": "Attention of each token of a translation",
+    },
+    legend=LEGEND,
+)

@@ -1,151 +1,180 @@
-"""Translates texts: text in, text out, with its score and what each word was taken from.
+"""Serve translation models: text in, ranked translations with their alignment out.
 
-A text of any length will do. One that is longer than what the model was trained on is cut at the
-ends of sentences (a sentence that is too long by itself at spaces), its parts are translated one
-by one, and the answer says so. Placeholders and markup are kept whole, as in the training data.
+Texts may have any length. A text that is longer than the training texts is split at sentence ends
+(a sentence that is too long at spaces); the parts are translated independently, and the response
+says so. Placeholders and markup are not split, as in the training data.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Float64, Shaped
 from pydantic import BaseModel, Field
 
 from ostinato import params, store
 from ostinato.errors import RequestError
-from ostinato.translation import dataset
-from ostinato.translation.dataset import cleaning
-from ostinato.translation.dataset.reading import pairs
-from ostinato.translation.evaluation import Search, Told, key, likeness, translator
+from ostinato.task import Json, Serving
+from ostinato.translation import dataset, metrics
+from ostinato.translation.dataset import TranslationDataset, cleaning
+from ostinato.translation.dataset.reading import RawManifest, read_pairs
+from ostinato.translation.evaluation import pair_key
+from ostinato.translation.translator import Hypothesis, SearchOptions, Translator
 
-Array = NDArray[Any]
-
-BATCH = 64  # parts translated at once
-LONGEST = 100_000  # characters of a text
-# Where a text may be cut, the best first: at the end of a sentence, at a space, anywhere.
-CUTS = [
+BATCH_SIZE = 64  # parts translated at once
+MAX_CHARACTERS = 100_000  # of a text
+# Where a text may be split, in order of preference: sentence ends, spaces, anywhere.
+SPLIT_PATTERNS = [
     re.compile(p)
     for p in (r"[.!?\u2026][\"'\u2019\u201d\u00bb)\]]* |[\u3002\uff01\uff1f]", " ", ".")
 ]
 
 EXAMPLE = {"text": "Enter a valid value."}
 
-LIMITS = """\
-- It knows the kind of text that it was trained on; of another it makes what it knows.
-- Each sentence is translated for itself: nothing is known of those before it.
-- What a word was taken from is the network's attention, which is a hint and no proof.
-"""
+SERVING = Serving(
+    limits="""\
+- The model translates the kind of text that it was trained on; other text is translated poorly.
+- Sentences are translated independently, without context.
+- The alignment is the network's attention: an indication, not an explanation.
+""",
+    example=EXAMPLE,
+    options={"top_k": 0},
+    files=("results/tables/search.csv", "data/source.model", "data/target.model"),
+    packages=("sentencepiece",),
+)
 
-FILES = ("results/tables/search.csv", "data/source.model", "data/target.model")
-PACKAGES = ("sentencepiece",)
 
-
-class Text(BaseModel):
+class Input(BaseModel):
     """A text to be translated."""
 
     text: str = Field(description="one or more sentences; line breaks count as spaces")
 
 
 class Translation(BaseModel):
-    """One way to say it."""
+    """One of the ranked translations of a text."""
 
     text: str
-    log_probability: float  # of the tokens, in nats
-    score: float  # by which translations are ordered: with the penalties for length and coverage
-    words: list[str]
-    # For each word, the share of attention that each word of the source had; of some models only.
-    alignment: list[list[float]] | None
-
-
-class Answer(BaseModel):
-    """A translation, and others that were nearly as good."""
-
-    translation: str
-    log_probability: float
-    score: float
-    cut: bool  # the text was too long to be translated at once
-    source: list[str]  # its words, as they were read
-    best: list[Translation]  # the best first
-
-
-Input = Text
-
-
-def load(folder: Path) -> Callable[[Sequence[Text], int], list[Answer]]:
-    """The model whose files are in ``folder``, ready to answer.
-
-    Returns:
-        A function of texts, and of how many of the best translations are told (0: all).
-    """
-    about, data = store.read_json(folder / "about.json"), dataset.load(folder)
-    params.model_module(about["domain"], about["model"])  # registers the model's layers
-    model = store.read_model(folder / "model.keras")
-    (found,) = pd.read_csv(folder / "search.csv").to_dict("records")
-    search = Search(**{str(name): value for name, value in found.items()})
-    translate = translator(model, data, search, search.width, BATCH, aligned=True)
-
-    def answer(texts: Sequence[Text], best: int) -> list[Answer]:
-        parts = []
-        for number, given in enumerate(texts):
-            if len(given.text) > LONGEST:
-                raise RequestError(
-                    f"text {number}: {len(given.text):,} characters, more than {LONGEST:,}; "
-                    "ask in parts"
-                )
-            parts.append(split(cleaning.uniform(given.text), data))
-        told = iter(translate(data.encode([part for own in parts for part in own])))
-        return [_answer(own, [next(told) for _ in own], best, data) for own in parts]
-
-    # Makes the graph, which a first question would wait for.
-    answer([Text.model_validate(EXAMPLE)], 1)
-    return answer
-
-
-def split(text: str, data: Any) -> list[str]:
-    """A uniform text in parts that are no longer than the training data's, in tokens.
-
-    It is cut at the end of a sentence, the one nearest to the middle, and so are both halves. A
-    sentence that is too long is cut at a space, and a word anywhere; within a placeholder only
-    where there is no other place.
-    """
-    if len(data.encode([text])[0]) <= data.longest or len(text) == 1:
-        return [text] if text else []
-    inside = {i for found in cleaning.PLACEHOLDER.finditer(text) for i in range(*found.span())[1:]}
-    for pattern in CUTS:
-        cuts = {found.end() for found in pattern.finditer(text)} - {len(text)}
-        if pattern is not CUTS[-1]:
-            cuts -= inside
-        if cuts:
-            break
-    cut = min(cuts, key=lambda place: (abs(2 * place - len(text)), place))
-    return split(text[:cut].strip(), data) + split(text[cut:].strip(), data)
-
-
-def _answer(parts: list[str], told: list[list[Told]], best: int, data: Any) -> Answer:
-    source = [words(row, data, "source") for row in data.encode(parts)]
-    count = min(map(len, told), default=0)  # of what was found of each part
-    ways = [_joined([part[n] for part in told], source, data) for n in range(count)]
-    first = ways[0] if ways else _joined([], [], data)
-    return Answer(
-        translation=first.text,
-        log_probability=first.log_probability,
-        score=first.score,
-        cut=len(parts) > 1,
-        source=[word for names, _ in source for word in names],
-        best=ways[: best or None],
+    log_probability: float = Field(description="of the tokens, in nats")
+    score: float = Field(description="ranks translations: with length and coverage penalty")
+    words: list[str] = Field(description="of the translation")
+    alignment: list[list[float]] | None = Field(
+        description="attention of each word of the translation to each source word; null if the "
+        "model has no attention"
     )
 
 
-def _joined(told: list[Told], source: list[tuple[list[str], Array]], data: Any) -> Translation:
-    """The translations of a text's parts as one; the alignment of each part stays in it."""
-    target = [words(part.tokens, data, "target") for part in told]
+class Response(BaseModel):
+    """The best translation of a text, and the ranked translations."""
+
+    translation: str
+    log_probability: float = Field(description="of the tokens, in nats")
+    score: float
+    split: bool = Field(description="whether the text was too long and was translated in parts")
+    source_words: list[str]
+    translations: list[Translation] = Field(
+        description="the `top_k` best translations, the best first"
+    )
+
+
+def load(folder: Path) -> "TranslationService":
+    """Load a packaged model: see `ostinato.task.Serving`."""
+    about = store.read_json(folder / "about.json")
+    predictor = params.model("translation", about["model"]).restore(folder / "model")
+    data = dataset.load(folder)
+    (row,) = pd.read_csv(folder / "search.csv").to_dict("records")
+    options = SearchOptions(**{str(name): value for name, value in row.items()})
+    translate = Translator(
+        predictor, data, options, nbest_size=options.beam_size, batch_size=BATCH_SIZE
+    )
+    service = TranslationService(translate, data)
+    service.predict([Input.model_validate(EXAMPLE)], {})  # compiles the graphs
+    return service
+
+
+class TranslationService:
+    """Translates texts with a trained model."""
+
+    def __init__(self, translate: Translator, data: TranslationDataset) -> None:
+        self.translate, self.data = translate, data
+
+    def predict(self, inputs: Sequence[Input], options: Mapping[str, Json]) -> list[Response]:
+        """Translate each text.
+
+        Args:
+            inputs: the texts.
+            options: ``top_k``: number of ranked translations to return; 0 returns all.
+
+        Raises:
+            RequestError: a text has more than 100,000 characters.
+        """
+        parts = []
+        for number, item in enumerate(inputs):
+            if len(item.text) > MAX_CHARACTERS:
+                raise RequestError(
+                    f"text {number}: {len(item.text):,} characters, more than "
+                    f"{MAX_CHARACTERS:,}; send it in parts"
+                )
+            parts.append(split(cleaning.normalise(item.text), self.data))
+        rows = self.data.encode([part for text in parts for part in text])
+        hypotheses = iter(self.translate(rows, attention=True))
+        top_k = int(options.get("top_k", SERVING.options["top_k"]))
+        return [
+            _response(text, [next(hypotheses) for _ in text], top_k, self.data) for text in parts
+        ]
+
+
+def split(text: str, data: TranslationDataset) -> list[str]:
+    """Split a normalised text into parts that are no longer, in tokens, than the training texts.
+
+    The text is split at the sentence end nearest to its middle, and so are both halves. A sentence
+    that is too long is split at a space, and a word anywhere; a placeholder is split only if there
+    is no other way.
+    """
+    if len(data.encode([text])[0]) <= data.max_length or len(text) == 1:
+        return [text] if text else []
+    inside = {
+        index for match in cleaning.PLACEHOLDER.finditer(text) for index in range(*match.span())[1:]
+    }
+    for pattern in SPLIT_PATTERNS:
+        positions = {match.end() for match in pattern.finditer(text)} - {len(text)}
+        if pattern is not SPLIT_PATTERNS[-1]:
+            positions -= inside
+        if positions:
+            break
+    middle = min(positions, key=lambda position: (abs(2 * position - len(text)), position))
+    return split(text[:middle].strip(), data) + split(text[middle:].strip(), data)
+
+
+def _response(
+    parts: list[str], hypotheses: list[list[Hypothesis]], top_k: int, data: TranslationDataset
+) -> Response:
+    source = [words(row, data, "source") for row in data.encode(parts)]
+    count = min(map(len, hypotheses), default=0)
+    ranked = [_join([part[rank] for part in hypotheses], source, data) for rank in range(count)]
+    best = ranked[0] if ranked else _join([], [], data)
+    return Response(
+        translation=best.text,
+        log_probability=best.log_probability,
+        score=best.score,
+        split=len(parts) > 1,
+        source_words=[word for names, _ in source for word in names],
+        translations=ranked[: top_k or None],
+    )
+
+
+def _join(
+    parts: list[Hypothesis],
+    source: list[tuple[list[str], Float64[np.ndarray, "word token"]]],
+    data: TranslationDataset,
+) -> Translation:
+    """Join the translations of a text's parts; the alignment is block diagonal."""
+    target = [words(part.tokens, data, "target") for part in parts]
     blocks = [
-        own @ part.attention[:-1, :-1] @ other.T / own.sum(axis=1, keepdims=True)
-        for part, (_, own), (_, other) in zip(told, target, source, strict=True)
+        rows @ part.attention[:-1, :-1] @ columns.T / rows.sum(axis=1, keepdims=True)
+        for part, (_, rows), (_, columns) in zip(parts, target, source, strict=True)
         if part.attention is not None
     ]
     alignment = None
@@ -156,53 +185,55 @@ def _joined(told: list[Told], source: list[tuple[list[str], Array]], data: Any) 
             whole[i : i + len(block), j : j + block.shape[1]] = block
         alignment = whole.round(4).tolist()
     return Translation(
-        text=" ".join(data.decode([part.tokens for part in told])),
-        log_probability=sum(part.log_probability for part in told),
-        score=sum(part.score for part in told),
+        text=" ".join(data.decode([part.tokens for part in parts])),
+        log_probability=sum(part.log_probability for part in parts),
+        score=sum(part.score for part in parts),
         words=[word for names, _ in target for word in names],
         alignment=alignment,
     )
 
 
-def words(row: list[int], data: Any, side: str) -> tuple[list[str], Array]:
-    """The words that tokens make, and which tokens each consists of: 0 or 1 (word, token)."""
-    begins = np.array([piece.startswith("\u2581") for piece in data.pieces(row, side)], bool)
-    place = np.cumsum(begins) - begins[:1].sum()
-    of = (np.arange(place.max(initial=-1) + 1)[:, None] == place).astype(np.float64)
-    names = data.decode([np.array(row, int)[one > 0].tolist() for one in of], side)
-    some = np.array([bool(name) for name in names], bool)
-    return [name for name in names if name], of[some]
+def words(
+    row: list[int], data: TranslationDataset, side: str
+) -> tuple[list[str], Float64[np.ndarray, "word token"]]:
+    """The words that tokens form, and which tokens each word consists of (0 or 1)."""
+    starts = np.array([piece.startswith("\u2581") for piece in data.pieces(row, side)], bool)
+    index = np.cumsum(starts) - starts[:1].sum()
+    members = (np.arange(index.max(initial=-1) + 1)[:, None] == index).astype(np.float64)
+    names = data.decode([np.array(row, int)[member > 0].tolist() for member in members], side)
+    nonempty = np.array([bool(name) for name in names], bool)
+    return [name for name in names if name], members[nonempty]
 
 
-def questions(raw: Path, prepared: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Pairs of the test split as somebody would ask them, by key, from the raw files.
+def to_requests(raw: Path, prepared: Path, keys: Collection[str]) -> dict[str, dict[str, Json]]:
+    """Test pairs as requests, by key, from the raw files.
 
-    What would be cut is left out: evaluation translates it whole.
+    Texts that serving would split are left out: the evaluation translates them whole.
     """
     data, wanted = dataset.load(prepared), set(keys)
-    found = {}
-    for pair in pairs(raw, store.read_json(raw / "manifest.json")):
-        source, target = cleaning.uniform(pair.source), cleaning.uniform(pair.target)
-        name = key(source, target)
-        if name in wanted and len(split(source, data)) == 1:
-            found[name] = {"text": pair.source}
-    return found
+    requests: dict[str, dict[str, Json]] = {}
+    for pair in read_pairs(raw, RawManifest.read(raw)):
+        source, target = cleaning.normalise(pair.source), cleaning.normalise(pair.target)
+        key = pair_key(source, target)
+        if key in wanted and len(split(source, data)) == 1:
+            requests[key] = {"text": pair.source}
+    return requests
 
 
-def arrays(
-    answers: Sequence[Mapping[str, Any]], truth: Sequence[str], classes: Sequence[str]
-) -> dict[str, Array]:
-    """Answers as evaluation keeps them: truth, text, log probability, and likeness of the two.
+def from_responses(
+    responses: Sequence[Mapping[str, Any]], truth: Sequence[str], classes: Sequence[str]
+) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Responses as the arrays of an evaluation, without keys.
 
     Args:
-        answers: of ``load``'s function.
+        responses: as JSON.
         truth: the reference of each.
-        classes: nothing here: translations have none.
+        classes: not used: translations have none.
     """
-    texts = [answer["translation"] for answer in answers]
+    texts = [response["translation"] for response in responses]
     return {
         "truth": np.array(truth),
         "text": np.array(texts),
-        "log_probability": np.array([answer["log_probability"] for answer in answers]),
-        **likeness(texts, truth),
+        "log_probability": np.array([response["log_probability"] for response in responses]),
+        **metrics.sentence_statistics(texts, truth),
     }

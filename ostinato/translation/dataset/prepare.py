@@ -1,0 +1,263 @@
+"""Raw parallel text to a prepared data set: cleaned, split and tokenised."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import orjson
+from jaxtyping import Float64
+from tqdm import tqdm
+
+from ostinato import store
+from ostinato.errors import DataError
+from ostinato.task import Manifest
+from ostinato.translation.dataset import cleaning, tokenizer, writing
+from ostinato.translation.dataset.cleaning import PLACEHOLDER, RULES, LanguageModel
+from ostinato.translation.dataset.files import SPLITS, Details
+from ostinato.translation.dataset.reading import RawManifest, read_pairs
+from ostinato.translation.dataset.tokenizer import SIDES
+from ostinato.units import Count, Fraction, NonNegative, Tokens
+
+PARTITIONS = 64  # temporary files, by a hash of the source; one at a time is in memory
+MAX_SYMBOLS = 500  # placeholders and tags that are single tokens
+
+
+class Row(NamedTuple):
+    """A pair in a temporary file.
+
+    Attributes:
+        split: train, validation or test.
+        source: normalised text.
+        target: normalised text.
+        key: `cleaning.source_key` of the source.
+        fixed: whether the file is the validation or test split, which is kept whole.
+    """
+
+    split: str
+    source: str
+    target: str
+    key: str
+    fixed: bool
+
+
+def prepare(
+    raw: Path,
+    folder: Path,
+    *,
+    validation: Fraction,
+    test: Fraction,
+    max_length_ratio: NonNegative,
+    language_margin: NonNegative,
+    max_length: Tokens,
+    tokenizer: Literal["unigram", "bpe"],
+    vocab_size: Count,
+    character_coverage: Fraction,
+    shared_vocabulary: bool,
+    tokenizer_sample: Count,
+    shard_size: Count,
+) -> None:
+    """Write raw parallel text as a tensorflow-datasets data set of tokens.
+
+    Pairs that break one of `cleaning.RULES` are left out and counted. A file that is a split keeps
+    its split; validation and test files are kept whole, so that metrics are comparable with
+    published ones. Otherwise a hash of the source determines the split: a pair stays in its split
+    when the data grow, and sources that differ only in case or punctuation are in the same split.
+
+    Args:
+        raw: folder of a source, with its manifest.
+        folder: empty folder for the data set, ``source.model``, ``target.model``,
+            ``manifest.json`` and ``profile.json``.
+        validation: share of the pairs, unless a file is this split.
+        test: share of the pairs, unless a file is this split.
+        max_length_ratio: maximum ratio of the longer text to the shorter one, in characters, after
+            adding 10 to both; 0 turns the rule off.
+        language_margin: nats per trigram by which a text may look more like the other language; 0
+            turns the rule off.
+        max_length: maximum number of tokens of a text, without eos.
+        tokenizer: SentencePiece model type: unigram (Kudo 2018, arXiv 1804.10959) or BPE (Sennrich
+            et al. 2016, arXiv 1508.07909).
+        vocab_size: maximum number of tokens of each vocabulary.
+        character_coverage: share of the characters in the vocabulary; others are encoded as bytes.
+        shared_vocabulary: whether both languages share one vocabulary.
+        tokenizer_sample: maximum number of training pairs that the tokenizer is trained on.
+        shard_size: approximate number of training pairs in a file.
+
+    Raises:
+        DataError: unreadable files, too little text for the vocabulary, or an empty split.
+    """
+    if validation + test >= 1:
+        raise DataError(f"validation {validation} and test {test} leave no training pairs")
+    about = RawManifest.read(raw)
+    file_splits = {file.split for file in about.files}
+    shares = {"test": 0.0 if "test" in file_splits else test}
+    shares["validation"] = 0.0 if "validation" in file_splits else validation
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as temporary:
+        partitions = [Path(temporary, f"{number:02d}") for number in range(PARTITIONS)]
+        languages, symbols = _partition(raw, about, partitions, shares, max_length_ratio, counts)
+        log_odds = languages.log_odds()
+        for partition in partitions:
+            rows = _filter(partition, log_odds, language_margin, counts)
+            partition.write_bytes(b"".join(map(_line, rows)))
+        sample = list(_sample(partitions, tokenizer_sample, counts["kept"]))
+        train_tokenizers(
+            folder,
+            sample,
+            symbols,
+            tokenizer,
+            vocab_size=vocab_size,
+            character_coverage=character_coverage,
+            shared_vocabulary=shared_vocabulary,
+        )
+        shards = min(PARTITIONS, max(1, round(counts["kept"] / shard_size)))
+        groups = [
+            partitions[i * PARTITIONS // shards : (i + 1) * PARTITIONS // shards]
+            for i in range(shards)
+        ]
+        written = writing.write(
+            folder,
+            [lambda group=group: _pairs(group) for group in groups],  # type: ignore[misc]
+            max_length,
+            counts,
+        )
+    for split in SPLITS:
+        if not written[split].counts["pairs"]:
+            raise DataError(
+                f"{raw}: split {split} is empty; fetch more pairs or raise the share {split}"
+            )
+    details = Details(
+        languages=about.languages,
+        read=counts["read"],
+        changed=counts["changed"],
+        left_out={rule: counts[rule] for rule in RULES},
+        shared_vocabulary=shared_vocabulary,
+        max_length=max_length,
+        shards=shards,
+    )
+    manifest = Manifest(
+        source=about.source,
+        examples="pairs",
+        splits={split: dict(result.counts) for split, result in written.items()},
+        details=details.to_json(),
+    )
+    writing.write_metadata(folder, manifest, about.languages, written)
+    store.write_json(folder / "manifest.json", manifest.to_json())
+
+
+def train_tokenizers(
+    folder: Path,
+    sample: list[tuple[str, str]],
+    symbols: list[str],
+    model_type: Literal["unigram", "bpe"],
+    *,
+    vocab_size: int,
+    character_coverage: float,
+    shared_vocabulary: bool,
+) -> None:
+    """Write ``source.model`` and ``target.model``; the same model for a shared vocabulary."""
+    for sides in (SIDES,) if shared_vocabulary else ((side,) for side in SIDES):
+        texts = [pair[SIDES.index(side)] for side in sides for pair in sample]
+        model = tokenizer.train(texts, symbols, model_type, vocab_size, character_coverage)
+        for side in sides:
+            store.write_bytes(folder / f"{side}.model", model)
+
+
+def _partition(
+    raw: Path,
+    about: RawManifest,
+    partitions: list[Path],
+    shares: Mapping[str, float],
+    max_length_ratio: float,
+    counts: Counter[str],
+) -> tuple[LanguageModel, list[str]]:
+    """Write pairs that break no rule by themselves to partitions; equal sources to the same one.
+
+    Returns:
+        The language model, and the placeholders that occur more than once.
+    """
+    languages, placeholders = LanguageModel(), Counter[str]()
+    with ExitStack() as stack:
+        files = [stack.enter_context(partition.open("wb")) for partition in partitions]
+        for pair in tqdm(read_pairs(raw, about), "reading", unit=" pairs", disable=None):
+            counts["read"] += 1
+            source, target = cleaning.normalise(pair.source), cleaning.normalise(pair.target)
+            counts["changed"] += (source, target) != (pair.source, pair.target)
+            key = cleaning.source_key(source)
+            split = pair.split or "train"
+            if split == "train":
+                broken = cleaning.broken_rule(source, target, pair.uncertain, max_length_ratio)
+                if broken:
+                    counts[broken] += 1
+                    continue
+                position = cleaning.uniform_hash(key)
+                if position < shares["test"]:
+                    split = "test"
+                elif position < shares["test"] + shares["validation"]:
+                    split = "validation"
+                languages.update(source, target)
+                placeholders.update(p for p in PLACEHOLDER.findall(source) if " " not in p)
+            fixed = pair.split in ("test", "validation")
+            number = int.from_bytes(blake2b(key.encode(), digest_size=1).digest()) % PARTITIONS
+            files[number].write(_line(Row(split, source, target, key, fixed)))
+    repeated = [text for text, count in placeholders.most_common(MAX_SYMBOLS) if count > 1]
+    return languages, sorted(repeated)
+
+
+def _filter(
+    partition: Path,
+    log_odds: Float64[np.ndarray, " bucket"],
+    language_margin: float,
+    counts: Counter[str],
+) -> Iterator[Row]:
+    """The rows of a partition without duplicates, leaks and foreign texts, ordered by a hash."""
+    rows = list(_rows(partition))
+    held_out = {row.key: row.split for split in SPLITS[1:] for row in rows if row.split == split}
+    seen = set()
+    rows.sort(key=lambda row: cleaning.uniform_hash(f"{row.source}\t{row.target}"))
+    for row in rows:
+        if not row.fixed:
+            broken = None
+            if row[:3] in seen:
+                broken = "duplicate"
+            elif held_out.get(row.key, row.split) != row.split:
+                broken = "leak"
+            elif cleaning.is_foreign(log_odds, row.source, row.target, language_margin):
+                broken = "foreign"
+            if broken:
+                counts[broken] += 1
+                continue
+            seen.add(row[:3])
+        counts["kept"] += row.split == "train"
+        yield row
+
+
+def _sample(partitions: list[Path], count: int, total: int) -> Iterator[tuple[str, str]]:
+    """About ``count`` of ``total`` training pairs, evenly from all partitions."""
+    share = count / max(total, 1)
+    for partition in partitions:
+        for row in _rows(partition):
+            # Reversed texts: a hash that is independent of the stored order.
+            position = cleaning.uniform_hash(row.target[::-1] + row.source[::-1])
+            if row.split == "train" and position < share:
+                yield row.source, row.target
+
+
+def _pairs(partitions: list[Path]) -> Iterator[list[writing.Pair]]:
+    """The pairs of each partition."""
+    for partition in partitions:
+        yield [
+            writing.Pair(row.split, row.source, row.target, row.fixed) for row in _rows(partition)
+        ]
+
+
+def _rows(partition: Path) -> Iterator[Row]:
+    return (Row(*orjson.loads(line)) for line in partition.read_bytes().splitlines())
+
+
+def _line(row: Row) -> bytes:
+    return orjson.dumps(list(row), option=orjson.OPT_APPEND_NEWLINE)
