@@ -16,10 +16,9 @@ from ostinato.errors import DataError
 from ostinato.params import bind
 from ostinato.task import Profile
 from ostinato.translation import dataset
-from ostinato.translation.dataset import cleaning
+from ostinato.translation.dataset import BOS, EOS, PAD, UNK, cleaning
 from ostinato.translation.dataset.batching import length_batches
 from ostinato.translation.dataset.files import SPLITS, Details
-from ostinato.translation.dataset import BOS, EOS, PAD, UNK
 
 PREPARE = {
     "validation": 0.2,
@@ -226,9 +225,9 @@ def test_vocabularies_are_shared_or_separate(tmp_path: Path, tokenizer: str) -> 
 
 
 def test_an_impossible_vocab_size_raises_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="vocab_size: 30000 tokens .bpe."):
+    with pytest.raises(DataError, match=r"vocab_size: 30000 tokens \(bpe\)"):
         prepared(tmp_path / "large", {None: sentences(100)}, vocab_size=30_000, tokenizer="bpe")
-    with pytest.raises(DataError, match="vocab_size: 20 tokens .unigram."):
+    with pytest.raises(DataError, match=r"vocab_size: 20 tokens \(unigram\)"):
         prepared(tmp_path / "small", {None: sentences(100)}, vocab_size=20)
 
 
