@@ -3,21 +3,21 @@
     python -m bench.decoding [--model MODEL.keras --data PREPARED] [--sentences 1000] [--rounds 5]
         [--batch 64] [--threads 2] [--python TORCH/python] [--sorted] [--cpu]
 
-The first sentences of the test split, and a trained model (of one layer, with general scores).
-Without them: random sentences of 8 to 20 tokens, and an untrained model of Multi30k's size, which
-ends by chance alone, so that each translation is as long as it may be: its source and ten tokens
-more, and no sentence is done long before the others of its batch. The sides:
+Decodes the first sentences of the test split with a trained model (one layer, general scores).
+Without a model: random sentences of 8 to 20 tokens and an untrained model of Multi30k's size. It
+predicts eos only by chance, so each translation has its maximum length, the source length plus ten
+tokens, and all sentences of a batch finish at about the same time. The implementations:
 
-- one graph: `ostinato/decoding/search.py`, on batches of like length, as `scores.translator` makes them
-- Keras: its layers with the same weights, called step by step in a Python loop
-- own step: the step function that the graph has, called step by step in a Python loop
-- PyTorch: bench/decoding_peer.py in an interpreter that has torch, with glibc told to keep its
-  memory, which it is faster with
+- one graph: `ostinato.decoding` on batches of similar length, as `Translator` makes them
+- Keras: Keras layers with the same weights, called step by step in a Python loop
+- own step: the step function of the graph, called step by step in a Python loop
+- PyTorch: bench/decoding_peer.py in an interpreter that has torch; glibc is configured to keep
+  freed memory, which makes it faster
 
-The loops read the sentences in the order in which they stand, as plain loops do, or with --sorted
-the very batches of the graph. All have a cache and have to find the same tokens. They take turns,
-round by round, and the first round warms up; --cpu counts processor time, for a machine that has
-other work. Medians over the rounds, and the medians of ours over each other side in the same round.
+The loops decode the sentences in the stored order, or with --sorted in the batches of the graph.
+All cache their states and must generate the same tokens. They take turns, round by round; the first
+round is a warm-up. --cpu measures processor time, for a machine with other work. Prints medians
+over the rounds, and the median ratio of ours to each other implementation in the same round.
 """
 
 import argparse
@@ -38,43 +38,41 @@ import tensorflow as tf
 from keras import ops
 
 from bench import decoding_peer
-from bench.decoding_peer import LENGTH, walk
-from ostinato import store
-from ostinato.decoding import search
-from ostinato.decoding.search import Rules
+from bench.decoding_peer import LENGTH_PENALTY, greedy
+from ostinato import decoding, store
+from ostinato.decoding import Constraints
 from ostinato.training import runtime
-from ostinato.translation.dataset import load
-from ostinato.translation.dataset.batches import BOS, EOS, PAD
+from ostinato.translation.dataset import BOS, EOS, PAD, load
 from ostinato.translation.models import attention
 
-VOCABULARY = 8_000
+VOCAB_SIZE = 8_000
 BUILD: dict[str, Any] = {
     "units": 256,
     "num_layers": 1,
-    "scores": "general",
+    "attention_score": "general",
     "dropout": 0.0,
     "word_dropout": 0.0,
 }
-DATA = SimpleNamespace(vocabulary=(VOCABULARY, VOCABULARY), joint=False)
-WIDTH = 5
+DATA = SimpleNamespace(vocab_sizes=(VOCAB_SIZE, VOCAB_SIZE), shared_vocabulary=False)
+BEAM_SIZE = 5
 
-Batches = list[tuple[Any, Any, Any]]  # which sentences, their tokens, and how long they may become
-Side = Callable[[], tuple[float, list[Any]]]  # decodes all batches: seconds, and tokens of each
+Batches = list[tuple[Any, Any, Any]]  # indices of the sentences, tokens, maximum lengths
+Side = Callable[[], tuple[float, list[Any]]]  # decodes all batches: seconds, tokens of each
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, help="model.keras of a run of attention")
-    parser.add_argument("--data", type=Path, help="the prepared data that it was trained on")
+    parser.add_argument("--model", type=Path, help="model.keras of an attention run")
+    parser.add_argument("--data", type=Path, help="prepared data set that it was trained on")
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--python", help="PyTorch's interpreter; without it, no PyTorch")
-    parser.add_argument("--sorted", action="store_true", help="the loops' batches are, too")
-    parser.add_argument("--cpu", action="store_true", help="processor time, not the wall's")
+    parser.add_argument("--python", help="interpreter that has torch; default: no PyTorch")
+    parser.add_argument("--sorted", action="store_true", help="sorted batches for the loops too")
+    parser.add_argument("--cpu", action="store_true", help="measure processor time")
     args = parser.parse_args()
     if bool(args.model) != bool(args.data):
         parser.error("--model and --data go together")
@@ -82,40 +80,40 @@ def main() -> None:
     with runtime.runtime(1, precision="float32", devices=1, **threads):
         model = store.read_model(args.model) if args.model else attention.build(DATA, **BUILD)
     decoder = model.get_layer("decoder")
-    if (decoder.layers, decoder.scores) != (1, "general"):
-        parser.error(f"{args.model}: the other sides have one layer and general scores")
-    source, most = given(args.data, args.sentences)
+    if (decoder.num_layers, decoder.attention_score) != (1, "general"):
+        parser.error(f"{args.model}: the other implementations have one layer and general scores")
+    source, max_length = inputs(args.data, args.sentences)
     lengths = (source != PAD).sum(axis=1)
 
     def batches(order: Any) -> Batches:
         rows = [order[start : start + args.batch] for start in range(0, len(order), args.batch)]
-        return [(at, source[at, : lengths[at].max()], most[at]) for at in rows]
+        return [(at, source[at, : lengths[at].max()], max_length[at]) for at in rows]
 
-    alike = batches(np.argsort(lengths, kind="stable"))
-    plain = alike if args.sorted else batches(np.arange(len(source)))
+    similar = batches(np.argsort(lengths, kind="stable"))
+    plain = similar if args.sorted else batches(np.arange(len(source)))
     with tempfile.TemporaryDirectory() as folder:
-        peer = torch(args, Path(folder, "given.npz"), model, plain) if args.python else None
-        for width in (1, WIDTH):
+        peer = torch(args, Path(folder, "inputs.npz"), model, plain) if args.python else None
+        for beam_size in (1, BEAM_SIZE):
             sides = {
-                "one graph": (timed(graph(model, width), alike, args.cpu), alike),
-                "Keras": (timed(layers(model, width), plain, args.cpu), plain),
-                "own step": (timed(loop(model, width), plain, args.cpu), plain),
+                "one graph": (timed(graph(model, beam_size), similar, args.cpu), similar),
+                "Keras": (timed(layers(model, beam_size), plain, args.cpu), plain),
+                "own step": (timed(loop(model, beam_size), plain, args.cpu), plain),
             }
             if peer:
-                sides["PyTorch"] = (peer(width), plain)
-            kind = f"beam of {width}" if width > 1 else "greedy"
+                sides["PyTorch"] = (peer(beam_size), plain)
+            kind = f"beam size {beam_size}" if beam_size > 1 else "greedy"
             report(kind, sides, len(source), args.rounds)
 
 
-def given(data: Path | None, count: int) -> tuple[Any, Any]:
-    """Sources with eos (sentence, token), and how many tokens each translation may have."""
+def inputs(data: Path | None, count: int) -> tuple[Any, Any]:
+    """Sources with eos (sentence, token), and the maximum length of each translation."""
     if data:
         prepared = load(data)
         rows = prepared.encode([text for text, _ in prepared.texts("test", count)])
         return prepared.pad(rows), np.array([int(1.5 * len(row)) + 10 for row in rows])
     rng = np.random.default_rng(0)
     lengths = rng.integers(8, 21, count)
-    source = rng.integers(4, VOCABULARY, (count, 21)).astype(np.int32)
+    source = rng.integers(4, VOCAB_SIZE, (count, 21)).astype(np.int32)
     source[np.arange(21) > lengths[:, None]] = PAD
     source[np.arange(count), lengths] = EOS
     return source, lengths + 10
@@ -127,14 +125,16 @@ def report(kind: str, sides: dict[str, tuple[Side, Batches]], count: int, rounds
         found = {}
         for name, (side, batches) in sides.items():
             seconds, parts = side()
-            found[name] = np.full((count, 1 + max(most.max() for *_, most in batches)), PAD)
+            found[name] = np.full(
+                (count, 1 + max(max_length.max() for *_, max_length in batches)), PAD
+            )
             for (at, _, _), part in zip(batches, parts, strict=True):
                 found[name][at, : part.shape[1]] = part
             if number:
                 rates[name].append(count / seconds)
         first, *others = found.values()
         for other in others:
-            assert (first == other).mean() > 0.99, "other tokens"
+            assert (first == other).mean() > 0.99, "the tokens differ"
     ours, *_ = rates
     for name, values in rates.items():
         ratio = np.median(np.array(rates[ours]) / values)
@@ -146,112 +146,122 @@ def timed(decode: Callable[[Any, Any], Any], batches: Batches, cpu: bool) -> Sid
 
     def side() -> tuple[float, list[Any]]:
         began = clock()
-        found = [np.asarray(decode(source, most)) for _, source, most in batches]
+        found = [np.asarray(decode(source, max_length)) for _, source, max_length in batches]
         return clock() - began, found
 
     return side
 
 
-def graph(model: Any, width: int) -> Callable[[Any, Any], Any]:
+def graph(model: Any, beam_size: int) -> Callable[[Any, Any], Any]:
     @tf.function(reduce_retracing=True)
-    def find(source: Any, maximum: Any) -> Any:
-        step, state, shared = attention.start(model, source)
-        rules = Rules(BOS, EOS, PAD, tf.zeros_like(maximum), maximum)
-        if width == 1:
-            return search.greedy(step, state, shared, rules).tokens[:, 0]
-        options: dict[str, Any] = {"best": 1, "length": LENGTH, "coverage": 0.0}
-        found = search.beam(step, state, shared, rules, width=width, **options)
-        return found.tokens[:, 0]
+    def search(source: Any, max_length: Any) -> Any:
+        step, state, shared = attention.start_decoding(model, source)
+        constraints = Constraints(BOS, EOS, PAD, tf.zeros_like(max_length), max_length)
+        if beam_size == 1:
+            return decoding.greedy(step, state, shared, constraints).tokens[:, 0]
+        result = decoding.beam_search(
+            step,
+            state,
+            shared,
+            constraints,
+            beam_size=beam_size,
+            nbest_size=1,
+            length_penalty=LENGTH_PENALTY,
+            coverage_penalty=0.0,
+        )
+        return result.tokens[:, 0]
 
-    return lambda source, maximum: find(tf.constant(source), tf.constant(maximum, tf.int32))
+    return lambda source, max_length: search(tf.constant(source), tf.constant(max_length, tf.int32))
 
 
-def loop(model: Any, width: int) -> Callable[[Any, Any], Any]:
-    def decode(source: Any, maximum: Any) -> Any:
-        step, state, shared = attention.start(model, tf.constant(source))
-        state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf[:, None], width, axis=1), state)
+def loop(model: Any, beam_size: int) -> Callable[[Any, Any], Any]:
+    def decode(source: Any, max_length: Any) -> Any:
+        step, state, shared = attention.start_decoding(model, tf.constant(source))
+        state = tf.nest.map_structure(
+            lambda leaf: tf.repeat(leaf[:, None], beam_size, axis=1), state
+        )
         own = partial(step, shared=shared)
-        return looped(own, state, maximum, width, model.output.shape[-1])
+        return looped(own, state, max_length, beam_size, model.output.shape[-1])
 
     return decode
 
 
-def layers(model: Any, width: int) -> Callable[[Any, Any], Any]:
-    """As one writes it with Keras' layers."""
+def layers(model: Any, beam_size: int) -> Callable[[Any, Any], Any]:
+    """The model with Keras layers."""
     w = arrays(model)
-    vocabulary, units = w["words"].shape
-    given = {x.name: x for x in model.inputs}
-    encoder = keras.Model(given["source"], model.get_layer("memory").output)
+    vocabulary, units = w["target_embedding"].shape
+    (source_input,) = (x for x in model.inputs if x.name == "source")
+    encoder = keras.Model(source_input, model.get_layer("memory").output)
     embedding = keras.layers.Embedding(vocabulary, units)
     cell = keras.layers.LSTMCell(units)
     bridge = keras.layers.Dense(2 * units, activation="tanh", use_bias=False)
     score = keras.layers.Dense(units, use_bias=False)
     combine = keras.layers.Dense(units, activation="tanh", use_bias=False)
-    tell = keras.layers.Dense(vocabulary, use_bias=False)
+    project = keras.layers.Dense(vocabulary, use_bias=False)
     embedding.build()
     cell.build((None, 2 * units))
-    tell.build((None, units))
+    project.build((None, units))
     for layer, wide in ((bridge, 2 * units), (score, 2 * units), (combine, 3 * units)):
         layer.build((None, wide))
-    embedding.set_weights([w["words"]])
-    kernel = np.concatenate([w["said"], w["gates_0"][:units]])
-    cell.set_weights([kernel, w["gates_0"][units:], w["bias_0"]])
-    tell.set_weights([w["words"].T])
-    for layer, name in ((bridge, "bridge"), (score, "score"), (combine, "combine")):
+    embedding.set_weights([w["target_embedding"]])
+    kernel = np.concatenate([w["input_kernel"], w["kernel_0"][:units]])
+    cell.set_weights([kernel, w["kernel_0"][units:], w["bias_0"]])
+    project.set_weights([w["target_embedding"].T])
+    for layer, name in ((bridge, "bridge"), (score, "memory_kernel"), (combine, "combine")):
         layer.set_weights([w[name]])
 
-    def decode(source: Any, maximum: Any) -> Any:
+    def decode(source: Any, max_length: Any) -> Any:
         memory, real = encoder(source, training=False), source != PAD
         mask = ops.cast(real, "float32")[..., None]
         h, c = ops.split(bridge(ops.sum(memory * mask, 1) / ops.sum(mask, 1)), 2, axis=-1)
         keys, hide = score(memory), ops.where(real, 0.0, -1e9)[:, None]
         state = {"h": h, "c": c, "fed": ops.zeros_like(h)}
-        state = {name: ops.repeat(leaf[:, None], width, axis=1) for name, leaf in state.items()}
+        state = {name: ops.repeat(leaf[:, None], beam_size, axis=1) for name, leaf in state.items()}
 
         def step(last: Any, state: Any) -> Any:
             x = ops.concatenate([embedding(last), state["fed"]], axis=-1)
             rows = [ops.reshape(leaf, (-1, leaf.shape[-1])) for leaf in (x, state["h"], state["c"])]
             h, (_, c) = cell(rows[0], rows[1:])
-            h, c = (ops.reshape(leaf, (len(source), width, units)) for leaf in (h, c))
+            h, c = (ops.reshape(leaf, (len(source), beam_size, units)) for leaf in (h, c))
             attention = ops.softmax(ops.matmul(h, ops.swapaxes(keys, 1, 2)) + hide)
             fed = combine(ops.concatenate([h, ops.matmul(attention, memory)], axis=-1))
-            return tell(fed), attention, {"h": h, "c": c, "fed": fed}
+            return project(fed), attention, {"h": h, "c": c, "fed": fed}
 
-        return looped(step, state, maximum, width, vocabulary)
+        return looped(step, state, max_length, beam_size, vocabulary)
 
     return decode
 
 
-def looped(step: Any, state: Any, maximum: Any, width: int, vocabulary: int) -> Any:
-    """Search by a step function that is called in Python."""
-    barred = ops.where(ops.arange(vocabulary) == PAD, -np.inf, 0.0)
-    ends = ops.where(ops.arange(vocabulary) == EOS, 0.0, -np.inf)
+def looped(step: Any, state: Any, max_length: Any, beam_size: int, vocabulary: int) -> Any:
+    """Search with a step function that is called in Python."""
+    mask = ops.where(ops.arange(vocabulary) == PAD, -np.inf, 0.0)
+    only_eos = ops.where(ops.arange(vocabulary) == EOS, 0.0, -np.inf)
 
     def extend(last: Any, live: Any, over: Any) -> tuple[Any, Any]:
         nonlocal state
         logits, _, state = step(tf.constant(last), state)
-        scores = ops.log_softmax(logits) + barred
+        scores = ops.log_softmax(logits) + mask
         if over.any():
-            scores = ops.where(over[:, None, None], scores + ends, scores)
+            scores = ops.where(over[:, None, None], scores + only_eos, scores)
         total = ops.reshape(scores + live[..., None], (len(last), -1))
-        values, places = ops.top_k(total, 2 * width)
+        values, places = ops.top_k(total, 2 * beam_size)
         return values.numpy(), places.numpy()
 
     def reorder(parents: Any) -> None:
         nonlocal state
         state = tf.nest.map_structure(lambda leaf: tf.gather(leaf, parents, batch_dims=1), state)
 
-    def likeliest(last: Any, over: Any) -> Any:
+    def most_probable(last: Any, over: Any) -> Any:
         nonlocal state
         logits, _, state = step(tf.constant(last[:, None]), state)
-        logits = logits[:, 0] + barred
+        logits = logits[:, 0] + mask
         if over.any():
-            logits = ops.where(over[:, None], logits + ends, logits)
+            logits = ops.where(over[:, None], logits + only_eos, logits)
         return ops.argmax(logits, axis=-1).numpy()
 
-    if width == 1:
-        return walk(likeliest, maximum)
-    return decoding_peer.search(extend, reorder, maximum, width, vocabulary)
+    if beam_size == 1:
+        return greedy(most_probable, max_length)
+    return decoding_peer.beam_search(extend, reorder, max_length, beam_size, vocabulary)
 
 
 def arrays(model: Any) -> dict[str, Any]:
@@ -263,43 +273,43 @@ def arrays(model: Any) -> dict[str, Any]:
         if direction:
             name = f"{direction}_{name.removesuffix('_kernel')}"
         elif first != "decoder":
-            name = {"words": "words", "embedding": "sources"}[first]
+            name = {"embedding": "source_embedding"}.get(first, first)
         found[name] = weight.numpy()
-    return {"sources": found["words"], **found}  # of a joint vocabulary they are one
+    return {"source_embedding": found["target_embedding"], **found}  # one if shared
 
 
 def torch(
-    args: argparse.Namespace, given: Path, model: Any, batches: Batches
+    args: argparse.Namespace, inputs: Path, model: Any, batches: Batches
 ) -> Callable[[int], Side]:
-    """PyTorch's side, in a process of its own."""
-    held = arrays(model)
-    for i, (_, source, maximum) in enumerate(batches):
-        held |= {f"_source{i}": source, f"_maximum{i}": maximum}
-    np.savez(given, **held)
+    """PyTorch in its own process."""
+    weights = arrays(model)
+    for i, (_, source, max_length) in enumerate(batches):
+        weights |= {f"_source{i}": source, f"_max_length{i}": max_length}
+    np.savez(inputs, **weights)
     keep = str(1 << 32)
     memory = {"MALLOC_TRIM_THRESHOLD_": keep, "MALLOC_MMAP_THRESHOLD_": keep}
     script = Path(__file__).with_name("decoding_peer.py")
     process = subprocess.Popen(
-        [args.python, str(script), str(given), str(args.threads), str(args.cpu)],
+        [args.python, str(script), str(inputs), str(args.threads), str(args.cpu)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | memory,
     )
-    asked, said = process.stdin, process.stdout
-    assert asked
-    assert said
+    requests, responses = process.stdin, process.stdout
+    assert requests
+    assert responses
 
-    def of(width: int) -> Side:
+    def with_beam_size(beam_size: int) -> Side:
         def side() -> tuple[float, list[Any]]:
-            print(width, file=asked, flush=True)
-            seconds = float(said.readline())
-            with np.load(given.with_name("told.npz")) as told:
-                return seconds, [told[name] for name in told.files]
+            print(beam_size, file=requests, flush=True)
+            seconds = float(responses.readline())
+            with np.load(inputs.with_name("tokens.npz")) as tokens:
+                return seconds, [tokens[name] for name in tokens.files]
 
         return side
 
-    return of
+    return with_beam_size
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Memory of training on ten million pairs: flat, whatever their number.
+"""Memory of training on ten million pairs: independent of the number of pairs.
 
     python -m bench.pairs_memory [--pairs 10000000] [--steps 2000]
 
-A prepared data set is grown to a tenth, and to all of the pairs: shards of random tokens, 3 to 12 a
-text, as `examples.prepare` writes them (a gigabyte in all). A process of its own trains a tiny
-`attention` on each, ten times so many steps, and tells its resident memory after each of the ten.
-(A whole epoch would take hours and show the same: batches are read a window of pairs at a time.)
+A prepared data set is enlarged to a tenth and to all of the pairs: shards of random tokens, 3 to 12
+in a text, in the format of `dataset.prepare` (1 GB in all). A separate process trains a tiny
+`attention` model on each for ten epochs of so many steps, and prints its resident memory after each
+epoch. (A whole epoch takes hours and shows the same: pairs are read in windows of constant size.)
 """
 
 import argparse
@@ -23,14 +23,14 @@ from ostinato import store
 from ostinato.task import TrainingContext
 from ostinato.training import teacher_forcing, trainer
 from ostinato.translation import dataset, sources
-from ostinato.translation.dataset.batches import shard_name
+from ostinato.translation.dataset.files import shard_name
 from ostinato.translation.models import attention
 
 SHARD = 200_000  # pairs in a file
 
 
 def seed(folder: Path) -> Path:
-    """A small prepared data set, for the vocabulary and the splits that do not grow."""
+    """A small prepared data set, for the vocabulary and the held-out splits."""
     raw, scratch, ready = (folder / name for name in ("raw", "scratch", "ready"))
     for path in (raw, scratch, ready):
         path.mkdir()
@@ -56,7 +56,7 @@ def seed(folder: Path) -> Path:
 
 
 def grow(ready: Path, folder: Path, pairs: int) -> None:
-    """Write so many training pairs beside the splits of ``ready``."""
+    """Write random training pairs beside the held-out splits of ``ready``."""
     import tensorflow as tf
 
     shutil.copytree(ready, folder)
@@ -78,7 +78,7 @@ def grow(ready: Path, folder: Path, pairs: int) -> None:
             for middle, end in ends.tolist():
                 writer.write(record(content[begin:middle], content[middle:end]))
                 begin = end
-    manifest["shards"] = parts
+    manifest["details"]["shards"] = parts
     manifest["splits"]["train"] = {
         "pairs": pairs,
         "source_tokens": tokens,
@@ -88,10 +88,10 @@ def grow(ready: Path, folder: Path, pairs: int) -> None:
 
 
 def record(source: bytes, target: bytes) -> bytes:
-    """A pair as ``tf.train.Example``, written by hand: a hundred times faster than the class."""
+    """A serialised ``tf.train.Example``, written by hand: 100 times faster than the class."""
 
     def field(number: int, content: bytes) -> bytes:
-        return bytes([number << 3 | 2, len(content)]) + content  # all here are below 128 bytes
+        return bytes([number << 3 | 2, len(content)]) + content  # all are below 128 bytes
 
     def entry(name: bytes, content: bytes) -> bytes:
         feature = field(1, field(1, content))  # a list of bytes with one value
@@ -102,18 +102,18 @@ def record(source: bytes, target: bytes) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """A length as protobuf writes it."""
+    """A length in protobuf's encoding."""
     return bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])
 
 
-class Part:
+class FirstBatches:
     """The first batches of each epoch."""
 
     def __init__(self, data: Any, steps: int) -> None:
         self.data, self.steps, self.size = data, steps, data.size
 
     def batches(self, split: str, **order: Any) -> Any:
-        """As many as there are steps."""
+        """The first ``steps`` batches."""
         return self.data.batches(split, **order).take(self.steps)
 
 
@@ -132,7 +132,7 @@ def measure(folder: Path, steps: int) -> None:
     with tempfile.TemporaryDirectory() as checkpoints:
         teacher_forcing.fit_seq2seq(
             model,
-            Part(data, steps),
+            FirstBatches(data, steps),
             TrainingContext(Path(checkpoints), 1, on_epoch),
             epochs=10,
             batch_size=64,
@@ -159,10 +159,10 @@ def main() -> None:
     if arguments.prepared:
         measure(arguments.prepared, arguments.steps)
         return
-    with tempfile.TemporaryDirectory() as place:
-        ready = seed(Path(place))
+    with tempfile.TemporaryDirectory() as temporary:
+        ready = seed(Path(temporary))
         for pairs in (arguments.pairs // 10, arguments.pairs):
-            folder = Path(place, str(pairs))
+            folder = Path(temporary, str(pairs))
             grow(ready, folder, pairs)
             size = sum(file.stat().st_size for file in folder.iterdir())
             print(f"{pairs:,} pairs, {size / 1e6:,.0f} MB:", flush=True)

@@ -2,13 +2,12 @@
 
     python -m bench.translation data/multi30k-en-de --torch-python TORCH/bin/python
 
-The folder is a prepared data set (`dvc repro prepare@multi30k-en-de` after `cp
-params.translation.yaml params.yaml`; any other will do). Ours is `ostinato.training.trainer.teach` on the
-batches of `examples.load`, everything included; the other side is the same model in PyTorch
-(`bench/translation_peer.py`) on the very same batches, with its default allocator and with glibc
-told to keep its memory. All use as many threads and take turns, round by round; the first round
-warms up. Medians over the rounds, and the medians of ours over each other side in the same round.
-An environment for PyTorch: see bench/training.py.
+The folder is a prepared data set. Ours is `fit_seq2seq` on batches of the data set, with all
+overheads; the opponent is the same model in PyTorch (`bench/translation_peer.py`) on the same
+batches, with its default allocator and with glibc configured to keep freed memory. All use the same
+number of threads and take turns, round by round; the first round is a warm-up. Prints medians over
+the rounds, and the median ratio of ours to each opponent in the same round. For an environment with
+PyTorch see bench/training.py.
 """
 
 import argparse
@@ -27,28 +26,28 @@ from ostinato.translation import dataset
 from ostinato.translation.models import attention
 
 
-class Few:
-    """The first batches of an epoch, every epoch the same."""
+class FirstBatches:
+    """The first batches of an epoch, the same in every epoch."""
 
     def __init__(self, data: Any, batch: int, count: int) -> None:
-        self.kept = list(data.batches("train", batch_size=batch, seed=1, epoch=1).take(count))
+        self.items = list(data.batches("train", batch_size=batch, seed=1, epoch=1).take(count))
 
     def size(self, split: str) -> int:
-        """How many pairs."""
-        return sum(len(y) for _, y, _ in self.kept)
+        """The number of pairs."""
+        return sum(len(y) for _, y, _ in self.items)
 
     def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
-        """The batches; one to validate."""
+        """The batches; one for validation."""
         import tensorflow as tf
 
-        kept = self.kept if split == "train" else self.kept[:1]
+        items = self.items if split == "train" else self.items[:1]
         spec = tf.nest.map_structure(
-            lambda x: tf.TensorSpec((None,) * x.shape.rank, x.dtype), kept[0]
+            lambda x: tf.TensorSpec((None,) * x.shape.rank, x.dtype), items[0]
         )
         options = tf.data.Options()
-        options.autotune.enabled = False  # as in the prepared data's own batches
-        read = tf.data.Dataset.from_generator(lambda: iter(kept), output_signature=spec)
-        return read.with_options(options)
+        options.autotune.enabled = False  # as in `TranslationDataset.batches`
+        batches = tf.data.Dataset.from_generator(lambda: iter(items), output_signature=spec)
+        return batches.with_options(options)
 
 
 def main() -> None:
@@ -68,15 +67,20 @@ def main() -> None:
         runtime.runtime(1, precision="float32", devices=1, intra_op=1, inter_op=threads),
     ):
         data = dataset.load(args.data)
-        few = Few(data, run["fit"]["batch"], args.batches)
+        few = FirstBatches(data, run["fit"]["batch_size"], args.batches)
         file = Path(folder, "batches.npz")
         arrays: dict[str, Any] = {}
-        for i, (x, y, weight) in enumerate(few.kept):
+        for i, (x, y, weight) in enumerate(few.items):
             arrays |= {f"{name}{i}": x[name].numpy() for name in x}
             arrays |= {f"y{i}": y.numpy(), f"weight{i}": weight.numpy()}
         store.write_arrays(file, arrays)
-        shape = [*data.vocabulary, data.joint, run["build"]["units"], run["build"]["dropout"]]
-        print(f"{few.size('train')} pairs in {len(few.kept)} batches, {shape}")
+        shape = [
+            *data.vocab_sizes,
+            data.shared_vocabulary,
+            run["build"]["units"],
+            run["build"]["dropout"],
+        ]
+        print(f"{few.size('train')} pairs in {len(few.items)} batches, {shape}")
         command = [args.torch_python, "bench/translation_peer.py", str(file), str(threads)]
         command += [str(value) for value in shape]
         sides: dict[str, Callable[[], float]] = {
