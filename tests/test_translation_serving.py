@@ -36,7 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     predictor = untrained_model(data)
     result = params.bind(evaluation.evaluate, EVALUATION)(predictor, data, 1)
     keras_model.save(predictor.model, folder / "data" / "model")
-    store.write_table(folder / "data" / "search.csv", result.tables["search"])
+    store.write_arrays(folder / "data" / "serving.npz", result.serving)
     about = {"domain": "translation", "run": "a", "model": "attention", "prepare": {}}
     store.write_json(folder / "data" / "about.json", about)
     return Served(folder, data, result, serving.load(folder / "data"))
@@ -153,7 +153,7 @@ def test_a_text_that_is_too_long_is_rejected(served: Served) -> None:
 def test_the_example_is_an_input() -> None:
     serving.Input.model_validate(serving.SERVING.example)
     assert serving.SERVING.files == (
-        "results/tables/search.csv",
+        "results/serving.npz",
         "data/source.model",
         "data/target.model",
     )

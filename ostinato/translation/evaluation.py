@@ -68,9 +68,9 @@ def evaluate(
         timed_requests: number of sentences that are translated one by one to measure latency.
 
     Returns:
-        Tables ``scores``, ``lengths``, ``examples`` and ``search`` (the search options); arrays in
-        the stored order of the split: keys, truth, text, log_probability and those of
-        `metrics.sentence_statistics`.
+        Tables ``scores``, ``lengths`` and ``examples``; arrays in the stored order of the split:
+        keys, truth, text, log_probability and those of `metrics.sentence_statistics`; for serving
+        the `SearchOptions`.
 
     Raises:
         EvaluationError: the model's probabilities are not finite, or the split has only one pair.
@@ -148,7 +148,6 @@ def evaluate(
         ),
         "lengths": lengths,
         "examples": example_table(sources, arrays, num_examples),
-        "search": pd.DataFrame([asdict(options)]),
     }
     plots = {"lengths": figures.bleu_by_length(lengths)}
     # Sentences from the median length to the 90th percentile.
@@ -170,7 +169,8 @@ def evaluate(
         **timing.speed(translate, [[rows[index]] for index in timed], seconds, len(rows)),
         "sentences_per_second": len(rows) / seconds,
     }
-    return Evaluation(values, tables, plots, arrays, speed)
+    serving = {name: np.array(value) for name, value in asdict(options).items()}
+    return Evaluation(values, tables, plots, arrays, speed, serving)
 
 
 def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:

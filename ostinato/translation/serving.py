@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float64, Shaped
 from pydantic import BaseModel, Field
 
@@ -42,7 +41,7 @@ SERVING = Serving(
 """,
     example=EXAMPLE,
     options={"top_k": 0},
-    files=("results/tables/search.csv", "data/source.model", "data/target.model"),
+    files=("results/serving.npz", "data/source.model", "data/target.model"),
     packages=("sentencepiece",),
 )
 
@@ -84,8 +83,8 @@ def load(folder: Path) -> "TranslationService":
     about = store.read_json(folder / "about.json")
     predictor = params.model("translation", about["model"]).restore(folder / "model")
     data = dataset.load(folder)
-    (row,) = pd.read_csv(folder / "search.csv").to_dict("records")
-    options = SearchOptions(**{str(name): value for name, value in row.items()})
+    arrays = store.read_arrays(folder / "serving.npz")
+    options = SearchOptions(**{name: array.item() for name, array in arrays.items()})
     translate = Translator(
         predictor, data, options, nbest_size=options.beam_size, batch_size=BATCH_SIZE
     )
