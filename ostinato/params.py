@@ -29,6 +29,67 @@ Block = Mapping[str, Any]  # of params.yaml: the arguments of a function
 NAMED = ("data", "runs", "ensembles", "gates")  # the tables of params.yaml whose keys are names
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
+# Keys before version 0.2, and their present names. A key with several present names has one in each
+# function. The table in CHANGELOG.md says where each stands.
+OLD_NAMES: Mapping[str, tuple[str, ...]] = {
+    "at_once": ("max_concurrency",),
+    "averaged": ("average_checkpoints",),
+    "bands": ("length_bins",),
+    "batch": ("batch_size",),
+    "blank": ("word_dropout",),
+    "clip": ("clip_norm",),
+    "coverage": ("character_coverage", "coverage_penalty"),
+    "decay": ("weight_decay",),
+    "forcing": ("scheduled_sampling",),
+    "foreign": ("language_margin",),
+    "frozen": ("frozen_epochs",),
+    "frozen_rate": ("frozen_learning_rate",),
+    "gallery": ("num_plots",),
+    "head": ("head_units",),
+    "heads": ("num_heads",),
+    "joint": ("shared_vocabulary",),
+    "kernel": ("kernel_size",),
+    "kernels": ("kernel_sizes",),
+    "known": ("future_covariates", "max_counted_pairs"),
+    "ks": ("ks_threshold",),
+    "largest": ("max_pixels",),
+    "layers": ("num_layers",),
+    "length": ("length_penalty",),
+    "level": ("significance",),
+    "limit": ("max_examples",),
+    "listed": ("num_examples",),
+    "longer": ("max_length_ratio",),
+    "longest": ("max_length",),
+    "machine": ("runtime",),
+    "ngram": ("no_repeat_ngram_size",),
+    "past": ("past_covariates",),
+    "pieces": ("tokenizer",),
+    "points": ("max_points",),
+    "pool": ("pooling",),
+    "psi": ("psi_threshold",),
+    "rare": ("rare_word_count",),
+    "rate": ("learning_rate", "frame_rate"),
+    "ratio": ("max_length_ratio",),
+    "recent": ("calibration_window",),
+    "sample": ("tokenizer_sample", "frame_sampling"),
+    "sampled": ("scheduled_sampling",),
+    "sampling": ("scheduled_sampling_epochs",),
+    "scores": ("evaluation", "attention_score"),
+    "seen": ("prefix_frames",),
+    "shard": ("shard_size",),
+    "shares": ("prefix_fractions",),
+    "shown": ("num_plots",),
+    "smoothing": ("label_smoothing", "prior_votes"),
+    "static": ("static_covariates",),
+    "step": ("stride",),
+    "timings": ("timed_requests",),
+    "vocabulary": ("vocab_size",),
+    "warmup": ("warmup_fraction",),
+    "wide": ("feedforward_units",),
+    "width": ("beam_size",),
+}
+OLD_MODELS: Mapping[str, str] = {"stacked": "rnn", "cnn3d": "c3d", "factorised3d": "r2plus1d"}
+
 
 def near(name: str, names: Iterable[str]) -> str:
     """A hint with the names close to ``name``, or all of them where none is close."""
@@ -37,6 +98,12 @@ def near(name: str, names: Iterable[str]) -> str:
     if close:
         return f"did you mean {' or '.join(repr(c) for c in close)}?"
     return f"there is {', '.join(known)}" if known else "there is none"
+
+
+def present_name(old: str, names: Iterable[str]) -> str | None:
+    """The present name among ``names`` of a key that was renamed; None where there is none."""
+    known = set(names)
+    return next((name for name in OLD_NAMES.get(old, ()) if name in known), None)
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -126,7 +193,9 @@ def module(*path: str) -> ModuleType:
         known |= {p.parent.name for folder in parents for p in folder.glob("[!_]*/__init__.py")}
         if part not in known:
             where = ".".join([ostinato.__name__, *path[:depth]])
-            raise ParamsError(f"{where}: no module {part!r}; {near(part, known)}")
+            present = OLD_MODELS.get(part) if path[:depth][-1:] == ("models",) else None
+            hint = f"it is called {present} now" if present in known else near(part, known)
+            raise ParamsError(f"{where}: no module {part!r}; {hint}")
         parents = [folder / part for folder in parents]
     return importlib.import_module(".".join([ostinato.__name__, *path]))
 
@@ -182,7 +251,7 @@ def function(module: ModuleType, name: str) -> Callable[..., Any]:
 
 
 def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
-    """The public functions of a module by name: those in ``__all__``, or else all that it defines."""
+    """The public functions of a module by name: those of ``__all__``, else all that it defines."""
     exported = getattr(module, "__all__", None)
     return {
         name: value
@@ -200,8 +269,30 @@ class Problem(NamedTuple):
     """A key of a block that does not fit the signature that receives the block."""
 
     key: str
-    kind: Literal["unknown", "missing", "invalid"]
+    kind: Literal["unknown", "renamed", "missing", "invalid"]
     message: str
+
+
+def unknown_key(key: str, known: Iterable[str], *, within: Iterable[str] = ()) -> Problem:
+    """The problem of a key that a block may not have, with its present name or the near misses.
+
+    Args:
+        key: the unknown key.
+        known: the keys that the block may have.
+        within: the keys of the blocks around it, from the outermost.
+    """
+    known, dotted = list(known), ".".join([*within, key])
+    if present := present_name(key, known):
+        return Problem(dotted, "renamed", f"unknown; it is called {present} now")
+    return Problem(dotted, "unknown", f"unknown; {near(key, known)}")
+
+
+def without_renamed(problems: Iterable[Problem]) -> list[Problem]:
+    """Leave out each missing key of which the block has the old name: the two are one problem."""
+    problems = list(problems)
+    old = (problem.key for problem in problems if problem.kind == "renamed")
+    renamed = {name for key in old for name in OLD_NAMES.get(key, ())}
+    return [p for p in problems if p.kind != "missing" or p.key not in renamed]
 
 
 def bind(function: Callable[..., T], block: Mapping[str, Any] | None) -> Callable[..., T]:
@@ -251,7 +342,7 @@ def validate(
         bound = schema.model_validate({f"p_{key}": value for key, value in values.items()})
     except ValidationError as error:
         types = {field.removeprefix("p_"): declared for field, (declared, _) in fields.items()}
-        return {}, [_problem(e, types) for e in error.errors()]
+        return {}, without_renamed(_problem(e, types) for e in error.errors())
     return {field.removeprefix("p_"): getattr(bound, field) for field in fields}, []
 
 
@@ -274,7 +365,7 @@ def _problem(error: Any, types: Mapping[str, Any]) -> Problem:
     if error["type"] == "extra_forbidden":
         *outer, name = (str(part).removeprefix("p_") for part in error["loc"])
         known = getattr(types[key], "__annotations__", {}) if outer else types
-        return Problem(".".join([*outer, name]), "unknown", f"unknown; {near(name, known)}")
+        return unknown_key(name, known, within=outer)
     if error["type"] == "missing" and len(error["loc"]) == 1:
         return Problem(key, "missing", "missing")
     inner = "".join(f"[{part}]" for part in error["loc"][1:])

@@ -174,13 +174,9 @@ class _Checker:
             return {}
         allowed = [*required, *optional]
         self.known += [_joined(place, key) for key in allowed]
-        for key in value:
-            if key not in allowed:
-                hint = params.near(str(key), allowed)
-                self.problems.append((place, Problem(str(key), "unknown", f"unknown; {hint}")))
-        for key in required:
-            if key not in value:
-                self.problems.append((place, Problem(key, "missing", "missing")))
+        problems = [params.unknown_key(str(key), allowed) for key in value if key not in allowed]
+        problems += [Problem(key, "missing", "missing") for key in required if key not in value]
+        self.problems += [(place, problem) for problem in params.without_renamed(problems)]
         return {key: inner for key, inner in value.items() if key in allowed}
 
     def entries(
@@ -311,7 +307,9 @@ class _Checker:
 
     def evaluation(self, top: Mapping[str, Any], runs: Mapping[str, Any]) -> None:
         """The arguments of evaluation, for each domain that a run has."""
-        blocks = top.get("evaluation", {})
+        if "evaluation" not in top:
+            return  # a problem of the top
+        blocks = top["evaluation"]
         if not isinstance(blocks, Mapping):
             self.wrong("evaluation", f"expected a mapping, found {blocks!r}")
             return
@@ -379,7 +377,11 @@ class _Checker:
     def _elsewhere(self, place: str, key: str) -> str | None:
         """A hint where a key that is unknown at its place is known further down or up."""
         below = [path for path in self.known if path.startswith(f"{place}." if place else "")]
-        for same in (key, *difflib.get_close_matches(key, map(_last, below), n=1, cutoff=0.7)):
+        for same in (
+            key,
+            *params.OLD_NAMES.get(key, ()),
+            *difflib.get_close_matches(key, map(_last, below), n=1, cutoff=0.7),
+        ):
             if found := next((path for path in below if _last(path) == same), None):
                 return f"unknown here; did you mean {found!r}?"
         while place:
