@@ -1,4 +1,4 @@
-"""All of params.yaml is checked before anything runs; no name leads out of the checkout."""
+"""A study is checked before its first stage; no name in it leads out of the checkout."""
 
 import os
 import shutil
@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +14,92 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from ostinato import errors, params, store
+from ostinato import errors, params, store, study
 
 ROOT = Path(__file__).parent.parent
 TABLES = ("data", "runs", "ensembles", "gates")
-RUN = {
-    "data": "drawings",
-    "domain": "sketches",
-    "model": "nearest",
-    "build": {"references": 10, "neighbours": 1, "blur": 1.0, "smoothing": 1.0},
-    "fit": {"batch_size": 8},
-}
+STUDY = """
+root: .
+at: ""
+seed: 1
+runtime: {precision: float32, devices: 1, intra_op: 1, inter_op: 2}
+data:
+  drawings:
+    domain: sketches
+    fetch:
+      source: doodles
+      doodles: {categories: all, per_class: 5}
+    prepare:
+      tolerated_rejects: 0.0
+      validation: 0.1
+      test: 0.1
+      max_points: 100
+      only_recognised: false
+      shard_size: 100
+      workers: 1
+evaluation:
+  sketches:
+    resamples: 10
+    bins: 5
+    prefix_fractions: [1.0]
+    max_examples: 10
+    num_plots: 2
+    batch_size: 8
+    timed_requests: 2
+drift: {psi_threshold: 0.2, ks_threshold: 0.1, significance: 0.01, bins: 10}
+flows:
+  stages:
+    "*": {retries: 0, delay: 0.0, timeout: null, gpu: false}
+gates:
+  sketches:
+    metric: top1
+    at_least: 0.5
+    margin: 0.0
+    confidence: 0.95
+    resamples: 10
+    max_examples: 10
+    approval: false
+runs:
+  baseline:
+    data: drawings
+    domain: sketches
+    model: nearest
+    build: {references: 10, neighbours: 1, blur: 1.0, prior_votes: 1.0}
+    fit: {batch_size: 8}
+  gru:
+    data: drawings
+    domain: sketches
+    model: rnn
+    build:
+      cell: gru
+      units: 4
+      num_layers: 1
+      bidirectional: false
+      pooling: last
+      dropout: 0.0
+      weight_decay: 0.0
+    fit:
+      epochs: 1
+      batch_size: 8
+      loss: sparse_categorical_crossentropy
+      metrics: []
+      optimizer: adam
+      learning_rate: 0.01
+      schedule: constant
+      warmup_fraction: 0.0
+      clip_norm: 1.0
+      monitor: validation_loss
+      patience: 1
+ensembles: {}
+"""
 
 
 def values(**changes: Any) -> dict[str, Any]:
-    """A valid study of one data set, with values set by dotted key."""
-    found: dict[str, Any] = {
-        "seed": 1,
-        "machine": {"precision": "float32", "devices": 1, "intra_op": 1, "inter_op": 2},
-        "data": {
-            "drawings": {
-                "domain": "sketches",
-                "fetch": {"source": "doodles", "doodles": {"categories": "all", "per_class": 5}},
-                "prepare": {
-                    "tolerated_rejects": 0.0, "validation": 0.1, "test": 0.1, "points": 100,
-                    "only_recognised": False, "shard_size": 100, "workers": 1,
-                },
-            }
-        },
-        "scores": {
-            "sketches": {
-                "resamples": 10, "bins": 5, "shares": [1.0], "limit": 10, "gallery": 2,
-                "batch_size": 8, "timed_requests": 2,
-            }
-        },
-        "drift": {"psi_threshold": 0.2, "ks_threshold": 0.1, "level": 0.01, "bins": 10},
-        "flows": {"stages": {"*": {"retries": 0, "delay": 0.0, "timeout": None, "gpu": False}}},
-        "gates": {
-            "sketches": {
-                "metric": "top1", "at_least": 0.5, "margin": 0.0, "confidence": 0.95,
-                "resamples": 10, "limit": 10, "approval": False,
-            }
-        },
-        "runs": {"floor": deepcopy(RUN), "gru": gru()},
-        "ensembles": {},
-    }  # fmt: skip
+    """The study above, with values set by dotted key."""
+    found: dict[str, Any] = YAML(typ="safe").load(STUDY)
     for path, value in changes.items():
         put(found, path, value)
     return found
-
-
-def gru() -> dict[str, Any]:
-    build = {
-        "cell": "gru", "units": 4, "num_layers": 1, "bidirectional": False, "pooling": "last",
-        "dropout": 0.0, "weight_decay": 0.0,
-    }  # fmt: skip
-    fit = {
-        "epochs": 1, "batch_size": 8, "loss": "sparse_categorical_crossentropy", "metrics": [],
-        "optimizer": "adam", "learning_rate": 0.01, "schedule": "constant", "warmup_fraction": 0.0, "clip_norm": 1.0,
-        "monitor": "validation_loss", "patience": 1,
-    }  # fmt: skip
-    return {**RUN, "model": "rnn", "build": build, "fit": fit}
 
 
 def put(table: dict[str, Any], path: str, value: Any) -> None:
@@ -86,8 +110,6 @@ def put(table: dict[str, Any], path: str, value: Any) -> None:
 
 
 def problems(study_values: dict[str, Any]) -> list[str]:
-    from ostinato import study
-
     with pytest.raises(errors.ParamsError) as caught:
         study.check(study_values)
     head, *lines = str(caught.value).splitlines()
@@ -96,31 +118,25 @@ def problems(study_values: dict[str, Any]) -> list[str]:
 
 
 def test_a_valid_study_passes() -> None:
-    from ostinato import study
-
     study.check(values())
     study.check({k: v for k, v in values().items() if k not in study.OPTIONAL})
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("params*.yaml")), ids=lambda file: file.name)
-def test_every_params_file_of_the_project_passes(file: Path) -> None:
-    from ostinato import study
-
-    study.check(params.load(file))
-
-
 @pytest.mark.parametrize(
-    ("path", "value", "says"),
+    ("path", "value", "message"),
     [
-        ("runs.gru.batch", 8, "unknown here; did you mean 'runs.gru.fit.batch'?"),
+        ("runs.gru.batch", 8, "unknown here; did you mean 'runs.gru.fit.batch_size'?"),
         ("runs.gru.patiense", 1, "unknown here; did you mean 'runs.gru.fit.patience'?"),
         ("runs.gru.seed", 3, "unknown here; 'seed' stands at the top of params.yaml"),
         ("optimizer", "sgd", "unknown here; did you mean 'runs.gru.fit.optimizer'?"),
         ("sead", 1, "unknown; did you mean 'seed'?"),
-        ("machine.device", 1, "unknown; did you mean 'devices'?"),
+        ("runtime.device", 1, "unknown; did you mean 'devices'?"),
         ("data.drawings.preparation", {}, "unknown; did you mean 'prepare'?"),
-        ("data.drawings.points", 9, "unknown here; did you mean 'data.drawings.prepare.points'?"),
-        ("data.drawings.prepare.point", 9, "unknown; did you mean 'points'?"),
+        (
+            "data.drawings.max_points", 9,
+            "unknown here; did you mean 'data.drawings.prepare.max_points'?",
+        ),
+        ("data.drawings.prepare.max_point", 9, "unknown; did you mean 'max_points'?"),
         (
             "data.drawings.fetch.per_class", 3,
             "unknown here; did you mean 'data.drawings.fetch.doodles.per_class'?",
@@ -132,9 +148,9 @@ def test_every_params_file_of_the_project_passes(file: Path) -> None:
         ("data.drawings.fetch.source", ["doodles"], None),
         ("data.drawings.test", 0.1, "unknown here; did you mean 'data.drawings.prepare.test'?"),
         ("data.drawings.domain", "sketch", None),
-        ("scores.sketches.bin", 3, "unknown; did you mean 'bins'?"),
-        ("scores.sketchs", {}, None),
-        ("drift.psy", 1, "unknown; did you mean 'psi'?"),
+        ("evaluation.sketches.bin", 3, "unknown; did you mean 'bins'?"),
+        ("evaluation.sketchs", {}, None),
+        ("drift.psi_treshold", 1, "unknown; did you mean 'psi_threshold'?"),
         ("flows.stage", {}, "unknown; did you mean 'stages'?"),
         ("gates.sketches.margins", 0.1, "unknown; did you mean 'margin'?"),
         (
@@ -147,26 +163,29 @@ def test_every_params_file_of_the_project_passes(file: Path) -> None:
         ("runs.gru.data", "drawing", "no data set 'drawing'; did you mean 'drawings'?"),
         ("runs.gru.domain", "video", None),
         ("runs.gru.domain", ["sketches"], None),
-        ("scores.bins", {}, "no domain 'bins'; there is forecasting, sketches, translation, video"),
+        ("evaluation.bins", {}, None),
         ("flows.stages.7", {}, None),
         ("runs.gru.model", "staked", None),
-        ("runs.gru.model", "scores", "'scores' is no model: it has no build"),
+        (
+            "runs.gru.model", "stacked",
+            "ostinato.sketches.models: no module 'stacked'; it is called rnn now",
+        ),
         ("runs.gru.fit.epochs", 0, "Input should be greater than or equal to 1, found 0"),
         ("runs.gru", None, "expected a mapping, found NoneType None"),
         ("data", None, "expected a mapping ({} for none), found None"),
     ],
 )  # fmt: skip
-def test_a_misplaced_or_wrong_key_is_named_with_its_place(
-    path: str, value: Any, says: str | None
+def test_an_error_names_a_wrong_or_misplaced_key(
+    path: str, value: Any, message: str | None
 ) -> None:
     found = problems(values(**{path: value}))
-    if says:
-        assert f"{path}: {says}" in found
+    if message:
+        assert f"{path}: {message}" in found
     else:
         assert any(line.startswith(path.rpartition(".")[0]) for line in found)
 
 
-def test_blocks_within_a_source_are_checked_too() -> None:
+def test_blocks_within_a_source_are_checked() -> None:
     clips = {
         "domain": "video",
         "fetch": {
@@ -176,9 +195,15 @@ def test_blocks_within_a_source_are_checked_too() -> None:
                 "frames": 4, "size": 8, "pen": 1.0,
             },
         },
-        "prepare": deepcopy(params.load(ROOT / "params.video.yaml")["data"]["order"]["prepare"]),
+        "prepare": {
+            "tolerated_rejects": 0.0, "validation": 0.1, "test": 0.1, "group": None, "frames": 4,
+            "frame_rate": None, "frame_sampling": "uniform", "clips": 1, "height": 8, "width": 8,
+            "colour": "grey", "max_pixels": 10_000, "shard_size": 10, "workers": 1,
+            "augment": {
+                "flip": False, "crop": 0.0, "jitter": 0.0, "brightness": 0.0, "flop": True,
+            },
+        },
     }  # fmt: skip
-    clips["prepare"]["augment"]["flop"] = True
     found = problems(values(**{"data.clips": clips}))
     assert len(found) == 2
     assert found[0].startswith("data.clips.fetch.order.drawings: doodles.per_cl")
@@ -186,25 +211,47 @@ def test_blocks_within_a_source_are_checked_too() -> None:
 
 
 @pytest.mark.parametrize("seed", [None, -1, 20260101123456, 1.5, 1e3, "7", [1, 2], True])
-def test_a_seed_is_a_whole_number_of_32_bits(seed: Any) -> None:
+def test_a_seed_is_an_unsigned_integer_of_32_bits(seed: Any) -> None:
     (line,) = problems(values(seed=seed))
     assert line.startswith("seed: Input should be ")
     assert line.endswith(f", found {seed!r}")
 
 
-def test_all_problems_are_listed_at_once() -> None:
+def test_the_check_lists_all_problems() -> None:
     changed = values(**{"seed": None, "runs.gru.fit.epochs": 0, "drift.psi_threshold": -1})
-    del changed["machine"]
+    del changed["runtime"]
     places = {line.partition(":")[0] for line in problems(changed)}
-    assert places == {"machine", "seed", "drift.psi", "runs.gru.fit.epochs"}
+    assert places == {"runtime", "seed", "drift.psi_threshold", "runs.gru.fit.epochs"}
 
 
-def test_an_ensemble_has_members_of_its_data_and_a_name_of_its_own() -> None:
+def test_each_old_key_is_one_problem_with_its_present_name() -> None:
+    changed = values()
+    old = {"machine": changed.pop("runtime"), "scores": changed.pop("evaluation"), **changed}
+    old["drift"]["psi"] = old["drift"].pop("psi_threshold")
+    old["gates"]["sketches"]["limit"] = old["gates"]["sketches"].pop("max_examples")
+    for key, present in {"batch": "batch_size", "rate": "learning_rate"}.items():
+        old["runs"]["gru"]["fit"][key] = old["runs"]["gru"]["fit"].pop(present)
+    build = old["runs"]["baseline"]["build"]
+    build["smoothing"] = build.pop("prior_votes")
+    old["runs"]["gru"]["rate"] = 0.1
+    assert problems(old) == [
+        "machine: unknown; it is called runtime now",
+        "scores: unknown; it is called evaluation now",
+        "drift.psi: unknown; it is called psi_threshold now",
+        "runs.baseline.build.smoothing: unknown; it is called prior_votes now",
+        "runs.gru.rate: unknown here; did you mean 'runs.gru.fit.learning_rate'?",
+        "runs.gru.fit.batch: unknown; it is called batch_size now",
+        "runs.gru.fit.rate: unknown; it is called learning_rate now",
+        "gates.sketches.limit: unknown; it is called max_examples now",
+    ]
+
+
+def test_an_ensemble_needs_members_of_one_data_set_and_a_unique_name() -> None:
     entry = {"domain": "forecasting", "data": "drawings", "members": ["gro"], "combine": "mean"}
     found = problems(values(ensembles={"gru": entry, "both": {**entry, "combine": "sum"}}))
     assert "ensembles.gru: a run has this name; give the ensemble another one" in found
     assert "ensembles.gru.members: no run 'gro'; did you mean 'gru'?" in found
-    other = {**entry, "data": "tea", "members": ["gru", "floor"]}
+    other = {**entry, "data": "tea", "members": ["gru", "baseline"]}
     found += problems(values(ensembles={"tea": other}))
     wanted = "gru learned from drawings, not from tea; leave it out, or make an ensemble"
     assert f"ensembles.tea.members: {wanted} for each data set" in found
@@ -223,7 +270,7 @@ BAD = [
 
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", [*BAD, 2024, None, 1.5, True])
-def test_a_name_that_is_no_name_is_refused_where_params_are_loaded(
+def test_an_invalid_name_is_an_error_when_params_are_loaded(
     table: str, name: Any, tmp_path: Path
 ) -> None:
     write(tmp_path / "params.yaml", {"seed": 1, table: {name: {}}})
@@ -232,15 +279,15 @@ def test_a_name_that_is_no_name_is_refused_where_params_are_loaded(
     assert "not a valid name" in str(caught.value) or "put it in quotes" in str(caught.value)
 
 
-def test_a_data_set_has_not_the_name_of_the_folder_of_raw_data(tmp_path: Path) -> None:
+def test_a_data_set_cannot_be_called_raw(tmp_path: Path) -> None:
     write(tmp_path / "params.yaml", {"data": {"raw": {}}})
     with pytest.raises(errors.ParamsError, match="'raw' is the folder of all raw data"):
         params.load(tmp_path / "params.yaml")
 
 
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True))
-def test_a_name_that_is_one_comes_back(name: str) -> None:
-    from stages import key_of
+def test_a_valid_name_is_returned_unchanged(name: str) -> None:
+    from stages.entry import key_of
 
     assert params.check_name(name) == name
     assert key_of(name) == key_of(f"train@{name}") == name
@@ -253,7 +300,7 @@ def write(file: Path, content: Any) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with a small study, beside a folder of somebody else."""
+    """A checkout with a small study, beside a folder that does not belong to it."""
     folder = tmp_path / "checkout"
     for name in ("ostinato", "stages"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -276,7 +323,7 @@ def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def renamed(table: str, name: str) -> None:
-    """Give an entry of the study another name."""
+    """Rename the first entry of a table of the study."""
     changed = values()
     changed[table] = {name: next(iter(changed[table].values()))}
     write(Path("params.yaml"), changed)
@@ -299,27 +346,30 @@ def stage(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", ["fetch", "prepare", "train", "evaluate", "ensemble"])
-def test_a_stage_with_a_name_that_is_a_path_touches_nothing(name: str, checkout: Path) -> None:
+def test_a_stage_refuses_a_path_as_a_name(name: str, checkout: Path) -> None:
     models = checkout.parent / "models"
     changed = values()
     changed["data"][str(models)] = changed["data"]["drawings"]
-    changed["runs"][str(models)] = changed["runs"]["floor"]
+    changed["runs"][str(models)] = changed["runs"]["baseline"]
     write(checkout / "params.yaml", changed)
     before = content(checkout)
     wrong = "ParamsError: params.yaml: 2 wrong\n  data: "
-    for key, says in ((str(models), f"ParamsError: {str(models)!r} is not a valid"), ("x", wrong)):
-        done = stage(name, key)
+    for key, message in (
+        (str(models), f"ParamsError: {str(models)!r} is not a valid"),
+        ("x", wrong),
+    ):
+        done = stage(name, "params.yaml", key)
         assert done.returncode == 1
-        assert done.stderr.startswith(says)
+        assert done.stderr.startswith(message)
         assert "Traceback" not in done.stderr
     assert (models / "letter.txt").read_text() == "precious"
     assert content(checkout) == before
 
 
-def test_an_error_in_the_last_run_is_found_by_the_first_stage(checkout: Path) -> None:
+def test_the_first_stage_finds_an_error_in_the_last_run(checkout: Path) -> None:
     write(checkout / "params.yaml", values(**{"runs.gru.fit.patiense": 3}))
     for name, *arguments in (("fetch", "drawings"), ("check",), ("report",)):
-        done = stage(name, *arguments)
+        done = stage(name, "params.yaml", *arguments)
         assert done.returncode == 1
         assert done.stderr == (
             "ParamsError: params.yaml: 1 wrong\n"
@@ -328,35 +378,35 @@ def test_an_error_in_the_last_run_is_found_by_the_first_stage(checkout: Path) ->
     assert not (checkout / "data").exists()
 
 
-def test_a_study_that_has_passed_is_checked_again_after_a_change(checkout: Path) -> None:
+def test_a_checked_study_is_checked_again_after_a_change(checkout: Path) -> None:
     passed = checkout / "scratch" / "checked"
-    assert stage("check").returncode == 0
-    assert stage("check").returncode == 0
+    assert stage("check", "params.yaml").returncode == 0
+    assert stage("check", "params.yaml").returncode == 0
     assert len(list(passed.iterdir())) == 1
     write(checkout / "params.yaml", values(seed=2))
-    assert stage("check").returncode == 0
+    assert stage("check", "params.yaml").returncode == 0
     assert len(list(passed.iterdir())) == 2
     write(checkout / "params.yaml", values(seed=None))
-    assert stage("check").returncode == 1
+    assert stage("check", "params.yaml").returncode == 1
     assert len(list(passed.iterdir())) == 2
 
 
-def test_studies_are_checked_side_by_side(checkout: Path) -> None:
+def test_processes_check_a_study_concurrently(checkout: Path) -> None:
     with ThreadPoolExecutor(4) as threads:
-        done = list(threads.map(lambda _: stage("check"), range(4)))
+        done = list(threads.map(lambda _: stage("check", "params.yaml"), range(4)))
     assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 4
 
 
-def test_a_renamed_model_is_checked_again(checkout: Path) -> None:
-    assert stage("check").returncode == 0
-    models = checkout / "ostinato" / "sketches"
-    (models / "stacked.py").rename(models / "stackee.py")
-    done = stage("check")
+def test_a_study_is_checked_again_when_a_model_is_renamed(checkout: Path) -> None:
+    assert stage("check", "params.yaml").returncode == 0
+    models = checkout / "ostinato" / "sketches" / "models"
+    (models / "rnn.py").rename(models / "recurrent.py")
+    done = stage("check", "params.yaml")
     assert done.returncode == 1
-    assert "runs.gru.model: ostinato.sketches: no module 'stacked'" in done.stderr
+    assert "runs.gru.model: ostinato.sketches.models: no module 'rnn'" in done.stderr
 
 
-def test_processes_write_one_file_side_by_side(checkout: Path) -> None:
+def test_processes_write_one_file_concurrently(checkout: Path) -> None:
     code = """
 from pathlib import Path
 from ostinato import store
@@ -369,9 +419,12 @@ for _ in range(200):
     assert [path.name for path in (checkout / "data").iterdir()] == [".checked"]
 
 
-def test_a_wrong_number_of_arguments_shows_the_usage(checkout: Path) -> None:
-    assert stage("train").stderr == "usage: python -m stages.train NAME\n"
-    assert stage("train", "two", "names").stderr == "usage: python -m stages.train NAME\n"
+def test_a_wrong_number_of_arguments_prints_the_usage(checkout: Path) -> None:
+    assert stage("train").stderr == "usage: python -m stages.train STUDY NAME\n"
+    assert (
+        stage("train", "params.yaml", "two", "names").stderr
+        == "usage: python -m stages.train STUDY NAME\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -385,7 +438,7 @@ def test_a_wrong_number_of_arguments_shows_the_usage(checkout: Path) -> None:
         ("runs", "../../models", "evaluate"),
     ],
 )
-def test_dvc_deletes_nothing_that_a_name_leads_to(
+def test_dvc_deletes_no_folder_that_a_name_points_to(
     table: str, name: str, stage_name: str, checkout: Path
 ) -> None:
     """DVC deletes the outputs of a stage before it runs the command of the stage."""
@@ -402,7 +455,7 @@ def test_dvc_deletes_nothing_that_a_name_leads_to(
 
 @pytest.mark.parametrize("name", ["a;touch pwned", "a';touch pwned;'", "$(touch pwned)", '"`id`'])
 def test_no_name_is_part_of_a_shell_command(name: str, checkout: Path) -> None:
-    """Every command of the project's dvc.yaml, run by DVC in its own shell, without `check`."""
+    """Each command of the project's dvc.yaml, run by DVC in its own shell, without `check`."""
     template = params.read_yaml(ROOT / "dvc.yaml")["stages"]
     commands = {key: block["do"]["cmd"] for key, block in template.items() if "do" in block}
     assert len(commands) == 5
@@ -430,7 +483,7 @@ def test_no_name_is_part_of_a_shell_command(name: str, checkout: Path) -> None:
     ],
     ids=["remove", "write_text", "write_json", "atomic_folder", "atomic_file"],
 )
-def test_the_store_writes_and_removes_nothing_else_than_results(
+def test_the_store_refuses_paths_outside_its_folders(
     act: Callable[[Path], Any], checkout: Path
 ) -> None:
     models = checkout.parent / "models"
@@ -449,12 +502,12 @@ def test_the_store_writes_and_removes_nothing_else_than_results(
     assert content(checkout.parent) == before
 
 
-def test_the_store_writes_in_its_own_folders_and_in_those_that_are_named(
+def test_the_store_writes_to_its_folders_and_to_configured_ones(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write_text(Path("results/a/text"), "x")
     (checkout.parent / "disk").mkdir()
-    Path("data").symlink_to(checkout.parent / "disk")  # the user's own link
+    Path("data").symlink_to(checkout.parent / "disk")  # a link that the user made
     store.write_text(Path("data/text"), "x")
     assert (checkout.parent / "disk" / "text").read_text() == "x"
     with store.temporary_folder() as folder:
