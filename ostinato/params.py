@@ -29,7 +29,7 @@ Block = Mapping[str, Any]  # of params.yaml: the arguments of a function
 NAMED = ("data", "runs", "ensembles", "gates")  # the tables of params.yaml whose keys are names
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
-# Keys before version 0.2, and their present names. A key with several present names has one in each
+# Keys of version 0.1 and their present names. A key with several present names has one in each
 # function. The table in CHANGELOG.md says where each stands.
 OLD_NAMES: Mapping[str, tuple[str, ...]] = {
     "at_once": ("max_concurrency",),
