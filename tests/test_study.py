@@ -51,7 +51,7 @@ flows:
   stages:
     "*": {retries: 0, delay: 0.0, timeout: null, gpu: false}
 gates:
-  sketches:
+  drawings:
     metric: top1
     at_least: 0.5
     margin: 0.0
@@ -150,16 +150,12 @@ def test_a_valid_study_passes() -> None:
         ("data.drawings.domain", "sketch", None),
         ("evaluation.sketches.bin", 3, "unknown; did you mean 'bins'?"),
         ("evaluation.sketchs", {}, None),
-        ("drift.psi_treshold", 1, "unknown; did you mean 'psi_threshold'?"),
+        ("drift.bin", 1, "unknown; did you mean 'bins'?"),
         ("flows.stage", {}, "unknown; did you mean 'stages'?"),
-        ("gates.sketches.margins", 0.1, "unknown; did you mean 'margin'?"),
-        (
-            "gates.sketches.data", "drawing",
-            "no data set 'drawing' of sketches; did you mean 'drawings'?",
-        ),
-        ("gates.sketches.data", "order", "no data set 'order' of sketches; there is drawings"),
-        ("gates.sketches.at_most", 0.1, None),
-        ("gates.wether", {}, None),
+        ("gates.drawings.margins", 0.1, "unknown; did you mean 'margin'?"),
+        ("gates.drawings.data", "drawings", None),
+        ("gates.drawings.at_most", 0.1, None),
+        ("gates.drawing", {}, "no data set 'drawing'; did you mean 'drawings'?"),
         ("runs.gru.data", "drawing", "no data set 'drawing'; did you mean 'drawings'?"),
         ("runs.gru.domain", "video", None),
         ("runs.gru.domain", ["sketches"], None),
@@ -228,7 +224,7 @@ def test_each_old_key_is_one_problem_with_its_present_name() -> None:
     changed = values()
     old = {"machine": changed.pop("runtime"), "scores": changed.pop("evaluation"), **changed}
     old["drift"]["psi"] = old["drift"].pop("psi_threshold")
-    old["gates"]["sketches"]["limit"] = old["gates"]["sketches"].pop("max_examples")
+    old["gates"]["drawings"]["limit"] = old["gates"]["drawings"].pop("max_examples")
     for key, present in {"batch": "batch_size", "rate": "learning_rate"}.items():
         old["runs"]["gru"]["fit"][key] = old["runs"]["gru"]["fit"].pop(present)
     build = old["runs"]["baseline"]["build"]
@@ -242,7 +238,7 @@ def test_each_old_key_is_one_problem_with_its_present_name() -> None:
         "runs.gru.rate: unknown here; did you mean 'runs.gru.fit.learning_rate'?",
         "runs.gru.fit.batch: unknown; it is called batch_size now",
         "runs.gru.fit.rate: unknown; it is called learning_rate now",
-        "gates.sketches.limit: unknown; it is called max_examples now",
+        "gates.drawings.limit: unknown; it is called max_examples now",
     ]
 
 
