@@ -30,7 +30,7 @@ NAMED = ("data", "runs", "ensembles", "gates")  # the tables of params.yaml whos
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
 # Keys of version 0.1 and their present names. A key with several present names has one in each
-# function. The table in CHANGELOG.md says where each stands.
+# function. CHANGELOG.md lists the block of each.
 OLD_NAMES: Mapping[str, tuple[str, ...]] = {
     "at_once": ("max_concurrency",),
     "averaged": ("average_checkpoints",),

@@ -247,7 +247,7 @@ def paths(page: Path) -> Iterator[str]:
 
 @pages
 def test_every_path_in_the_repository_exists(page: Path) -> None:
-    # A name without a folder may stand for a file of each domain.
+    # A name without a folder can be a file of each domain.
     missing = [
         path for path in paths(page) if not (ROOT / path).exists() and not named_in_domains(path)
     ]

@@ -296,7 +296,7 @@ def write(file: Path, content: Any) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with a small study, beside a folder that does not belong to it."""
+    """A checkout with a small study; its parent holds another folder, models/."""
     folder = tmp_path / "checkout"
     for name in ("ostinato", "stages"):
         ignored = shutil.ignore_patterns("__pycache__")
