@@ -1,9 +1,9 @@
-"""Bring every result up to date: one Prefect task for each stage of DVC's graph.
+"""Bring the results of a study up to date: one Prefect task for each stage of DVC's graph.
 
-``python -m flows.reproduce [TARGET...]`` runs it from a shell; no server is needed.
+By hand, without a server: ``python -m flows.reproduce [TARGET ...] [--study PARAMS]``.
 
-DVC decides what has to run, and keeps what has run. So the next run takes up what a killed one
-left: finished stages are up to date, and a training goes on after its last epoch.
+DVC decides which stages have to run, and records the stages that have run. So the run after a
+killed one resumes it: finished stages are up to date, and a training resumes from its last epoch.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import fnmatch
 import re
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -27,62 +27,64 @@ from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
 from flows.engine import checkout, commands, devices, dvc_graph
-from ostinato import errors as ostinato_errors
+from flows.engine.dvc_graph import Graph, short_name
 from ostinato import params
+from ostinato.errors import ParamsError
 from ostinato.policies import RetryPolicy
-from ostinato.tracking import mirror
+from ostinato.tracking.client import masked
 
-Graph = Mapping[str, Collection[str]]  # each stage, and those that it needs
 Row = dict[str, Any]  # stage, outcome, seconds, message
 
 FAILED = ("failed", "timed out")
-# What DVC advises a person at a terminal.
+# Lines in which DVC advises a person at a terminal.
 ADVICE = ("\tgit add", "\tdvc config", "To track the ", "To enable auto ", "Use `dvc push`")
 
 
 @flow(name="reproduce")
 def reproduce(
     targets: Sequence[str] = (),
-    at_once: Annotated[int, Field(ge=1, le=100)] = 2,
+    max_concurrency: Annotated[int, Field(ge=1, le=100)] = 2,
     train_on: str | None = None,
     force: bool = False,
+    study: str = "params.yaml",
 ) -> Any:
-    """Bring every result up to date, in the order of DVC's graph.
+    """Bring all results of a study up to date, in the order of DVC's graph.
 
-    After a stage has failed, what does not need it still runs; then the flow fails and says why.
-    Another flow that works in the same checkout is waited for.
+    After a stage has failed, the stages that do not need it still run; then the flow fails and
+    reports the reason. The flow waits for another flow that works in the same checkout.
 
     Args:
         targets: Stages or patterns such as `evaluate@*`, with all that they need; all when empty.
-        at_once: Stages that run side by side, where none needs another.
+        max_concurrency: Number of stages that run at the same time.
         train_on: A deployment for the training, such as `train/gpu`; this machine when empty.
-        force: Run what is up to date as well; not together with train_on.
+        force: Run stages that are up to date as well; not together with train_on.
+        study: Path of the study's params file, such as recipes/sketches/params.yaml.
 
     Returns:
         A row for each stage: its outcome (ran, restored, up to date, failed, timed out, not
         started, cancelled), seconds and message.
     """
     graph: Graph = {}
-    begun: dict[str, datetime] = {}
+    started: dict[str, datetime] = {}
     states: dict[str, Future[State[bool]]] = {}
     note = ""
 
     def start(stage: str) -> Future[State[bool]]:
         needed = {name: states[name].result() for name in sorted(graph[stage])}
         blocked = {
-            str(state.message) if state.is_cancelled() else f"{name} {_words(state)}"
+            str(state.message) if state.is_cancelled() else f"{name} {outcome_of(state)}"
             for name, state in needed.items()
             if not state.is_completed()
         }
         changed = stage in stale or any(state.name != "UpToDate" for state in needed.values())
-        begun[stage] = datetime.now(UTC)
-        future = bring.with_options(retries=0 if blocked else policies[stage].retries).submit(
+        started[stage] = datetime.now(UTC)
+        future = run_stage.with_options(retries=0 if blocked else policies[stage].retries).submit(
             stage,
             blocked="; ".join(sorted(blocked)),
             changed=changed,
             policy=policies[stage],
-            gpus=values.get("runtime", {}).get("devices", 1),
-            train_on=train_on if stage.startswith("train@") else None,
+            gpus=loaded.params.get("runtime", {}).get("devices", 1),
+            train_on=train_on if short_name(stage).startswith("train@") else None,
             force=force,
             wait_for=[allow_failure(s) for s in needed.values() if not s.is_cancelled()],
             return_state=False,
@@ -92,33 +94,33 @@ def reproduce(
         return states[stage]
 
     if force and train_on:
-        raise ostinato_errors.ParamsError(
-            f"force runs every stage here, {train_on} elsewhere: choose one"
+        raise ParamsError(
+            f"force runs all stages on this machine, and train_on runs them on {train_on}: choose one"
         )
     try:
         with checkout.checkout():
-            values = dvc_graph.check_study()
-            graph = chosen(dvc_graph.read_graph(), targets)
-            policies = retry_policies(graph, values)
-            stale = set(graph) if force else dvc_graph.stale_stages() & set(graph)
+            loaded = dvc_graph.check_study(study)
+            graph = select_stages(dvc_graph.read_graph(loaded), targets)
+            policies = retry_policies(graph, loaded.params)
+            files = {dvc_graph.dvc_file(stage) for stage in graph}
+            stale = set(graph) if force else dvc_graph.stale_stages(*sorted(files)) & set(graph)
             get_run_logger().info(f"{len(graph)} stages, {len(stale)} of them changed")
-            in_order(graph, start, at_once)
-            ended = [state.result() for state in states.values()]
-            if any(state.is_completed() and state.result() for state in ended):
-                note = track()
-    finally:  # of a flow that is cancelled too; its commands have ended
+            run_in_order(graph, start, max_concurrency)
+            if tracking_incomplete({stage: future.result() for stage, future in states.items()}):
+                note = complete_tracking(study)
+    finally:  # also of a cancelled flow, whose commands have ended
         wait(states.values(), timeout=2)
-        rows = [_row(stage, begun.get(stage), states.get(stage)) for stage in graph]
-        told = _told(rows)
+        rows = [row_of(stage, started.get(stage), states.get(stage)) for stage in graph]
+        summary = summarize(rows)
         if rows:
-            create_table_artifact(rows, key="reproduce", description=f"{told}\n\n{note}")
+            create_table_artifact(rows, key="reproduce", description=f"{summary}\n\n{note}")
     if any(row["outcome"] in FAILED for row in rows):
-        return Failed(message=told)
-    return Completed(message=told, data=rows)
+        return Failed(message=summary)
+    return Completed(message=summary, data=rows)
 
 
 @task(name="stage", task_run_name="{stage}")
-def bring(
+def run_stage(
     stage: str,
     *,
     blocked: str,
@@ -131,16 +133,16 @@ def bring(
     """Bring one stage up to date.
 
     Args:
-        stage: its name.
-        blocked: why it cannot start, if it cannot.
-        changed: whether it, or what it needs, has changed; else DVC is not asked.
-        policy: how often and for how long it is tried.
-        gpus: of this machine that it is bound to, if it is.
-        train_on: a deployment that does the work, which is then restored from DVC's run cache.
-        force: run it in any case.
+        stage: its address.
+        blocked: the reason why it cannot start; empty where it can.
+        changed: whether the stage or a stage that it needs has changed; if not, DVC is not called.
+        policy: its retry policy.
+        gpus: number of GPUs of this machine that the command is bound to, if its policy says so.
+        train_on: a deployment that runs the stage; the result comes from DVC's run cache.
+        force: run the stage in any case.
 
     Returns:
-        A state that says what happened; its data: whether MLflow may lack the result.
+        A state that names the outcome; its data: whether MLflow may lack the result.
     """
     if blocked:
         return Cancelled(name="NotStarted", message=blocked)
@@ -151,127 +153,178 @@ def bring(
     def log(line: str) -> None:
         if line.strip() and not line.startswith(ADVICE):
             level = re.match("ERROR|WARNING", line)
-            getattr(logger, level[0].lower() if level else "info")(mirror.masked(line))
+            getattr(logger, level[0].lower() if level else "info")(masked(line))
 
     try:
         if runtime.task_run.run_count > 1:
             commands.wait_or_stop(policy.delay)
         if train_on and dvc_graph.stale_stages(stage):
-            from flows.engine.remote_training import away
+            from flows.engine.remote_training import run_remotely
 
-            away(stage, train_on)
-        with ExitStack() as held:
+            run_remotely(stage, train_on)
+        with ExitStack() as stack:
             bound = policy.gpu and not train_on
-            env = held.enter_context(devices.reserve_devices(gpus)) if bound else {}
-            how = ["--single-item", *(["--force"] if force else [])]
+            env = stack.enter_context(devices.reserve_devices(gpus)) if bound else {}
+            options = ["--single-item", *(["--force"] if force else [])]
             output = dvc_graph.dvc(
-                "repro", *how, stage, on_line=log, env=env, timeout=policy.timeout
+                "repro", *options, stage, on_line=log, env=env, timeout=policy.timeout
             )
     except commands.StoppedError:
         return Cancelled(message="stopped with its flow")
     except TimeoutError as error:
         return Failed(name="TimedOut", message=str(error))
     if output.code:
-        return Failed(message=mirror.masked(_reason(output)))
-    untracked = any(line.startswith("Not tracked in") for line in output.lines)
+        return Failed(message=masked(failure_reason(output)))
     if f"Stage '{stage}' is cached - skipping run, checking out outputs" in output.lines:
         return Completed(name="Restored", message="from DVC's run cache", data=True)
     if any(line.endswith(f"'{stage}' didn't change, skipping") for line in output.lines):
         return Completed(name="UpToDate", message="as before", data=False)
-    return Completed(name="Ran", data=untracked)
+    # The report stage has logged all results, unless it warned.
+    logged = short_name(stage) == "report" and not warned(output)
+    return Completed(name="Ran", data=not logged)
 
 
-def in_order(graph: Graph, start: Callable[[str], Future[Any]], at_once: int) -> None:
-    """Start each stage when those that it needs have ended; ``at_once`` run side by side."""
+def run_in_order(
+    graph: Graph, start: Callable[[str], Future[Any]], max_concurrency: int
+) -> None:
+    """Start each stage when all stages that it needs have ended.
+
+    Args:
+        graph: of the stages.
+        start: starts a stage.
+        max_concurrency: number of stages that run at the same time.
+    """
     order = TopologicalSorter(graph)
     order.prepare()
     ready: deque[str] = deque()
     running: dict[Future[Any], str] = {}
     while order.is_active():
         ready.extend(order.get_ready())
-        while ready and len(running) < at_once:
+        while ready and len(running) < max_concurrency:
             stage = ready.popleft()
             running[start(stage)] = stage
         for ended in wait(running, return_when=FIRST_COMPLETED).done:
             order.done(running.pop(ended))
 
 
-def chosen(graph: Graph, targets: Sequence[str]) -> Graph:
-    """The part of the graph that ``targets`` (names, patterns, templates) need; all for none."""
-    left: set[str] = set()
+def select_stages(graph: Graph, targets: Sequence[str]) -> Graph:
+    """The part of a graph that the targets need.
+
+    Args:
+        graph: of the study.
+        targets: names, patterns or names of templates, within the study or as DVC's addresses;
+            none: all stages.
+
+    Raises:
+        ParamsError: no stage matches a target.
+    """
+    selected: set[str] = set()
     for target in targets or ["*"]:
-        found = {*fnmatch.filter(graph, target), *fnmatch.filter(graph, f"{target}@*")}
+        found = {
+            stage
+            for stage in graph
+            for name in (stage, short_name(stage))
+            if fnmatch.fnmatch(name, target) or fnmatch.fnmatch(name, f"{target}@*")
+        }
         if not found:
-            raise ostinato_errors.ParamsError(f"no stage {target!r}; {params.near(target, graph)}")
-        left |= found
-    needed: set[str] = set()
-    while left:
-        needed |= left
-        left = {name for stage in left for name in graph[stage]} - needed
-    return {stage: graph[stage] for stage in graph if stage in needed}
+            hint = params.near(target, map(short_name, graph))
+            raise ParamsError(f"no stage {target!r}; {hint}")
+        selected |= found
+    return dvc_graph.ancestors(graph, selected)
 
 
 def retry_policies(graph: Graph, values: Mapping[str, Any]) -> dict[str, RetryPolicy]:
-    """How each stage is tried: by the first pattern of flows.stages that fits, or just once."""
-    policies = params.bind(_policies, values.get("flows", {"stages": {}}))()
+    """The retry policy of each stage: of the first pattern in flows.stages that matches.
+
+    A stage that no pattern matches is tried once, without a timeout.
+    """
+    policies = params.bind(_bind_policies, values.get("flows", {"stages": {}}))()
     once = RetryPolicy(retries=0, delay=0, timeout=None, gpu=False)
     return {
-        stage: next((a for name, a in policies.items() if fnmatch.fnmatchcase(stage, name)), once)
+        stage: next(
+            (policy for pattern, policy in policies.items() if _matches(stage, pattern)), once
+        )
         for stage in graph
     }
 
 
-def _policies(*, stages: dict[str, dict[str, Any]]) -> dict[str, RetryPolicy]:
+def _matches(stage: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(short_name(stage), pattern)
+
+
+def _bind_policies(*, stages: dict[str, dict[str, Any]]) -> dict[str, RetryPolicy]:
     policies = {}
     for pattern, block in stages.items():
         try:
             policies[pattern] = params.bind(RetryPolicy, block)()
-        except ostinato_errors.ParamsError as error:
-            raise ostinato_errors.ParamsError(f"flows.stages.{pattern}: {error}") from None
+        except ParamsError as error:
+            raise ParamsError(f"flows.stages.{pattern}: {error}") from None
     return policies
 
 
-def track() -> str:
-    """Complete MLflow; a sentence where that fails, which stops nothing."""
+def warned(output: commands.Output) -> bool:
+    """Whether a stage has warned that it could not log to MLflow."""
+    return any(line.startswith("Not tracked in") for line in output.lines)
+
+
+def tracking_incomplete(states: Mapping[str, State[bool]]) -> bool:
+    """Whether MLflow may lack a result of these stages: a report stage that ran has logged all."""
+    results = {stage: state.result() for stage, state in states.items() if state.is_completed()}
+    reports = [stage for stage in results if short_name(stage) == "report"]
+    logged = any(states[stage].name == "Ran" and not results[stage] for stage in reports)
+    return not logged and any(results.values())
+
+
+def complete_tracking(study: str) -> str:
+    """Log the results of a study that MLflow lacks.
+
+    A failure does not stop the flow.
+
+    Returns:
+        A sentence that describes the failure; empty after a success.
+    """
     logger = get_run_logger()
-    output = commands.run(sys.executable, "-m", "ostinato.tracking.mirror", on_line=logger.info)
+    command = ("-m", "ostinato.tracking", study)
+    output = commands.run(sys.executable, *command, on_line=logger.info)
     if not output.code:
         return ""
-    note = f"MLflow is incomplete: {output.lines[-1] if output.lines else 'no answer'}."
-    logger.warning(f"{note} `python -m ostinato.tracking.mirror` completes it.")
+    reason = output.lines[-1] if output.lines else f"exit code {output.code}"
+    note = f"MLflow is incomplete: {reason}."
+    logger.warning(f"{note} Run `python {' '.join(command)}` to complete it.")
     return note
 
 
-def _reason(output: commands.Output) -> str:
-    """Why DVC failed: the last words of the stage's command and its code, or DVC's own error."""
-    said = [line for line in output.lines if line.strip()]
-    errors = [number for number, line in enumerate(said) if line.startswith("ERROR: ")]
+def failure_reason(output: commands.Output) -> str:
+    """The reason of a failed `dvc repro`: the last line of the stage's command, or DVC's error."""
+    lines = [line for line in output.lines if line.strip()]
+    errors = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]
     if not errors:
         return f"dvc ended with code {output.code}"
-    error = said[errors[-1]]
+    error = lines[errors[-1]]
     if code := re.search(r"failed to run: .*, exited with (-?[0-9]+)$", error):
-        return f"{said[errors[-1] - 1]} (exited with {code[1]})"
+        return f"{lines[errors[-1] - 1]} (exited with {code[1]})"
     return error.removeprefix("ERROR: ")
 
 
-def _row(stage: str, begun: datetime | None, future: Future[State[Any]] | None) -> Row:
+def row_of(stage: str, started: datetime | None, future: Future[State[Any]] | None) -> Row:
+    """The row of a stage in the table of outcomes."""
     state = future.result() if future and future.done() else None
-    outcome = _words(state) if state else "cancelled" if future else "not started"
-    seconds = round((state.timestamp - begun).total_seconds(), 1) if state and begun else None
+    outcome = outcome_of(state) if state else "cancelled" if future else "not started"
+    seconds = round((state.timestamp - started).total_seconds(), 1) if state and started else None
     message = state.message if state else None
     return {"stage": stage, "outcome": outcome, "seconds": seconds, "message": message or ""}
 
 
-def _told(rows: Sequence[Row]) -> str:
-    """One line: how many stages had which outcome, and why those that failed did."""
+def summarize(rows: Sequence[Row]) -> str:
+    """One line: the number of stages with each outcome, and the reasons of the failures."""
     counts = Counter(row["outcome"] for row in rows)
     text = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     failed = [f"{row['stage']}: {row['message']}" for row in rows if row["outcome"] in FAILED]
     return "; ".join([text, *failed])
 
 
-def _words(state: State[Any]) -> str:
-    """The name of a state in words: TimedOut is timed out."""
+def outcome_of(state: State[Any]) -> str:
+    """The name of a state as words: TimedOut is "timed out"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(state.name)).lower()
 
 
@@ -279,9 +332,12 @@ def main() -> None:
     """Run the flow from a shell."""
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="stage or pattern")
-    parser.add_argument("--at-once", type=int, default=2, help="stages side by side")
-    parser.add_argument("--train-on", metavar="DEPLOYMENT", help="where training runs")
-    parser.add_argument("--force", action="store_true", help="run what is up to date as well")
+    parser.add_argument("--study", default="params.yaml", metavar="PARAMS", help="params file")
+    parser.add_argument(
+        "--max-concurrency", type=int, default=2, metavar="N", help="stages at the same time"
+    )
+    parser.add_argument("--train-on", metavar="DEPLOYMENT", help="deployment for the training")
+    parser.add_argument("--force", action="store_true", help="run up-to-date stages as well")
     state: Any = reproduce(**vars(parser.parse_args()), return_state=True)
     sys.exit(0 if state.is_completed() else f"{state.name}: {state.message}")
 

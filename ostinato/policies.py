@@ -1,25 +1,25 @@
-"""What params.yaml says to the flows: when a challenger wins (`gates`), how a stage is retried."""
+"""The parameters of the flows: promotion gates (``gates``) and retry policies (``flows.stages``)."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from ostinato import errors, params
+from ostinato import params
+from ostinato.errors import ParamsError
+from ostinato.task import Metric
 from ostinato.units import Count, NonNegative, Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often, for how long and on which device a stage is tried: an entry of flows.stages.
+    """How often, how long and on which device a stage is tried: an entry of flows.stages.
 
     Attributes:
-        retries: attempts after the first one failed.
+        retries: number of further attempts after the first one has failed.
         delay: seconds before a retry.
-        timeout: seconds of one attempt; null: without end.
-        gpu: the stage is bound to GPUs of its own, where there are any.
+        timeout: seconds of one attempt; null: no limit.
+        gpu: whether the stage gets GPUs of its own, where there are any.
     """
 
     retries: Annotated[int, Field(ge=0, le=100)]
@@ -30,51 +30,62 @@ class RetryPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a challenger has to show: ``gates.<domain>`` of params.yaml.
+    """The conditions under which a challenger becomes champion: ``gates.<data set>``.
+
+    The score has to reach a bound, also that of the first champion. Where there is a champion, the
+    lower end of the confidence interval of the improvement has to reach the margin.
 
     Attributes:
-        metric: a mean over the test examples that the domain's scores.py knows.
-        at_least: the least that will do, also of the first champion, where more is better.
-        at_most: the most that will do, where less is better.
-        data: the data set whose runs compete; needed where the domain has runs on several.
-        margin: by which it has to beat the champion.
-        confidence: of the interval of the difference, whose lower end has to reach the margin.
-        resamples: bootstrap samples behind that interval.
-        limit: test examples on which the two are compared, at most.
-        approval: the winner waits for a reviewer, who runs promote with its version.
+        metric: a metric of the domain's ``METRICS``.
+        at_least: the bound of a metric of which higher values are better.
+        at_most: the bound of a metric of which lower values are better.
+        margin: the smallest improvement on the champion.
+        confidence: of the interval of the improvement, 0 to 1.
+        resamples: number of bootstrap samples behind the interval.
+        max_examples: number of test examples on which the two are compared, at most.
+        approval: whether the challenger waits for a reviewer, who runs promote with its version.
     """
 
     metric: str
     at_least: float | None = None
     at_most: float | None = None
-    data: str | None = None
     margin: NonNegative
     confidence: Annotated[float, Field(gt=0, lt=1)]
     resamples: Count
-    limit: Count
+    max_examples: Count
     approval: bool
 
-    def check(self, domain: str) -> None:
-        """Raise a ParamsError where the bound does not suit the metric."""
-        lower = self.metric in params.module(domain, "evaluation").LOSSES
-        right, wrong = ("at_most", "at_least") if lower else ("at_least", "at_most")
-        if getattr(self, right) is None or getattr(self, wrong) is not None:
-            raise errors.ParamsError(
-                f"gates.{domain}: of {self.metric} {'less' if lower else 'more'} is better: it "
-                f"needs {right}, and no {wrong}"
-            )
+    def check(self, domain: str) -> Metric:
+        """Check the gate against the metrics of a domain.
 
-    def kept(self, score: float) -> tuple[bool, str]:
-        """Whether a score keeps the bound, and that in words."""
+        Returns:
+            The gate's metric.
+
+        Raises:
+            ParamsError: the domain has no such metric, or the bound is not on the metric's side.
+        """
+        metrics: dict[str, Metric] = params.module(domain, "metrics").METRICS
+        if self.metric not in metrics:
+            hint = params.near(self.metric, metrics)
+            raise ParamsError(f"{domain} has no metric {self.metric!r}; {hint}")
+        metric = metrics[self.metric]
+        needed, other = (
+            ("at_least", "at_most") if metric.higher_is_better else ("at_most", "at_least")
+        )
+        if getattr(self, needed) is None or getattr(self, other) is not None:
+            direction = "higher" if metric.higher_is_better else "lower"
+            raise ParamsError(
+                f"{direction} values of {self.metric} are better: set {needed}, and not {other}"
+            )
+        return metric
+
+    def passes(self, score: float) -> tuple[bool, str]:
+        """Whether a score reaches the bound, and a sentence that says so."""
         if self.at_most is not None:
-            kept, bound = score <= self.at_most, self.at_most
-            verdict = "keeps below the ceiling" if kept else "is above the ceiling"
+            passed, bound = score <= self.at_most, self.at_most
+            text = "is within the upper bound" if passed else "is above the upper bound"
         else:
             assert self.at_least is not None
-            kept, bound = score >= self.at_least, self.at_least
-            verdict = "reaches the floor" if kept else "is below the floor"
-        return kept, f"{self.metric} {score:.4f} {verdict} {bound:g}"
-
-    def score(self, outcomes: NDArray[Any]) -> float:
-        """The metric: the mean over the examples whose outcome was measured."""
-        return float(np.nanmean(outcomes)) * (1 if self.at_most is None else -1)
+            passed, bound = score >= self.at_least, self.at_least
+            text = "reaches the lower bound" if passed else "is below the lower bound"
+        return passed, f"{self.metric} {score:.4f} {text} {bound:g}"

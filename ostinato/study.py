@@ -322,25 +322,17 @@ class _Checker:
                 self.wrong(f"evaluation.{domain}", f"missing: run {name} is evaluated with it")
 
     def gate(self, place: str, block: Any, data: Mapping[str, Any]) -> None:
-        """A gate of promotion, which has the name of a domain."""
-        domain = place.removeprefix("gates.")
-        domains = {str(entry.get("domain")) for entry in data.values()}
+        """A gate of promotion, which has the name of a data set."""
+        name = place.removeprefix("gates.")
         if "data" in self.broken:
             return
-        if domain not in domains:
-            self.wrong(
-                place, f"no data set of the domain {domain!r}; {params.near(domain, domains)}"
-            )
-        elif self.call(place, Gate, block):
-            gate = params.bind(Gate, block)()
+        if name not in data:
+            self.wrong(place, f"no data set {name!r}; {params.near(name, data)}")
+        elif self.call(place, Gate, block) and data[name].get("domain") in params.domains():
             try:
-                gate.check(domain)
+                params.bind(Gate, block)().check(data[name]["domain"])
             except ParamsError as error:
-                self.wrong(place, str(error).removeprefix(f"{place}: "))
-            names = [name for name, entry in data.items() if entry.get("domain") == domain]
-            if gate.data is not None and gate.data not in names:
-                hint = params.near(gate.data, names)
-                self.wrong(f"{place}.data", f"no data set {gate.data!r} of {domain}; {hint}")
+                self.wrong(place, str(error))
 
     def domain(self, place: str, entry: Mapping[str, Any], *parts: str) -> Any | None:
         """A module of an entry's domain."""

@@ -360,3 +360,44 @@ class Profile(Document):
     examples: int
     numbers: dict[str, list[float]] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict(Document):
+    """The decision of a promotion gate on a challenger, as `flows.promote` records it.
+
+    Args:
+        promoted: whether the challenger has become champion.
+        reason: a sentence for people.
+        run: the challenger's name in params.yaml.
+        version: its version in the registry; None where it was not registered.
+        champion: the version that was champion before; None where there was none.
+        metric: name of the gate's metric.
+        score: of the challenger, on all test examples.
+        examples: number of these examples.
+        champion_score: of the champion, on the compared examples.
+        difference: improvement on the champion: positive where the challenger is better.
+        low: lower end of its confidence interval.
+        high: upper end.
+        confidence: of the interval, 0 to 1.
+        compared: number of examples that both models have a value for.
+        clusters: that the bootstrap resampled.
+        left_out: the runs that could not compete, each with the reason.
+    """
+
+    promoted: bool
+    reason: str
+    run: str | None = None
+    version: int | None = None
+    champion: int | None = None
+    metric: str | None = None
+    score: float | None = None
+    examples: int | None = None
+    champion_score: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    confidence: float | None = None
+    compared: int | None = None
+    clusters: int | None = None
+    left_out: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The lock of the checkout: one flow at a time works in it."""
 
 import os
 from collections.abc import Iterator
@@ -9,30 +9,37 @@ from pathlib import Path
 from prefect import runtime
 from prefect.logging import get_run_logger
 
-from flows.engine.commands import POLL_S, supervised, wait_or_stop
+from flows.engine.commands import POLL_INTERVAL_S, supervised, wait_or_stop
 from flows.engine.file_locks import hold_in_children, try_lock
+
+LOCK = Path(".dvc", "tmp", "flow")
+_in_checkout: ContextVar[bool] = ContextVar("in_checkout", default=False)
 
 
 @contextmanager
 def checkout() -> Iterator[None]:
-    """Be the one flow that works in this checkout, or wait for the one that does.
+    """Lock the checkout for this flow; wait for the flow that holds the lock.
 
-    A flow that it calls is in the checkout too. Commands are `leashed`.
+    A subflow shares the lock of its caller. Commands that start in the block are `supervised`.
+
+    Raises:
+        FileNotFoundError: the working directory is no checkout with DVC.
     """
     if _in_checkout.get():
         with supervised():
             yield
         return
     if not Path(".dvc").is_dir():
-        raise FileNotFoundError(f"{Path.cwd()} is no checkout with DVC: there is no folder .dvc")
-    file = Path(".dvc", "tmp", "flow")
-    file.parent.mkdir(exist_ok=True)
-    waits = False
-    while (lock := try_lock(file)) is None:
-        if not waits:
-            get_run_logger().info(f"Waits for {file.read_text()}, which works in this checkout")
-        waits = True
-        wait_or_stop(POLL_S)
+        raise FileNotFoundError(
+            f"{Path.cwd()} is no checkout: it has no folder .dvc; change to the root of a checkout"
+        )
+    LOCK.parent.mkdir(exist_ok=True)
+    waiting = False
+    while (lock := try_lock(LOCK)) is None:
+        if not waiting:
+            get_run_logger().info(f"Waiting for {LOCK.read_text()}, which works in this checkout")
+        waiting = True
+        wait_or_stop(POLL_INTERVAL_S)
     token = _in_checkout.set(True)
     try:
         os.truncate(lock, 0)
@@ -41,6 +48,3 @@ def checkout() -> Iterator[None]:
             yield
     finally:
         _in_checkout.reset(token)
-
-
-_in_checkout: ContextVar[bool] = ContextVar("in_checkout", default=False)

@@ -1,7 +1,7 @@
-"""What the flows share: commands on a leash, DVC's graph, one flow in a checkout, GPUs.
+"""Commands that end with their flow.
 
-Locks are of the operating system and are inherited by the commands' leashes: that of a killed flow
-is free when its last command has ended, at most 10 s later.
+Each command runs below a supervisor (`flows.engine.supervisor`), which stops it when the flow ends,
+also when the flow is killed.
 """
 
 import os
@@ -18,8 +18,8 @@ from pathlib import Path
 from flows.engine import supervisor
 from flows.engine.file_locks import inherited_locks
 
-MAX_LINE_CHARS = 10_000  # characters of a line; a longer one comes in pieces
-POLL_S = 2.0  # seconds between two looks at what is busy
+MAX_LINE_CHARS = 10_000  # a longer line of output is split
+POLL_INTERVAL_S = 2.0  # between two checks of a resource that is in use
 OnLine = Callable[[str], object]
 
 
@@ -29,67 +29,67 @@ class StoppedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Output:
-    """What a command said and how it ended."""
+    """The exit code and the output of a command."""
 
     code: int
-    lines: list[str]  # of standard output and standard error, as they came
+    lines: list[str]  # of standard output and standard error, in the order of their arrival
 
 
 class _Supervision:
-    """A pipe from a flow to its leashes: it ends with the flow, even with a killed one."""
+    """A pipe from a flow to its supervisors: it is closed when the flow ends or is killed."""
 
     def __init__(self, outer: "_Supervision | None") -> None:
-        self.collar, hand = os.pipe()
-        # Not closed before: a thread may be about to start a command with that number.
-        weakref.finalize(self, os.close, self.collar)
-        self.hand = os.fdopen(hand, "wb")
-        self.cut = threading.Event()
+        self.read_end, write_end = os.pipe()
+        # Closed only with the object: a thread may be about to start a command with this number.
+        weakref.finalize(self, os.close, self.read_end)
+        self.write_end = os.fdopen(write_end, "wb")
+        self.stopped = threading.Event()
         self.commands: set[subprocess.Popen[str]] = set()
         self.inner: weakref.WeakSet[_Supervision] = weakref.WeakSet()
         if outer:
             outer.inner.add(self)
-            if outer.cut.is_set():
-                self.end()
+            if outer.stopped.is_set():
+                self.stop()
 
-    def end(self) -> None:
-        """Tell all commands to stop."""
-        self.cut.set()
-        self.hand.close()
-        for line in list(self.inner):
-            line.end()
+    def stop(self) -> None:
+        """Stop all commands."""
+        self.stopped.set()
+        self.write_end.close()
+        for supervision in list(self.inner):
+            supervision.stop()
 
     def wait(self) -> None:
         """Wait until all commands have ended."""
         for process in self.commands.copy():
             process.wait()
-        for line in list(self.inner):
-            line.wait()
+        for supervision in list(self.inner):
+            supervision.wait()
 
 
-_supervision: ContextVar[_Supervision | None] = ContextVar("lifeline", default=None)
+_supervision: ContextVar[_Supervision | None] = ContextVar("supervision", default=None)
 
 
 @contextmanager
 def supervised() -> Iterator[None]:
-    """When the block ends, stop the commands that it started, those of its tasks too."""
-    line = _Supervision(_supervision.get())
-    token = _supervision.set(line)
+    """Stop all commands that start in the block, also in its tasks, when the block ends."""
+    supervision = _Supervision(_supervision.get())
+    token = _supervision.set(supervision)
     try:
         yield
     finally:
         _supervision.reset(token)
-        line.end()
-        line.wait()
+        supervision.stop()
+        supervision.wait()
 
 
 def wait_or_stop(seconds: float) -> None:
-    """Wait, but no longer than the flow's `leashed` block.
+    """Sleep, at most until the flow's `supervised` block ends.
 
     Raises:
-        Stopped: the block has ended.
+        StoppedError: the block has ended.
     """
-    line = _supervision.get()
-    if (line.cut if line else threading.Event()).wait(seconds):
+    supervision = _supervision.get()
+    if (supervision.stopped if supervision else threading.Event()).wait(seconds):
         raise StoppedError("the flow was stopped")
 
 
@@ -99,27 +99,28 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> Output:
-    """Run a command on a leash (flows/engine/supervisor.py), in the environment of this Python.
+    """Run a command below a supervisor, in the environment of this Python.
 
-    It has ended when this returns or raises. In a task, the flow must be within `leashed` or
-    `checkout`, so that the command stops when the flow is cancelled.
+    The command has ended when this returns or raises. In a task, the flow must be in a block
+    `supervised` or `checkout`, so that the command stops when the flow is cancelled. The command
+    handles SIGINT and SIGQUIT by default, also where this process ignores them.
 
     Args:
         argv: the command and its arguments.
-        on_line: takes each line as it comes; an exception from it stops the command and goes on.
-        env: variables beside those of this process.
-        timeout: seconds after which it is stopped.
+        on_line: called with each line of output; an exception stops the command and propagates.
+        env: variables in addition to those of this process.
+        timeout: seconds until the command is stopped.
 
     Raises:
-        Stopped: the flow has ended.
+        StoppedError: the flow has ended.
         TimeoutError: the command was stopped after ``timeout``.
     """
     with nullcontext() if _supervision.get() else supervised():
-        line = _supervision.get()
-        assert line
+        supervision = _supervision.get()
+        assert supervision
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", supervisor.__file__, *argv],
-            stdin=line.collar,
+            stdin=supervision.read_end,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={
@@ -134,7 +135,7 @@ def run(
             pass_fds=inherited_locks.get(),
         )
         assert process.stdout
-        line.commands.add(process)
+        supervision.commands.add(process)
         timer = threading.Timer(timeout or 0, process.terminate)
         lines: list[str] = []
         try:
@@ -145,14 +146,14 @@ def run(
                 if on_line:
                     on_line(lines[-1])
             process.wait()
-            late = timer.finished.is_set()
+            timed_out = timer.finished.is_set()
         finally:
             timer.cancel()
             process.terminate()
             process.communicate()
-            line.commands.discard(process)
-        if line.cut.is_set():
+            supervision.commands.discard(process)
+        if supervision.stopped.is_set():
             raise StoppedError(f"{' '.join(argv)}: stopped with its flow")
-    if late:
+    if timed_out:
         raise TimeoutError(f"{' '.join(argv)}: stopped after {timeout:g} s")
     return Output(process.returncode, lines)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The GPUs of this machine, and their reservation for commands."""
 
 import os
 import re
@@ -11,54 +11,62 @@ from pathlib import Path
 
 from prefect.concurrency.sync import concurrency
 
-from flows.engine.commands import POLL_S, wait_or_stop
+from flows.engine.commands import POLL_INTERVAL_S, wait_or_stop
 from flows.engine.file_locks import hold_in_children, try_lock
 
-SLOT_TIMEOUT_S = 20.0  # seconds of one try for a slot of Prefect, which cannot be interrupted
+LIMIT = "gpu"  # Prefect's global concurrency limit for trainings on all machines
+SLOT_TIMEOUT_S = 20.0  # of one attempt to get a slot from Prefect, which cannot be interrupted
+LOCK_FOLDER = "OSTINATO_LOCK_FOLDER"  # variable: folder of the lock files; all flows must share it
 
 
 @contextmanager
 def reserve_devices(count: int = 1) -> Iterator[dict[str, str]]:
-    """Variables that bind a command to free GPUs of this machine; none where there is no GPU.
+    """Reserve free GPUs of this machine; yield the variables that bind a command to them.
 
-    Holds a slot of Prefect's global concurrency limit `gpu` for each, where that limit exists, and
-    a lock of this machine.
+    Each GPU takes a slot of Prefect's global concurrency limit `gpu`, where that limit exists, and
+    a lock of this machine. Without a GPU there are no variables.
 
     Args:
-        count: how many; no more than there are.
+        count: number of GPUs, at most those of the machine.
     """
     names = list_gpus()
     count = min(count, len(names))
     if not count:
         yield {}
         return
-    with ExitStack() as held:
+    with ExitStack() as reserved:
         while True:
             try:
-                held.enter_context(concurrency("gpu", occupy=count, timeout_seconds=SLOT_TIMEOUT_S))
+                slots = concurrency(LIMIT, occupy=count, timeout_seconds=SLOT_TIMEOUT_S)
+                reserved.enter_context(slots)
                 break
             except TimeoutError:
-                wait_or_stop(POLL_S)
+                wait_or_stop(POLL_INTERVAL_S)
         while True:
-            with ExitStack() as attempt:
+            with ExitStack() as locks:
                 free: list[str] = []
                 for name in names:
-                    file = Path(tempfile.gettempdir(), f"ostinato-gpu-{name}")
-                    if len(free) < count and (lock := try_lock(file)) is not None:
-                        attempt.enter_context(hold_in_children(lock))
+                    if len(free) < count and (lock := try_lock(lock_file(name))) is not None:
+                        locks.enter_context(hold_in_children(lock))
                         free.append(name)
                 if len(free) == count:
-                    held.enter_context(attempt.pop_all())
+                    reserved.enter_context(locks.pop_all())
                     break
-            wait_or_stop(POLL_S)
+            wait_or_stop(POLL_INTERVAL_S)
         yield {"CUDA_VISIBLE_DEVICES": ",".join(free)}
 
 
+def lock_file(gpu: str) -> Path:
+    """The lock file of a GPU, in the folder OSTINATO_LOCK_FOLDER or the system's temporary one."""
+    folder = os.environ.get(LOCK_FOLDER) or tempfile.gettempdir()
+    return Path(folder, f"ostinato-gpu-{gpu}")
+
+
 def list_gpus() -> list[str]:
-    """The GPUs that this process may use: those that the environment names, or all."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in named.split(",") if name not in ("", "-1")]
+    """The GPUs that this process may use: those in CUDA_VISIBLE_DEVICES, or all."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name not in ("", "-1")]
     if not shutil.which("nvidia-smi"):
         return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return re.findall(r"^GPU .*\(UUID: ([^)]+)\)", listed.stdout, re.MULTILINE)
+    output = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return re.findall(r"^GPU .*\(UUID: ([^)]+)\)", output.stdout, re.MULTILINE)

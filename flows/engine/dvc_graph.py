@@ -1,14 +1,23 @@
-"""TODO."""
+"""DVC's graph of a study: its stages, the stages that are out of date, and their run.
+
+A stage is named by DVC's address: ``train@NAME`` in the default study,
+``recipes/x/dvc.yaml:train@NAME`` in another one.
+"""
 
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from flows.engine.commands import POLL_S, OnLine, Output, run, wait_or_stop
-from ostinato import errors as ostinato_errors
-from ostinato import params
+from flows.engine.commands import POLL_INTERVAL_S, OnLine, Output, run, wait_or_stop
+from ostinato.errors import ParamsError
+from ostinato.study import Study
+
+Graph = Mapping[str, Collection[str]]
+"""Each stage's address, and the addresses of the stages that it needs."""
+
+MAX_WAIT_S = 30.0  # between two attempts to run a stage whose files another process has locked
 
 
 def dvc(
@@ -17,57 +26,117 @@ def dvc(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> Output:
-    """Run `dvc` as `command` does; where another process works on the same files, wait for it."""
-    delay = POLL_S
+    """Run `dvc` (see `commands.run`); wait while another process works on the same files."""
+    delay = POLL_INTERVAL_S
     while True:
         output = run(
             "dvc", "--wait-for-lock", *arguments, on_line=on_line, env=env, timeout=timeout
         )
         errors = [line for line in output.lines if line.startswith("ERROR: ")]
-        # Its option is for its short lock of the checkout, not for that of a stage's files.
+        # --wait-for-lock covers the lock of the checkout, but not the locks of a stage's files.
         if not output.code or not errors or "is busy, it is being blocked by" not in errors[-1]:
             return output
         wait_or_stop(delay)
-        delay = min(2 * delay, 30.0)
+        delay = min(2 * delay, MAX_WAIT_S)
 
 
-def check_study() -> dict[str, Any]:
-    """The content of params.yaml, after `stages.check` has checked the whole file.
+def check_study(path: str) -> Study:
+    """Load a study after `stages.check` has checked all of its params file.
+
+    The check runs in a process of its own: it imports the models, and a flow never imports Keras.
+
+    Args:
+        path: of the params file, relative to the root of the checkout.
 
     Raises:
         ParamsError: lists all that is wrong in it.
     """
-    output = run(sys.executable, "-m", "stages.check")
+    output = run(sys.executable, "-m", "stages.check", path)
     text = "\n".join(output.lines)
     if output.code and "ParamsError: " in text:
-        raise ostinato_errors.ParamsError(text.partition("ParamsError: ")[2])
+        raise ParamsError(text.partition("ParamsError: ")[2])
     if output.code:
-        raise RuntimeError(f"`python -m stages.check` ended with code {output.code}:\n{text}")
-    return params.load()
+        raise RuntimeError(
+            f"`python -m stages.check {path}` ended with code {output.code}:\n{text}"
+        )
+    return Study.load(path)
 
 
-def read_graph() -> dict[str, set[str]]:
-    """Each stage of dvc.yaml and the stages that it needs."""
-    stages: dict[str, set[str]] = {}
+def read_graph(study: Study) -> Graph:
+    """The stages of a study, and the stages of other studies that it needs."""
+    graph, prefix = read_all_graphs(), study.stage("")
+    return ancestors(
+        graph, (s for s in graph if (s.startswith(prefix) if prefix else ":" not in s))
+    )
+
+
+def read_all_graphs() -> Graph:
+    """The stages of all studies of the checkout."""
+    graph: dict[str, set[str]] = {}
     for line in _dvc_lines("dag", "--dot"):
         match re.findall(r'"([^"]+)"', line):
             case [stage]:
-                stages.setdefault(stage, set())
+                graph.setdefault(stage, set())
             case [needed, stage]:
-                stages.setdefault(needed, set())
-                stages.setdefault(stage, set()).add(needed)
-    return stages
+                graph.setdefault(needed, set())
+                graph.setdefault(stage, set()).add(needed)
+    return graph
 
 
-def stale_stages(*stages: str) -> set[str]:
-    """Those of all stages, or of these, that are not as dvc.lock has them."""
-    lines = _dvc_lines("status", "--json", *stages)
-    return set(json.loads(next(line for line in reversed(lines) if line.startswith("{"))))
+def ancestors(graph: Graph, stages: Iterable[str]) -> Graph:
+    """The part of a graph that has these stages and all that they need, in the graph's order."""
+    missing, found = set(stages), set[str]()
+    while missing:
+        found |= missing
+        missing = {needed for stage in missing for needed in graph[stage]} - found
+    return {stage: graph[stage] for stage in graph if stage in found}
+
+
+def short_name(stage: str) -> str:
+    """The name of a stage within its study: ``train@NAME``."""
+    return stage.rpartition(":")[2]
+
+
+def dvc_file(stage: str) -> str:
+    """The file that defines a stage: a dvc.yaml, or the .dvc file of tracked data."""
+    file, _, name = stage.rpartition(":")
+    return file or (name if name.endswith(".dvc") else "dvc.yaml")
+
+
+def stale_stages(*targets: str) -> set[str]:
+    """The stages that differ from dvc.lock.
+
+    Args:
+        targets: addresses, or files as `dvc_file` returns them; none: all of the checkout.
+    """
+    return set(_status(*targets))
+
+
+def changed_outputs(*stages: str) -> dict[str, list[str]]:
+    """For each of these stages the outputs on disk that differ from dvc.lock."""
+    status = _status(*stages)
+    return {
+        stage: [
+            path
+            for change in status.get(stage, ())
+            if isinstance(change, dict)
+            for path in change.get("changed outs", ())
+        ]
+        for stage in stages
+    }
+
+
+def _status(*targets: str) -> dict[str, list[Any]]:
+    lines = _dvc_lines("status", "--json", *targets)
+    status: dict[str, list[Any]] = json.loads(
+        next(line for line in reversed(lines) if line.startswith("{"))
+    )
+    return status
 
 
 def _dvc_lines(*arguments: str) -> list[str]:
     output = dvc(*arguments)
     if output.code:
-        said = "\n".join(output.lines[-20:])
-        raise RuntimeError(f"`dvc {' '.join(arguments)}` ended with code {output.code}:\n{said}")
+        text = "\n".join(output.lines[-20:])
+        raise RuntimeError(f"`dvc {' '.join(arguments)}` ended with code {output.code}:\n{text}")
     return output.lines

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Locks on files, which child processes inherit."""
 
 import fcntl
 import os
@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-inherited_locks: ContextVar[tuple[int, ...]] = ContextVar("locks", default=())
+inherited_locks: ContextVar[tuple[int, ...]] = ContextVar("inherited_locks", default=())
 
 
 def try_lock(file: Path) -> int | None:
-    """Lock a file: its descriptor, or None where another has it."""
+    """Lock a file.
+
+    Returns:
+        The descriptor of the locked file; None where another process holds the lock.
+    """
     lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -23,7 +27,7 @@ def try_lock(file: Path) -> int | None:
 
 @contextmanager
 def hold_in_children(lock: int) -> Iterator[None]:
-    """Hand a lock on to the commands that start here; it is free when all of them have ended."""
+    """Pass a lock to the commands that start in the block; it is released when all have ended."""
     token = inherited_locks.set((*inherited_locks.get(), lock))
     try:
         yield

@@ -1,11 +1,14 @@
-"""Run a command that cannot outlive who started it: ``python leash.py COMMAND ARGUMENT...``.
+"""Run a command that ends with the process that started it.
 
-The command gets a process group of its own. When standard input ends (who holds the other end of
-the pipe closed it or died, be it by SIGKILL) or on SIGTERM, the group gets SIGINT, as from Ctrl-C
-in a terminal, and PATIENCE seconds later SIGKILL. What the command leaves behind is killed too;
-on Linux also what left its group. The exit code is the command's, or 128 + the signal's number.
+    python supervisor.py COMMAND ARGUMENT...
 
-Only the standard library, and little of it: every command of a flow waits for this start.
+The command gets a process group of its own. When standard input ends (the starting process closed
+the pipe or died, also by SIGKILL) or on SIGTERM, the group gets SIGINT, as from Ctrl-C in a
+terminal, and GRACE_PERIOD_S later SIGKILL. Processes that the command leaves behind are killed too;
+on Linux also those that left its group. The exit code is the command's, or 128 + the number of the
+signal that ended it.
+
+Imports little of the standard library and nothing else: each command of a flow pays for this start.
 """
 
 import contextlib
@@ -17,22 +20,24 @@ import sys
 import time
 from pathlib import Path
 
-PATIENCE = 8.0
-SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux' prctl: orphans below become children of this
+GRACE_PERIOD_S = 8.0  # between SIGINT and SIGKILL
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl (Linux): adopts the orphans of its descendants
 
 
 def main(*command: str) -> int:
-    """Run ``command`` on the leash and give its exit code."""
+    """Run ``command`` and return its exit code."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
-    woken, wake = os.pipe()  # a signal writes its number here
-    os.set_blocking(wake, False)
-    signal.set_wakeup_fd(wake)
+    signals_read, signals_write = os.pipe()  # a signal writes its number here
+    os.set_blocking(signals_write, False)
+    signal.set_wakeup_fd(signals_write)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the command must not inherit that it is ignored
+    # A shell's `nohup COMMAND &` ignores these two, and a child would inherit that.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     try:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     except OSError as error:
@@ -40,12 +45,13 @@ def main(*command: str) -> int:
         return 127
     deadline: float | None = None
     while not _ended(child.pid):
-        patience = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select([woken, 0] if deadline is None else [woken], [], [], patience)
-        signals = os.read(woken, 1024) if woken in ready else b""
+        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+        watched = [signals_read, 0] if deadline is None else [signals_read]
+        ready, _, _ = select.select(watched, [], [], timeout)
+        signals = os.read(signals_read, 1024) if signals_read in ready else b""
         if deadline is None:
             if signal.SIGTERM in signals or (0 in ready and not os.read(0, 1024)):
-                deadline = time.monotonic() + PATIENCE
+                deadline = time.monotonic() + GRACE_PERIOD_S
                 _send(child.pid, signal.SIGINT)
         elif time.monotonic() >= deadline:
             break
@@ -56,13 +62,13 @@ def main(*command: str) -> int:
 
 
 def _send(group: int, number: signal.Signals) -> None:
-    """Signal the group; until the command is waited for, its number cannot become another's."""
+    """Send a signal to the group; its number stays reserved until the command is waited for."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: only zombies are left
         os.killpg(group, number)
 
 
 def _ended(command: int) -> bool:
-    """Whether the command has ended; orphans that did are waited for, the command is not."""
+    """Whether the command has ended; waits for ended orphans, but not for the command."""
     while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         if ended.si_pid == command:
             return True
@@ -71,7 +77,7 @@ def _ended(command: int) -> bool:
 
 
 def _kill_rest() -> None:
-    """Kill what is left below, from the top: the children of what is killed come to this."""
+    """Kill all descendants from the top: this process adopts the children of a killed one."""
     listed = Path(f"/proc/self/task/{os.getpid()}/children")
     while listed.exists() and (children := listed.read_text().split()):
         for child in map(int, children):
