@@ -1,8 +1,8 @@
-"""Make all that an operator needs in Prefect, or bring it up to date: ``python -m flows.deploy``.
+"""Create or update the objects of Prefect that an operator needs: ``python -m flows.deploy``.
 
-Work pools, limits, the deployments of prefect.yaml and the automations. A second time changes
-nothing. The server is the one at PREFECT_API_URL. The command then waits until each active schedule
-has a flow run in state Scheduled; if the server makes none, it fails with the server's response.
+Work pools, limits, the deployments of prefect.yaml and the automations. A second run changes
+nothing. The server is that of PREFECT_API_URL. The command then waits until each active schedule
+has a flow run in state Scheduled; if the server creates none, it fails with the server's response.
 """
 
 import argparse
@@ -41,40 +41,39 @@ from pydantic import SecretStr
 
 from flows.engine import devices
 from ostinato import params
-from ostinato.tracking.mirror import masked
+from ostinato.tracking.client import masked
 
 POOLS = {
     "cpu": "Flows, and training on machines without a GPU",
     "gpu": "Training, on machines with a GPU",
 }
-LIMIT = "gpu"
 WEBHOOK = "champion"
-CHANGED = "ostinato.champion.changed"  # flows/promote.py emits it
-# What the webhook posts: who became champion, whose place it took, and why.
+CHANGED = "ostinato.champion.changed"  # event of flows/promote.py
+# The body that the webhook posts: the new champion, the former one, and the reason.
 EVENT = """{
   "event": {{ event.event | tojson }},
   "model": {{ event.resource.name | tojson }},
   "occurred": {{ event.occurred | string | tojson }},
   "payload": {{ event.payload | tojson }}
 }"""
-_OWN = {"id", "created", "updated"}
-VOLATILE: Any = {
-    **dict.fromkeys([*_OWN, "last_polled", "status", "active_slots"], True),
-    "schedules": {"__all__": _OWN},
+_SERVER_FIELDS = {"id", "created", "updated"}
+VOLATILE: Any = {  # fields that change by themselves
+    **dict.fromkeys([*_SERVER_FIELDS, "last_polled", "status", "active_slots"], True),
+    "schedules": {"__all__": _SERVER_FIELDS},
     "global_concurrency_limit": {"updated", "active_slots"},
 }
 
 
 def main() -> None:
-    """Make what is missing, update what differs, and say what it was."""
+    """Create missing objects, update objects that differ, and print the changes."""
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
     parser.add_argument(
         "--gpus",
         type=int,
-        help="trainings on GPUs at once, of all machines; those of this machine unless given",
+        help="GPUs of all machines together (default: those of this machine)",
     )
     parser.add_argument(
-        "--notify", metavar="URL", help="post an event there when a champion changes"
+        "--notify", metavar="URL", help="post an event to URL when a champion changes"
     )
     parser.add_argument(
         "--wait",
@@ -86,25 +85,26 @@ def main() -> None:
     arguments = parser.parse_args()
     gpus = arguments.gpus or max(1, len(devices.list_gpus()))
     with server() as client:
-        before = _state(client)
-        _pools(client, gpus)
-        client.upsert_global_concurrency_limit_by_name(LIMIT, gpus)
+        before = read_objects(client)
+        create_pools(client, gpus)
+        client.upsert_global_concurrency_limit_by_name(devices.LIMIT, gpus)
         prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
         done = subprocess.run([*prefect, "deploy", "--all"], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
-        _announce(client, arguments.notify)
-        after = _state(client)
+        create_automation(client, arguments.notify)
+        after = read_objects(client)
     for name, content in after.items():
-        was = before.get(name)
-        print(f"{'made' if was is None else 'unchanged' if was == content else 'updated'}: {name}")
+        former = before.get(name)
+        change = "created" if former is None else "unchanged" if former == content else "updated"
+        print(f"{change}: {name}")
     with server() as client:
         wait_for_runs(client, arguments.wait)
 
 
 @contextmanager
 def server() -> Iterator[SyncPrefectClient]:
-    """A client of the server at PREFECT_API_URL; exits with one line if no server answers.
+    """A client of the server at PREFECT_API_URL; exits with one line if no server responds.
 
     Without an address Prefect would start a temporary server, which ends with this process.
     """
@@ -122,7 +122,7 @@ def server() -> Iterator[SyncPrefectClient]:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
             sys.exit(
-                f"No Prefect server answers at PREFECT_API_URL={masked(url)}: {_brief(error)}. "
+                f"No Prefect server responds at PREFECT_API_URL={masked(url)}: {_brief(error)}. "
                 + (
                     "Does the server need PREFECT_API_AUTH_STRING or PREFECT_API_KEY?"
                     if status in (401, 403)
@@ -153,20 +153,20 @@ class Schedule(NamedTuple):
 
 
 def wait_for_runs(client: SyncPrefectClient, seconds: float) -> None:
-    """Wait until each active schedule has a flow run in state Scheduled, and print the next one.
+    """Wait until each active schedule has a flow run in state Scheduled, and print the next run.
 
-    A server can accept a schedule, look healthy, and never make a run for it.
+    A server can accept a schedule, report that it is healthy, and never create a run.
 
     Args:
         client: of the server.
-        seconds: the longest wait; afterwards the process exits with the server's response.
+        seconds: longest wait; after it the process exits with the server's response.
     """
-    began = time.monotonic()
+    start = time.monotonic()
     for schedule in schedules(client):
         if not schedule.runs(client):
             print(f"waiting for the server to schedule {schedule.deployment} ...", flush=True)
         while not (runs := schedule.runs(client)):
-            if time.monotonic() - began > seconds:
+            if time.monotonic() - start > seconds:
                 sys.exit(
                     f"The server at {masked(str(client.api_url))} has scheduled no run of "
                     f"{schedule.deployment} ({schedule.when}) within {seconds:g} s, so its "
@@ -179,14 +179,14 @@ def wait_for_runs(client: SyncPrefectClient, seconds: float) -> None:
 
 def schedules(client: SyncPrefectClient) -> list[Schedule]:
     """The active schedules of the deployments of prefect.yaml that are not paused."""
-    ours = {
+    declared = {
         (entry["entrypoint"], entry["name"])
         for entry in params.read_yaml("prefect.yaml")["deployments"]
     }
     return [
         Schedule(deployment.name, deployment.id, schedule.id, _when(schedule.schedule))
         for deployment in client.read_deployments()
-        if (deployment.entrypoint, deployment.name) in ours and not deployment.paused
+        if (deployment.entrypoint, deployment.name) in declared and not deployment.paused
         for schedule in deployment.schedules
         if schedule.active and schedule.id
     ]
@@ -207,15 +207,15 @@ def _diagnosis(client: SyncPrefectClient, schedule: Schedule) -> str:
             client._client.post(path, json={"max_runs": 1}).raise_for_status()
     except httpx.HTTPError as error:
         return (
-            f"Asked to schedule one now, it answers: {_brief(error)}. Its log has the reason in "
-            "the lines with ERROR"
+            f"Its response to a request to schedule a run now: {_brief(error)}. Its log has the "
+            "reason in the lines with ERROR"
         )
     for run in schedule.runs(client):
         client.delete_flow_run(run.id)
     return (
-        "Asked to schedule one now, it does, so its scheduler does not run: was it started with "
-        "--no-services or PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED=false? Then start "
-        "`prefect server services start` beside it"
+        "It schedules a run on request, so its scheduler does not run: was it started with "
+        "--no-services or PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED=false? If so, start "
+        "`prefect server services start`"
     )
 
 
@@ -227,8 +227,8 @@ def _brief(error: Exception) -> str:
     return masked(str(error).partition("\n")[0]).rstrip(".") or type(error).__name__
 
 
-def _pools(client: SyncPrefectClient, gpus: int) -> None:
-    """The work pools of process workers; the queue of `gpu` runs no more than there are GPUs."""
+def create_pools(client: SyncPrefectClient, gpus: int) -> None:
+    """Create the work pools of process workers, and limit the queue of `gpu` to the GPUs."""
     for name, description in POOLS.items():
         try:
             client.read_work_pool(name)
@@ -242,39 +242,41 @@ def _pools(client: SyncPrefectClient, gpus: int) -> None:
     client.update_work_queue(queue.id, concurrency_limit=gpus)
 
 
-def _announce(client: SyncPrefectClient, url: str | None) -> None:
-    """The automation that tells the world of a new champion, if there is an address to tell."""
+def create_automation(client: SyncPrefectClient, url: str | None) -> None:
+    """Create the automation that posts an event on a new champion, if there is an address."""
     if url:
         Webhook(url=SecretStr(url)).save(WEBHOOK, overwrite=True)
     try:
         block = client.read_block_document_by_name(WEBHOOK, "webhook")
         action: Any = CallWebhook(block_document_id=block.id, payload=EVENT)
     except ObjectNotFound:
-        action = DoNothing()  # the event stands in the feed of the UI all the same
+        action = DoNothing()  # the event is in the feed of the UI in any case
     automation = AutomationCore(
         name="announce a champion",
         description="Posts an event when the alias `champion` of a model moves",
         trigger=EventTrigger(expect={CHANGED}, posture=Posture.Reactive, threshold=1),
         actions=[action],
     )
-    if known := client.read_automations_by_name(automation.name):
-        client.update_automation(known[0].id, automation)
+    if existing := client.read_automations_by_name(automation.name):
+        client.update_automation(existing[0].id, automation)
     else:
         client.create_automation(automation)
 
 
-def _state(client: SyncPrefectClient) -> Mapping[str, Any]:
-    """All that this makes, by name, without what changes by itself."""
-    things = {
+def read_objects(client: SyncPrefectClient) -> Mapping[str, Any]:
+    """The objects that this module creates, by name, without their volatile fields."""
+    objects = {
         **{f"work pool {pool.name}": pool for pool in client.read_work_pools()},
         **{f"work queue {q.work_pool_name}/{q.name}": q for q in client.read_work_queues()},
         **{
-            f"limit {n.name}": n for n in client.read_global_concurrency_limits() if n.name == LIMIT
+            f"limit {n.name}": n
+            for n in client.read_global_concurrency_limits()
+            if n.name == devices.LIMIT
         },
         **{f"deployment {d.name}": d for d in client.read_deployments()},
         **{f"automation {a.name}": a for a in client.read_automations()},
     }
-    return {name: thing.model_dump(exclude=VOLATILE) for name, thing in things.items()}
+    return {name: found.model_dump(exclude=VOLATILE) for name, found in objects.items()}
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def reproduce(
 
     if force and train_on:
         raise ParamsError(
-            f"force runs all stages on this machine, and train_on runs them on {train_on}: choose one"
+            "force runs all stages on this machine, train_on runs trainings on another: choose one"
         )
     try:
         with checkout.checkout():
@@ -184,9 +184,7 @@ def run_stage(
     return Completed(name="Ran", data=not logged)
 
 
-def run_in_order(
-    graph: Graph, start: Callable[[str], Future[Any]], max_concurrency: int
-) -> None:
+def run_in_order(graph: Graph, start: Callable[[str], Future[Any]], max_concurrency: int) -> None:
     """Start each stage when all stages that it needs have ended.
 
     Args:

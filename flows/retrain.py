@@ -1,19 +1,20 @@
-"""The scheduled flow: fetch new data, and train anew where they or the champion's age ask for it.
+"""Fetch new data; retrain where the data drifted or the champion is too old. Runs on a schedule.
 
-Each data set is fetched, prepared, and compared with what its domain's champion was trained on
-(ostinato/data/drift.py). Where nothing asks for a training, and where a step before it fails, the
-former data come back: data, results and dvc.lock fit together again, if need be after the next run
-(of one that was killed). What was done, and why, is told with figures by an artifact in Prefect,
-and by a run (stage ``retrain``) in MLflow.
+Each data set is fetched, prepared, and compared with the data that its champion was trained on
+(`ostinato.data.drift`). Without a reason to retrain, and where a step before the training fails,
+the former data are restored: data, results and dvc.lock fit together again, after a kill at the
+latest with the next run. The report on each data set, with figures, is an artifact in Prefect and a
+run (stage ``retrain``) in MLflow.
 
-By hand: ``python -m flows.retrain [DATA ...] [--oldest DAYS] [--force]``.
+By hand: ``python -m flows.retrain [DATA ...] [--study PARAMS] [--max-age-days DAYS] [--force]``.
 """
 
 import argparse
-import json
 import math
 import re
+import sys
 from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,162 +27,214 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.engine import checkout, dvc_graph
-from flows.promote import promote
-from flows.reproduce import bring, reproduce, retry_policies
+from flows.promote import artifact_key, promote
+from flows.reproduce import reproduce, retry_policies, run_stage
 from ostinato import params, store
 from ostinato.data import drift
-from ostinato.tracking import mirror, registry
+from ostinato.errors import RegistryError
+from ostinato.study import Study
+from ostinato.task import Profile, Verdict
+from ostinato.tracking import dvc_lock, registry, runs
+from ostinato.tracking.client import experiment, masked
 
-LOCK = Path("dvc.lock")
+MAX_TEXT_CHARS = 5000  # of a tag in MLflow
+NUM_CATEGORY_FIGURES = 3  # features whose shifts of categories are drawn
 
 
 class RetrainError(RuntimeError):
-    """A data set could not be brought up to date; the message says which, where and why."""
+    """A data set could not be brought up to date; the message names it, the step and the reason."""
 
 
 @dataclass
-class Story:
-    """What is known of a data set, and what was done about it: what the report tells."""
+class RetrainReport:
+    """What the flow found out about a data set, and what it did.
 
+    Args:
+        study: of the data set.
+        data: its name.
+        thresholds: arguments of `drift.compare`.
+        champion: its version in the registry.
+        age_days: days since the training of the champion.
+        reference: the profile of the champion's data.
+        current: the profile of the new data.
+        drift: the rows of `drift.compare`.
+        reasons: to retrain; empty where there are none.
+        stages: the rows of `reproduce`.
+        verdict: of `promote`.
+        error: the failure, if any.
+    """
+
+    study: Study
     data: str
-    domain: str
-    limits: dict[str, Any]  # of drift.compare
-    champion: Any = None  # its version in the registry
-    age: float | None = None  # of the champion, in days
-    then: drift.Profile | None = None  # the profile of the champion's data
-    now: drift.Profile | None = None
-    drift: list[dict[Any, Any]] = field(default_factory=list)  # the rows of drift.compare
-    because: list[str] = field(default_factory=list)  # why it is trained anew
-    stages: list[dict[str, Any]] = field(default_factory=list)  # what reproduce did
-    verdict: dict[str, Any] | None = None  # of promote
+    thresholds: dict[str, Any]
+    champion: Any = None
+    age_days: float | None = None
+    reference: Profile | None = None
+    current: Profile | None = None
+    drift: list[dict[Any, Any]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    verdict: Verdict | None = None
     error: str = ""
 
     @property
+    def model(self) -> str:
+        """The registered model."""
+        return registry.model_name(self.study.name, self.data)
+
+    @property
+    def promoted(self) -> bool:
+        """Whether there is a new champion."""
+        return self.verdict is not None and self.verdict.promoted
+
+    @property
     def outcome(self) -> str:
-        """What was done and why."""
+        """The outcome and its reason."""
         if self.error:
             return f"failed: {self.error}"
         if self.verdict:
-            return f"retrained: {'; '.join(self.because)}. {self.verdict['reason']}"
-        peaks = []
+            return f"retrained: {'; '.join(self.reasons)}. {self.verdict.reason}"
+        maxima = []
         for measure in ("psi", "ks"):
-            known = [row for row in self.drift if not math.isnan(row[measure])]
-            if known:
-                top = max(known, key=lambda row: row[measure])
-                peaks.append(f"{measure.upper()} {top[measure]:.3f} of {top['feature']}")
-        bounds = f"PSI {self.limits['psi']:g}, KS {self.limits['ks']:g}"
+            rows = [row for row in self.drift if not math.isnan(row[measure])]
+            if rows:
+                largest = max(rows, key=lambda row: row[measure])
+                maxima.append(f"{measure.upper()} {largest[measure]:.3f} of {largest['feature']}")
         return (
             f"not retrained: none of {len(self.drift)} features drifted (at most "
-            f"{', '.join(peaks)}; large from {bounds}); the champion, version "
-            f"{self.champion.version}, is {self.age:.1f} days old"
+            f"{', '.join(maxima)}; thresholds: {self.limits}); the champion, version "
+            f"{self.champion.version}, is {self.age_days:.1f} days old"
         )
+
+    @property
+    def limits(self) -> str:
+        """The thresholds in words."""
+        psi, ks = self.thresholds["psi_threshold"], self.thresholds["ks_threshold"]
+        return f"PSI {psi:g}, KS {ks:g}"
+
+    @property
+    def line(self) -> str:
+        """The outcome with the name of the data set."""
+        return f"{self.data}: {self.outcome}"
 
 
 @flow(name="retrain")
 def retrain(
     data: list[str] = [],  # noqa: B006 - Prefect's form shows it; nothing changes it
-    oldest: Annotated[float, Field(gt=0)] = 30.0,
+    max_age_days: Annotated[float, Field(gt=0)] = 30.0,
     force: bool = False,
-    at_once: Annotated[int, Field(ge=1, le=100)] = 2,
+    max_concurrency: Annotated[int, Field(ge=1, le=100)] = 2,
     train_on: str | None = None,
+    study: str = "params.yaml",
 ) -> Any:
-    """Fetch new data, and train and promote anew where they drifted or the champion is too old.
+    """Fetch new data; retrain and promote where the data drifted or the champion is too old.
 
     A data set that fails does not stop the others; the flow fails after them.
 
     Args:
-        data: Data sets of params.yaml, such as sketches; all when empty.
-        oldest: Days since its training, after which a champion is challenged in any case.
-        force: Train anew in any case.
-        at_once: Stages that run side by side.
+        data: Data sets of the study, such as sketches; all when empty.
+        max_age_days: Days since its training after which a champion is challenged in any case.
+        force: Retrain in any case.
+        max_concurrency: Number of stages that run at the same time.
         train_on: A deployment for the training, such as `train/gpu`; this machine when empty.
+        study: Path of the study's params file, such as recipes/sketches/params.yaml.
 
     Returns:
-        For each data set whether it was retrained, whether the champion changed, and why.
+        For each data set whether it was retrained, whether the champion changed, and the reason.
     """
     with checkout.checkout():
-        values = dvc_graph.check_study()
-        limits = dict(params.entry(values, "drift"))
-        params.bind(drift.compare, limits)
-        names = data or list(params.entry(values, "data"))
-        domains = {name: params.entry(values, "data", name, "domain") for name in names}
-        stories = [Story(name, domain, limits) for name, domain in domains.items()]
-        for story in stories:
-            former = remember(story.data)
+        reports = new_reports(dvc_graph.check_study(study), data)
+        for report in reports:
+            lock = remember_lock(report)
             try:
-                story.because = examine(story, oldest, force)
-                if story.because:
-                    former.unlink(missing_ok=True)
-                    get_run_logger().info(f"{story.data}: {'; '.join(story.because)}")
-                    runs = [name for name, r in values["runs"].items() if r["data"] == story.data]
-                    targets = [*(f"evaluate@{run}" for run in runs), "report"]
-                    rows: Any = reproduce(targets, at_once, train_on)
-                    story.stages = rows
-                    story.verdict = promote([story.domain])[story.domain]
+                report.reasons = find_reasons(report, max_age_days, force)
+                if report.reasons:
+                    lock.unlink(missing_ok=True)
+                    get_run_logger().info(f"{report.data}: {'; '.join(report.reasons)}")
+                    report.stages = train_again(report, max_concurrency, train_on)
+                    report.verdict = promote([report.data], study=study)[report.data]
             except Exception as error:
-                story.error = mirror.masked(str(error)) or type(error).__name__
-            if not story.because:
-                put_back(story, former)
-            (get_run_logger().error if story.error else get_run_logger().info)(_line(story))
-            report(story)
-    told = "\n".join(map(_line, stories))
-    if any(story.error for story in stories):
-        raise RetrainError(told)
+                report.error = masked(str(error)) or type(error).__name__
+            if not report.reasons:
+                restore_data(report, lock)
+            publish(report)
+    summary = "\n".join(report.line for report in reports)
+    if any(report.error for report in reports):
+        raise RetrainError(summary)
     result = {
-        story.data: {
-            "retrained": bool(story.because),
-            "promoted": bool(story.verdict and story.verdict["promoted"]),
-            "reason": story.outcome,
+        report.data: {
+            "retrained": bool(report.reasons),
+            "promoted": report.promoted,
+            "reason": report.outcome,
         }
-        for story in stories
+        for report in reports
     }
-    return Completed(message=told, data=result)
+    return Completed(message=summary, data=result)
 
 
-def _line(story: Story) -> str:
-    return f"{story.data}: {story.outcome}"
-
-
-def examine(story: Story, oldest: float, force: bool) -> list[str]:
-    """Fetch and prepare a data set, compare it with the champion's; returns why to train anew."""
-    name = story.data
-    champion = story.champion = registry.champion(story.domain)  # no registry, no work
-    refresh(f"fetch@{name}", force=True)
-    refresh(f"prepare@{name}", force=False)
-    story.now = store.read_json(Path("data", name, "profile.json"))
-    because = ["it was forced"] if force else []
-    if champion is None:
-        return [f"{story.domain} has no champion yet", *because]
-    which = f"the champion, version {champion.version},"
-    trained_on = json.loads(champion.tags["params"])["data"]
-    if trained_on != name:
-        because.append(f"{which} was trained on {trained_on}, which tells nothing of drift")
-    elif (then := registry.profile(story.domain)) is None:
-        because.append(f"{which} has no profile of its data, to tell drift by")
-    else:
-        story.then = then
-        story.drift = drift.compare(then, story.now, **story.limits).to_dict("records")
-        for row in story.drift:
-            get_run_logger().info(f"{row['feature']}: {row['why']}")
-        moved = [f"{row['feature']}: {row['why']}" for row in story.drift if row["drifted"]]
-        if moved:
-            told = f"{len(moved)} of {len(story.drift)} features drifted"
-            because.append(f"{told} ({'; '.join(moved)})")
-    story.age = registry.age(champion).total_seconds() / 86_400
-    if story.age > oldest:
-        because.append(f"{which} is {story.age:.1f} days old, more than {oldest:g}")
-    return because
-
-
-def refresh(stage: str, *, force: bool) -> None:
-    """Run a stage of DVC alone, ``force`` even if nothing that it depends on has changed.
+def new_reports(study: Study, data: list[str]) -> list[RetrainReport]:
+    """An empty report for each data set.
 
     Raises:
-        RetrainError: it failed; its former outputs are gone.
+        ParamsError: there is no such data set, or the block ``drift`` is missing or wrong.
     """
-    policy = retry_policies({stage: ()}, params.load())[stage]
-    state = bring.with_options(retries=policy.retries)(
-        stage,
+    thresholds = dict(study.entry("drift"))
+    params.bind(drift.compare, thresholds)
+    for name in data:
+        study.entry("data", name)
+    return [RetrainReport(study, name, thresholds) for name in data or study.params["data"]]
+
+
+def find_reasons(report: RetrainReport, max_age_days: float, force: bool) -> list[str]:
+    """Fetch and prepare a data set, and compare it with the champion's; the reasons to retrain."""
+    study, name = report.study, report.data
+    champion = report.champion = registry.champion(report.model)  # fails before anything is fetched
+    refresh(study, "fetch", name, force=True)
+    refresh(study, "prepare", name, force=False)
+    report.current = Profile.read(study.data_folder(name) / "profile.json")
+    reasons = ["retraining was forced"] if force else []
+    if champion is None:
+        return [f"{report.model} has no champion yet", *reasons]
+    reasons += find_drift(report)
+    report.age_days = registry.age(champion).total_seconds() / 86_400
+    if report.age_days > max_age_days:
+        reasons.append(
+            f"the champion, version {champion.version}, is {report.age_days:.1f} days old, more "
+            f"than {max_age_days:g}"
+        )
+    return reasons
+
+
+def find_drift(report: RetrainReport) -> Iterator[str]:
+    """Compare the new data with those of the champion; yields the reason to retrain, if any."""
+    report.reference = registry.profile(report.champion)
+    if report.reference is None:
+        yield (
+            f"the champion, version {report.champion.version}, has no profile of its data: drift "
+            "cannot be measured"
+        )
+        return
+    assert report.current
+    profiles = (report.reference.to_json(), report.current.to_json())
+    report.drift = drift.compare(*profiles, **report.thresholds).to_dict("records")
+    for row in report.drift:
+        get_run_logger().info(f"{row['feature']}: {row['why']}")
+    drifted = [f"{row['feature']}: {row['why']}" for row in report.drift if row["drifted"]]
+    if drifted:
+        summary = f"{len(drifted)} of {len(report.drift)} features drifted"
+        yield f"{summary} ({'; '.join(drifted)})"
+
+
+def refresh(study: Study, stage: str, name: str, *, force: bool) -> None:
+    """Run one stage of a data set, with ``force`` also where nothing that it needs has changed.
+
+    Raises:
+        RetrainError: the stage failed; DVC has deleted its former outputs.
+    """
+    address = study.stage(stage, name)
+    policy = retry_policies({address: ()}, study.params)[address]
+    state = run_stage.with_options(retries=policy.retries)(
+        address,
         blocked="",
         changed=True,
         policy=policy,
@@ -191,109 +244,139 @@ def refresh(stage: str, *, force: bool) -> None:
         return_state=True,
     )
     if not state.is_completed():
-        raise RetrainError(f"{stage}: {state.message}")
+        raise RetrainError(f"{stage}@{name}: {state.message}")
 
 
-def remember(name: str) -> Path:
-    """Keep a copy of dvc.lock until it is decided what becomes of new data; returns where.
+def train_again(
+    report: RetrainReport, max_concurrency: int, train_on: str | None
+) -> list[dict[str, Any]]:
+    """Train and evaluate all runs and ensembles of a data set; returns the rows of `reproduce`."""
+    study = report.study
+    names = [*study.params["runs"], *study.params["ensembles"]]
+    stages = [
+        runs.stages_of(study, name)[1]
+        for name in names
+        if study.result(name)["data"] == report.data
+    ]
+    targets = [study.stage(stage) for stage in [*stages, "report"]]
+    rows: Any = reproduce(targets, max_concurrency, train_on, study=study.path.as_posix())
+    return list(rows)
 
-    What a killed run has kept stays, unless others have worked in the checkout since.
+
+def lock_path(study: Study) -> Path:
+    """The study's dvc.lock."""
+    return study.folder / "dvc.lock"
+
+
+def remember_lock(report: RetrainReport) -> Path:
+    """Copy dvc.lock until the flow has decided about the new data; returns the copy.
+
+    The copy of a killed run stays, unless other stages have run in the checkout since.
     """
 
-    def others(lock: Path) -> dict[str, Any]:
+    def other_stages(lock: Path) -> dict[str, Any]:
         stages: dict[str, Any] = params.read_yaml(lock)["stages"]
-        return {
-            key: v for key, v in stages.items() if key not in (f"fetch@{name}", f"prepare@{name}")
-        }
+        own = (f"fetch@{report.data}", f"prepare@{report.data}")
+        return {key: value for key, value in stages.items() if key not in own}
 
-    former = Path(".dvc", "tmp", f"retrain-{name}.lock")
-    if not LOCK.exists():
-        former.unlink(missing_ok=True)
-    elif not (former.exists() and others(former) == others(LOCK)):
-        store.write_bytes(former, LOCK.read_bytes())
-    return former
+    lock, copy = lock_path(report.study), Path(".dvc", "tmp", f"retrain-{report.model}.lock")
+    if not lock.exists():
+        copy.unlink(missing_ok=True)
+    elif not (copy.exists() and other_stages(copy) == other_stages(lock)):
+        store.write_bytes(copy, lock.read_bytes())
+    return copy
 
 
-def put_back(story: Story, former: Path) -> None:
-    """Bring back a data set as the former dvc.lock has it, if it has it and anything changed."""
-    if not former.exists():
+def restore_data(report: RetrainReport, copy: Path) -> None:
+    """Restore a data set from DVC's cache as the copy of dvc.lock has it, if it has changed."""
+    if not copy.exists():
         return
-    same = LOCK.read_bytes() == former.read_bytes()
-    store.write_bytes(LOCK, former.read_bytes())
-    entries = [mirror.locked().get(f"{stage}@{story.data}") for stage in ("fetch", "prepare")]
-    paths = [path for entry in entries if entry for path in entry["outs"]]
+    study, lock = report.study, lock_path(report.study)
+    same = lock.read_bytes() == copy.read_bytes()
+    store.write_bytes(lock, copy.read_bytes())
+    records = dvc_lock.read(study)
+    stages = (f"fetch@{report.data}", f"prepare@{report.data}")
+    paths = [path for stage in stages if stage in records for path in records[stage].outs]
     if paths and not (same and all(Path(path).exists() for path in paths)):
         output = dvc_graph.dvc("checkout", "--force", *paths)
         if output.code:
-            story.error += f"\nThe former data did not come back: {' '.join(output.lines[-2:])}"
+            error = " ".join(output.lines[-2:])
+            report.error += f"\nThe former data could not be restored: {error}"
             return
-        get_run_logger().info(f"{story.data} is as it was before this run")
-    former.unlink()
+        get_run_logger().info(f"{report.data}: the data from before this run are restored")
+    copy.unlink()
 
 
 # The report
 
 
-def report(story: Story) -> None:
-    """Tell a story in MLflow, where that answers, and in Prefect."""
-    text = markdown(story)
+def publish(report: RetrainReport) -> None:
+    """Log a report, and publish it with figures in Prefect and, where it answers, in MLflow."""
+    (get_run_logger().error if report.error else get_run_logger().info)(report.line)
+    text = to_markdown(report)
     with store.temporary_folder() as folder:
-        paths = draw(story, folder / "figures")
+        paths = write_figures(report, folder / "figures")
         links = [f"figures/{path.name}" for path in paths]
-        store.write_text(folder / "report.md", text + _shown(links))
-        if story.drift:
-            store.write_table(folder / "drift.csv", pd.DataFrame(story.drift))
+        store.write_text(folder / "report.md", text + image_links(links))
+        if report.drift:
+            store.write_table(folder / "drift.csv", pd.DataFrame(report.drift))
         try:
-            text += f"\nMLflow: experiment {story.domain}, run {record(story, text, folder)}.\n"
-        except registry.RegistryError as error:
+            run = record(report, text, folder)
+            text += f"\nMLflow: experiment {runs.experiment_name(report.study, report.data)}, "
+            text += f"run {run}.\n"
+        except RegistryError as error:
             get_run_logger().warning(f"The report is not in MLflow: {error}")
         inline = [
             f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}" for path in paths
         ]
     create_markdown_artifact(
-        key=f"retrain-{re.sub('[^a-z0-9]+', '-', story.data.lower())}",
-        markdown=text + _shown(inline),
-        description=f"{story.data}: {story.outcome.partition(':')[0]}, and why",
+        key=artifact_key("retrain", report.model),
+        markdown=text + image_links(inline),
+        description=f"{report.data}: {report.outcome.partition(':')[0]}, and the reason",
     )
 
 
-def _shown(addresses: list[str]) -> str:
+def image_links(addresses: list[str]) -> str:
+    """Figures as Markdown."""
     return "".join(f"\n![figure]({address})\n" for address in addresses)
 
 
-def markdown(story: Story) -> str:
-    """The report's text, without figures."""
-    head, _, why = story.outcome.partition(": ")
-    lines = [f"# {story.data}: {head}", ""]
-    if story.error or not story.because:
-        lines += [why, ""]
-    if story.champion:
-        tags, age = story.champion.tags, "" if story.age is None else f", {story.age:.1f} days ago"
+def to_markdown(report: RetrainReport) -> str:
+    """A report as Markdown, without figures."""
+    head, _, reason = report.outcome.partition(": ")
+    lines = [f"# {report.data}: {head}", ""]
+    if report.error or not report.reasons:
+        lines += [reason, ""]
+    if report.champion:
+        tags = report.champion.tags
+        age = "" if report.age_days is None else f", {report.age_days:.1f} days ago"
         lines += [
-            f"- The champion was version {story.champion.version} ({tags['run']}), trained at "
+            f"- The champion was version {report.champion.version} ({tags['run']}), trained at "
             f"{tags['trained'][:16]} UTC{age}"
         ]
-    if story.now:
-        then = f"; the champion's were {story.then['examples']:,}" if story.then else ""
-        lines += [f"- Training examples: {story.now['examples']:,}{then}"]
-    lines += [f"- Trained anew, because {reason}" for reason in story.because]
-    if story.verdict:
-        head = "A new champion" if story.verdict["promoted"] else "The champion stays"
-        lines += [f"- {head}: {story.verdict['reason']}"]
-    if story.drift:
+    if report.current:
+        before = f"; the champion had {report.reference.examples:,}" if report.reference else ""
+        lines += [f"- Training examples: {report.current.examples:,}{before}"]
+    lines += [f"- Reason to retrain: {reason}" for reason in report.reasons]
+    if report.verdict:
+        head = "A new champion" if report.verdict.promoted else "The champion stays"
+        lines += [f"- {head}: {report.verdict.reason}"]
+    if report.drift:
         columns = ("feature", "psi", "ks", "p", "drifted", "why")
-        lines += ["", *_table(columns, story.drift), ""]
+        lines += ["", *to_table(columns, report.drift), ""]
         lines += [
-            f"A feature has drifted when its change is significant (p under "
-            f"{story.limits['level']:g}, corrected for {len(story.drift)} features) and large "
-            f"(PSI from {story.limits['psi']:g}, or KS from {story.limits['ks']:g})."
+            f"A feature has drifted if its change is significant (p under "
+            f"{report.thresholds['significance']:g}, corrected for {len(report.drift)} features) "
+            f"and large (at least one threshold: {report.limits})."
         ]
-    if story.stages:
-        lines += ["", *_table(("stage", "outcome", "seconds"), story.stages)]
+    if report.stages:
+        lines += ["", *to_table(("stage", "outcome", "seconds"), report.stages)]
     return "\n".join([*lines, ""])
 
 
-def _table(columns: tuple[str, ...], rows: list[dict[Any, Any]]) -> list[str]:
+def to_table(columns: tuple[str, ...], rows: list[dict[Any, Any]]) -> list[str]:
+    """The lines of a Markdown table."""
+
     def cell(value: Any) -> str:
         if isinstance(value, bool):
             return "yes" if value else "no"
@@ -305,65 +388,73 @@ def _table(columns: tuple[str, ...], rows: list[dict[Any, Any]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in cells]
 
 
-def draw(story: Story, folder: Path) -> list[Path]:
-    """Draw what there is to show of drift, what has changed most first."""
+def write_figures(report: RetrainReport, folder: Path) -> list[Path]:
+    """Draw the drift of the features, the largest change first; returns the files."""
     from ostinato.data import figures
 
-    if not (story.then and story.now and story.drift):
+    if not (report.reference and report.current and report.drift):
         return []
-    table = pd.DataFrame(story.drift).sort_values("psi", ascending=False)
+    reference, current = report.reference, report.current
+    table = pd.DataFrame(report.drift).sort_values("psi", ascending=False)
     names = {str(kind): list(part["feature"]) for kind, part in table.groupby("kind")}
-    drawn = {"drift": figures.drift(table, story.limits["psi"], story.limits["ks"])}
-    then, now = ({kind: profile[kind] for kind in names} for profile in (story.then, story.now))
+    thresholds = report.thresholds["psi_threshold"], report.thresholds["ks_threshold"]
+    drawn = {"drift": figures.drift(table, *thresholds)}
     if "numbers" in names:
-        known = [name for name in names["numbers"] if name in then["numbers"]]
-        sample = {name: then["numbers"][name] for name in known}
-        drawn["distributions"] = figures.distributions(sample, now["numbers"])
-    for name in names.get("counts", [])[:3]:
-        changes = drift.changes(*(side["counts"].get(name, {}) for side in (then, now)))
-        drawn[f"shares_{name}"] = figures.category_shift(changes, name)
+        common = [name for name in names["numbers"] if name in reference.numbers]
+        before: dict[str, Sequence[float]] = {name: reference.numbers[name] for name in common}
+        drawn["distributions"] = figures.distributions(before, {**current.numbers})
+    for name in names.get("counts", [])[:NUM_CATEGORY_FIGURES]:
+        changes = drift.changes(*(profile.counts.get(name, {}) for profile in (reference, current)))
+        drawn[f"category_shift_{name}"] = figures.category_shift(changes, name)
     paths = [folder / f"{re.sub('[^a-z0-9]+', '_', title.lower())}.png" for title in drawn]
     for path, figure in zip(paths, drawn.values(), strict=True):
         store.write_figure(path, figure)
     return paths
 
 
-def record(story: Story, text: str, folder: Path) -> str:
-    """Keep a story as a run of the domain's experiment in MLflow; returns the run's id."""
+def record(report: RetrainReport, text: str, folder: Path) -> str:
+    """Log a report as a run of the data set's experiment in MLflow; returns the run's id.
+
+    Args:
+        report: of the data set.
+        text: as Markdown.
+        folder: of the files to log.
+    """
     from mlflow.entities import Metric
 
-    numbers = {"champion_age_days": math.nan if story.age is None else story.age}
-    for row in story.drift:
+    numbers = {"champion_age_days": math.nan if report.age_days is None else report.age_days}
+    for row in report.drift:
         name = re.sub(r"[^\w\-. :/]", "_", row["feature"])
         numbers |= {f"{measure}/{name}": row[measure] for measure in ("psi", "ks")}
-    promoted = bool(story.verdict and story.verdict["promoted"])
     tags = {
         "stage": "retrain",
-        "retrained": str(bool(story.because)).lower(),
-        "promoted": str(promoted).lower(),
-        "outcome": story.outcome[:5000],
+        "retrained": str(bool(report.reasons)).lower(),
+        "promoted": str(report.promoted).lower(),
+        "outcome": report.outcome[:MAX_TEXT_CHARS],
         "flow_run": str(runtime.flow_run.name),
-        "mlflow.note.content": text[:5000],
+        "mlflow.note.content": text[:MAX_TEXT_CHARS],
     }
     with registry.connected() as client:
-        experiment = mirror.experiment(client, story.domain)
-        run = client.create_run(experiment, run_name=f"retrain {story.data}", tags=tags)
+        where = experiment(client, runs.experiment_name(report.study, report.data))
+        run = client.create_run(where, run_name=f"retrain {report.data}", tags=tags)
         key, now = run.info.run_id, run.info.start_time
-        kept = [Metric(name, x, now, 0) for name, x in numbers.items() if not math.isnan(x)]
-        client.log_batch(key, kept)
+        metrics = [Metric(name, x, now, 0) for name, x in numbers.items() if not math.isnan(x)]
+        client.log_batch(key, metrics)
         client.log_artifacts(key, str(folder))
-        client.set_terminated(key, "FAILED" if story.error else "FINISHED")
+        client.set_terminated(key, "FAILED" if report.error else "FINISHED")
     return str(key)
 
 
 def main() -> None:
-    """The command line."""
+    """Run the flow from a shell."""
     parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
-    parser.add_argument("data", nargs="*", help="none: all of params.yaml")
-    parser.add_argument("--oldest", type=float, default=30.0, metavar="DAYS")
-    parser.add_argument("--force", action="store_true", help="train anew in any case")
-    given = parser.parse_args()
-    retrain(given.data, given.oldest, given.force)
+    parser.add_argument("data", nargs="*", help="data sets; none: all of the study")
+    parser.add_argument("--study", default="params.yaml", metavar="PARAMS", help="params file")
+    parser.add_argument("--max-age-days", type=float, default=30.0, metavar="DAYS")
+    parser.add_argument("--force", action="store_true", help="retrain in any case")
+    arguments = vars(parser.parse_args())
+    state: Any = retrain(**arguments, return_state=True)
+    sys.exit(0 if state.is_completed() else f"{state.name}: {state.message}")
 
 
 if __name__ == "__main__":

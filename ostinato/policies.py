@@ -1,4 +1,4 @@
-"""The parameters of the flows: promotion gates (``gates``) and retry policies (``flows.stages``)."""
+"""Parameters of the flows: promotion gates (``gates``), retry policies (``flows.stages``)."""
 
 from dataclasses import dataclass
 from typing import Annotated

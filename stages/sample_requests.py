@@ -1,4 +1,7 @@
-"""Test examples as questions to a registered model: ``python -m stages.sample_requests RUN LIMIT FILE``."""
+"""Sample test examples as requests to a registered model.
+
+python -m stages.sample_requests STUDY RUN MAX_EXAMPLES FILE
+"""
 
 import json
 from pathlib import Path
@@ -6,27 +9,30 @@ from pathlib import Path
 import numpy as np
 
 from ostinato import params, store
-from ostinato.tracking import mirror
-from stages import command, load_study, start_tensorflow
+from stages.entry import command, load_study, start_tensorflow
 
 
-def main(name: str, limit: str, file: str) -> None:
-    """Write the raw form of examples that a run or ensemble was tested on, at most ``limit``.
+def main(study: str, name: str, max_examples: str, file: str) -> None:
+    """Write raw inputs of examples that a run or ensemble was tested on.
 
-    ``file`` gets {"keys": [...], "inputs": [...]}, in an order that the seed determines.
+    Args:
+        study: path of its params file.
+        name: of the run or ensemble.
+        max_examples: number of examples, at most.
+        file: gets {"keys": [...], "inputs": [...]}, in an order that the seed determines.
     """
-    values = load_study()
-    run = params.entry({**values["runs"], **values.get("ensembles", {})}, name)
-    served = params.module(params.entry(run, "domain"), "serving")
-    tested = store.read_arrays(mirror.result(name)[0] / "predictions.npz")["keys"]
+    loaded = load_study(study)
+    entry = loaded.result(name)
+    serving = params.module(entry["domain"], "serving")
+    tested = store.read_arrays(loaded.result_folder(name) / "predictions.npz")["keys"]
     keys, counts = np.unique(tested, return_counts=True)
-    keys = np.random.default_rng(values["seed"]).permutation(keys[counts == 1])
+    keys = np.random.default_rng(loaded.params["seed"]).permutation(keys[counts == 1])
     start_tensorflow()
-    data = params.entry(run, "data")
-    found = served.questions(Path("data", "raw", data), Path("data", data), keys.tolist())
-    chosen = [key for key in keys.tolist() if key in found][: int(limit)]
-    asked = {"keys": chosen, "inputs": [found[key] for key in chosen]}
-    store.write_text(Path(file), json.dumps(asked))
+    raw, prepared = loaded.raw_folder(entry["data"]), loaded.data_folder(entry["data"])
+    requests = serving.to_requests(raw, prepared, keys.tolist())
+    sampled = [key for key in keys.tolist() if key in requests][: int(max_examples)]
+    content = {"keys": sampled, "inputs": [requests[key] for key in sampled]}
+    store.write_text(Path(file), json.dumps(content))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
-"""One training of a search: ``python -m stages.trial check|train PLAN [FOLDER]``, PLAN in JSON.
+"""One training of a search.
 
-Leaves nothing in data/ and results/ and knows no tracking: what came out is on standard output,
-for flows/tune.py.
+    python -m stages.trial check|train PLAN [FOLDER]
+
+PLAN is JSON. Writes nothing to data/ and results/ and does not use MLflow: flows/tune.py reads the
+results from standard output.
 """
 
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
-from ostinato import errors, params, store
-from ostinato.task import TrainingContext
-from ostinato.tracking import mirror
-from stages import command, start_tensorflow
+from ostinato import params, store
+from ostinato.errors import ParamsError
+from ostinato.study import Study
+from ostinato.task import Record, TrainingContext
+from stages.entry import command, start_tensorflow
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(verb: str, plan: str, folder: str = "") -> None:
@@ -21,9 +25,10 @@ def main(verb: str, plan: str, folder: str = "") -> None:
 
     Args:
         verb: check or train.
-        plan: seed, runtime and run, the blocks of params.yaml; to check also space (the values to
-            try of each parameter, ``build.units``) and objective (a column of the history).
-        folder: of the training's checkpoints; a killed one goes on from there.
+        plan: study (the path of the params file), seed, runtime and run (blocks of it); for a check
+            also space (the values to try of each parameter, ``build.units``) and objective (a
+            column of the history).
+        folder: of the training's checkpoints; a killed training resumes from them.
     """
     values = json.loads(plan)
     start_tensorflow()
@@ -34,39 +39,38 @@ def main(verb: str, plan: str, folder: str = "") -> None:
 
 
 def check(
-    seed: int, runtime: Any, run: Any, space: dict[str, list[Any]], objective: str
+    study: str, seed: int, runtime: Any, run: Any, space: dict[str, list[Any]], objective: str
 ) -> dict[str, Any]:
-    """What has to be known before a search.
+    """Check the plan of a search.
 
     Returns:
-        problems: the values that do not fit, each with the reason.
+        problems: the values that do not fit their parameter, each with the reason.
         types: of each parameter: int, float or other.
         direction: minimize or maximize the objective.
-        files: code and data that decide the result, with their md5s.
+        files: digests of the code and data that determine a result.
 
     Raises:
-        ParamsError: what is wrong with the run itself, or the objective.
+        ParamsError: the run itself or the objective is wrong.
     """
     from ostinato.training import runtime as runtimes
     from ostinato.training import trainer
 
-    model_file = params.model_module(run["domain"], run["model"])
+    model = params.model(run["domain"], run["model"])
     params.bind(runtimes.runtime, runtime)
     if "metrics" in run["fit"]:
         known = [f"validation_{name}" for name in ("loss", *run["fit"]["metrics"])]
         if objective not in known:
-            hint = params.near(objective, known)
-            raise errors.ParamsError(f"objective: no {objective!r}; {hint}")
+            raise ParamsError(f"objective: no {objective!r}; {params.near(objective, known)}")
     problems, types = [], {}
     for part in ("build", "fit"):
-        params.bind(getattr(model_file, part), run[part])
+        params.bind(getattr(model, part), run[part])
     for name, values in space.items():
         part, _, key = name.partition(".")
-        function = getattr(model_file, part)
+        function = getattr(model, part)
         for value in values:
             try:
                 params.bind(function, {**run[part], key: value})
-            except errors.ParamsError as error:
+            except ParamsError as error:
                 problems.append(str(error))
         hint = get_type_hints(function)[key]
         kinds = [kind for kind in (float, int) if kind in (hint, *get_args(hint))]
@@ -76,48 +80,42 @@ def check(
         "problems": problems,
         "types": types,
         "direction": "maximize" if rises else "minimize",
-        "files": _files(run, model_file),
+        "files": digests(Study.load(study), run),
     }
 
 
-def train(seed: int, runtime: Any, run: Any, folder: Path) -> None:
-    """Train as ``stages.train`` does; print each epoch's record and the best epoch so far."""
+def train(study: str, seed: int, runtime: Any, run: Any, folder: Path) -> None:
+    """Train as ``stages.train`` does; print the record of each epoch and the best epoch so far."""
     from ostinato.training import runtime as runtimes
     from ostinato.training import trainer
 
-    model_file = params.model_module(run["domain"], run["model"])
-    build = params.bind(model_file.build, run["build"])
-    fit = params.bind(model_file.fit, run["fit"])
-    data = params.module(run["domain"], "dataset").load(Path("data", run["data"]))
-    checkpoints = folder / store.digest(seed, runtime, run, _files(run, model_file))
-    history: list[dict[str, Any]] = []
+    loaded, model = Study.load(study), params.model(run["domain"], run["model"])
+    build, fit = params.bind(model.build, run["build"]), params.bind(model.fit, run["fit"])
+    dataset = params.module(run["domain"], "dataset").load(loaded.data_folder(run["data"]))
+    checkpoints = folder / store.digest(seed, runtime, run, digests(loaded, run))
+    history: list[Record] = []
 
-    def tell(record: dict[str, Any]) -> None:
+    def on_epoch(record: Record) -> None:
         history.append(record)
-        monitor = run["fit"].get("monitor")  # none, where nothing is learned by gradients
+        monitor = run["fit"].get("monitor")  # none where nothing is learned by gradients
         best = trainer.best_epoch(history, monitor) if monitor else len(history)
         print(json.dumps({**record, "best": best}), flush=True)
 
     with params.bind(runtimes.runtime, runtime)(seed):
-        fit(build(data), data, TrainingContext(checkpoints, seed, tell))
+        fit(build(dataset), dataset, TrainingContext(checkpoints, seed, on_epoch))
 
 
-def _files(run: Any, model_file: ModuleType) -> dict[str, str | None]:
-    """The code and the data that decide a training's result, with their md5s."""
-    from ostinato import layers
-    from ostinato.training import losses, trainer
-
-    examples = Path(str(params.module(run["domain"], "dataset").__file__)).parent
-    used = (layers, losses, trainer, params.module(run["domain"], "layers"), model_file)
-    code = [Path(str(module.__file__)) for module in used]
-    root = Path(__file__).resolve().parent.parent
-    named = {path.relative_to(root).as_posix(): path for path in (*code, examples)}
-    named[f"data/{run['data']}/manifest.json"] = Path("data", run["data"], "manifest.json")
-    return {name: mirror.md5_of(path) for name, path in named.items()}
+def digests(study: Study, run: Any) -> dict[str, str]:
+    """The digests of the code and the data that determine a training's result, by path."""
+    code = params.training_code(run["domain"], run["model"])
+    files = {path.resolve().relative_to(ROOT).as_posix(): path for path in code}
+    manifest = study.data_folder(run["data"]) / "manifest.json"
+    files[manifest.as_posix()] = manifest
+    return {name: store.digest(path) for name, path in files.items()}
 
 
 if __name__ == "__main__":
     try:
         command(main)
-    except KeyboardInterrupt:  # the search has stopped it, and says so
+    except KeyboardInterrupt:  # the flow has stopped the trial
         sys.exit(130)

@@ -1,19 +1,21 @@
-"""MLflow's registry of models: a registered model for each domain, by the domain's name.
+"""MLflow's model registry: a registered model for each data set of a study (`model_name`).
 
 Aliases: ``champion`` is the version in use, ``previous`` the one before it, ``challenger`` a
-winner that waits for a reviewer. A version's tags:
+version that waits for a reviewer. The tags of a version:
 
-- run: its name in params.yaml; trained: when, ISO 8601 in UTC
-- commit, dirty: of git, when it was trained
-- model: DVC's md5 of the .keras file; data: that of the prepared data set; serving: that of the
-  code which the version carries
+- run: its name in params.yaml; trained: the time, ISO 8601 in UTC
+- study: the path of the params file
+- commit, dirty: of git, at the time of the training
+- model: DVC's md5 of the model's folder; data: of the prepared data set
+- content: digest of the model's folder; serving: digest of the code that the version carries
 - code, params, scores: all md5s, parameters and numbers, as JSON
-- check: how a fresh process answered; verdict: why it became champion; rolled back: to what
+- check: the result of the check in a fresh process; verdict: the reason for the promotion;
+  rolled back: the version that replaced it
 
-A version's folder holds artifacts/ with model.keras, manifest.json (of the prepared data),
-about.json, examples.json (raw examples, and what evaluation answered), request.json (what the
-model card asks), card.md, the FILES of the domain's served.py and, where the data set has one,
-profile.json.
+A version's folder holds artifacts/ with model/ (the files that ``Model.save`` wrote),
+manifest.json (of the prepared data), about.json, examples.json (raw examples, and the arrays that
+evaluation has for them), request.json (the example of the model card), card.md, the files of the
+domain's ``SERVING`` and, where the data set has one, profile.json.
 """
 
 import ast
@@ -22,48 +24,76 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ostinato
 from ostinato import params, store
-from ostinato.tracking import mirror
+from ostinato.errors import RegistryError
+from ostinato.study import Study
+from ostinato.task import Json, Manifest, Profile, Serving
+from ostinato.tracking import client as mlflow_store
+from ostinato.tracking import dvc_lock, runs
+from ostinato.tracking.client import masked
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-ROLLED_BACK = "rolled back"  # tag of a version that a rollback left
-MOVE = "move"  # tag of a registered model: the aliases that are being moved
-PACKAGES = (*mirror.PACKAGES, "matplotlib", "numba", "orjson", "pandas")
+ROLLED_BACK = "rolled back"  # tag of a version that a rollback has replaced
+MOVE = "move"  # tag of a registered model: the new aliases, while they are moved
+PACKAGES = (*runs.PACKAGES, "matplotlib", "numba", "orjson", "pandas")
 CODE = ("ostinato/", "stages/")
-LONGEST = 5000  # characters of a description in MLflow's database
-ENSEMBLE = "ensemble"  # the module of what several runs make together
-SHOWN = 40  # classes in it
-SHORT = 2000  # characters of a request that is shown in it
+MAX_DESCRIPTION_CHARS = 5000  # in MLflow's database
+MAX_CLASSES = 40  # that a model card names
+MAX_REQUEST_CHARS = 2000  # of the request that a model card shows
 
 
-class RegistryError(RuntimeError):
-    """The registry does not answer, or does not hold what is asked for; the message says which."""
+@dataclass(frozen=True)
+class Examples:
+    """Raw test examples and the arrays of evaluation: a version must reproduce them.
+
+    Args:
+        inputs: of requests.
+        truth: their targets; names where they are classes.
+        classes: names of all classes; empty where there are none.
+        arrays: rows of evaluation's arrays, by name; null for NaN.
+    """
+
+    inputs: list[Json]
+    truth: list[Json]
+    classes: list[str]
+    arrays: dict[str, list[Json]]
+
+
+def model_name(study: str, data: str) -> str:
+    """The registered model of a data set: its name in the default study, else STUDY.NAME."""
+    return data if study == "default" else f"{study}.{data}"
 
 
 @contextmanager
 def connected() -> Iterator[Any]:
-    """A client of the registry; what goes wrong between it and MLflow is one clear error."""
+    """A client of the registry.
+
+    Raises:
+        RegistryError: MLflow or its store fails; the message is one line without passwords.
+    """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with mirror.connected() as client:
+        with mlflow_store.connected() as client:
             yield client
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        told = mirror.masked(" ".join(str(error).split()))[:500]
-        raise RegistryError(f"MLflow at {mirror.masked(mirror.uri())}: {told}") from None
+        message = masked(" ".join(str(error).split()))[:500]
+        raise RegistryError(f"MLflow at {masked(mlflow_store.uri())}: {message}") from None
 
 
-def champion(domain: str) -> Any | None:
-    """The version of a domain's model that is in use, with its ``tags``; None: there is none."""
+def champion(model: str) -> Any | None:
+    """The champion among the versions of a model, with its ``tags``; None where there is none."""
     with connected() as client:
-        return find(client, domain, CHAMPION)
+        return find(client, model, CHAMPION)
 
 
 def age(version: Any) -> timedelta:
@@ -71,70 +101,75 @@ def age(version: Any) -> timedelta:
     return datetime.now(UTC) - datetime.fromisoformat(version.tags["trained"])
 
 
-def profile(domain: str) -> dict[str, Any] | None:
-    """What the champion's data looked like: its data set's profile.json, if it has one."""
+def profile(version: Any) -> Profile | None:
+    """The profile of the data that a version was trained on; None where it has none."""
     with connected() as client, TemporaryDirectory() as temporary:
-        if version := find(client, domain, CHAMPION):
-            file = download(client, version, Path(temporary)) / "artifacts" / "profile.json"
-            if file.exists():
-                return dict(store.read_json(file))
-    return None
+        file = download(client, version, Path(temporary)) / "artifacts" / "profile.json"
+        return Profile.read(file) if file.exists() else None
 
 
-def find(client: Any, domain: str, alias: str) -> Any | None:
-    """The version of a domain's model that has an alias, or None."""
-    number = aliases(client, domain).get(alias)
-    return number and client.get_model_version(domain, number)
+def find(client: Any, model: str, alias: str) -> Any | None:
+    """The version of a model that has an alias, or None."""
+    number = aliases(client, model).get(alias)
+    return number and client.get_model_version(model, number)
 
 
-def versions(client: Any, domain: str, tags: Mapping[str, str | None] | None = None) -> list[Any]:
-    """The versions of a domain's model that have these tags, the latest first."""
-    found = client.search_model_versions(f"name = '{domain}'", order_by=["version_number DESC"])
+def versions(client: Any, model: str, tags: Mapping[str, str | None] | None = None) -> list[Any]:
+    """The versions of a model that have these tags, the latest first."""
+    found = client.search_model_versions(f"name = '{model}'", order_by=["version_number DESC"])
     return [version for version in found if (tags or {}).items() <= version.tags.items()]
 
 
-def aliases(client: Any, domain: str) -> dict[str, str]:
-    """The aliases of a domain's model, each with its version's number."""
-    found = client.search_registered_models(f"name = '{domain}'")
-    # Of a database they are numbers, of a server texts.
+def aliases(client: Any, model: str) -> dict[str, str]:
+    """The number of the version that has each alias of a model."""
+    found = client.search_registered_models(f"name = '{model}'")
+    # A database returns numbers, a server texts.
     return {alias: str(number) for alias, number in found[0].aliases.items()} if found else {}
 
 
 def download(client: Any, version: Any, folder: Path) -> Path:
-    """Copy a version's model into ``folder``, and return where it is."""
+    """Copy the files of a version into ``folder``; return their folder."""
     from mlflow.artifacts import download_artifacts
 
     location = client.get_model_version_download_uri(version.name, version.version)
-    path = download_artifacts(location, dst_path=str(folder), tracking_uri=mirror.uri())
+    path = download_artifacts(location, dst_path=str(folder), tracking_uri=mlflow_store.uri())
     return Path(path)
 
 
-def register(domain: str, name: str, run: Any, examples: Mapping[str, Any]) -> Any:
-    """The version that is the result of run ``name``, as it is on disk; made if there is none.
+def serving_of(domain: str) -> Serving:
+    """How the models of a domain are packaged."""
+    serving: Serving = params.module(domain, "serving").SERVING
+    return serving
+
+
+def register(study: Study, name: str, run: Any, examples: Examples) -> Any:
+    """Register a result as it is on disk; return the version that exists where there is one.
 
     Args:
-        domain: of the run.
-        name: of the run in params.yaml.
-        run: MLflow's, of the training.
-        examples: raw inputs, and what evaluation answered.
+        study: of the result.
+        name: of the run or ensemble.
+        run: of the training, in MLflow.
+        examples: that the version must reproduce.
     """
-    results, stages = mirror.result(name)
-    trained, scores = (mirror.locked()[f"{stage}@{name}"] for stage in stages)
-    data = run.data.params["data"]
-    prepared = mirror.locked()[f"prepare@{data}"]
-    folder = Path("data", data)
-    deps, ended = {**trained["deps"], **scores["deps"]}, run.info.end_time or run.info.start_time
+    entry, results, records = study.result(name), study.result_folder(name), dvc_lock.read(study)
+    domain, data = entry["domain"], entry["data"]
+    trained, evaluated = (records[stage] for stage in runs.stages_of(study, name))
+    prepared, model = study.data_folder(data), model_name(study.name, data)
+    deps = {**trained.deps, **evaluated.deps}
+    ended = run.info.end_time or run.info.start_time
     tags = {
         "run": name,
-        "model": trained["outs"][f"{results}/model.keras"],
-        "data": trained["deps"][folder.as_posix()],
-        "serving": mirror.md5_of(Path("ostinato")),
+        "study": study.path.as_posix(),
+        "model": trained.outs[(results / "model").as_posix()],
+        "data": trained.deps[prepared.as_posix()],
+        "content": store.digest(results / "model"),
+        "serving": code_digest(),
     }
     about = {
         "domain": domain,
         "run": name,
-        "model": run.data.params.get("model", ENSEMBLE),
-        "prepare": prepared["params"][f"data.{data}.prepare"],
+        "model": study.model_name(name),
+        "prepare": records[f"prepare@{data}"].params[f"data.{data}.prepare"],
     }
     lineage = {
         "trained": datetime.fromtimestamp(ended / 1000, UTC).isoformat(),
@@ -145,186 +180,212 @@ def register(domain: str, name: str, run: Any, examples: Mapping[str, Any]) -> A
         "scores": json.dumps(store.read_json(results / "metrics.json")),
     }
     with connected() as client:
-        settle(client, domain)
-        if known := versions(client, domain, tags):
-            return known[0]
+        finish_alias_move(client, model)
+        if found := versions(client, model, tags):
+            return found[0]
     with store.temporary_folder() as temporary:
         parts = temporary / "parts"
-        parts.mkdir()
-        served = params.module(domain, "serving")
-        for file in ("results/model.keras", "data/manifest.json", *getattr(served, "FILES", ())):
+        shutil.copytree(results / "model", parts / "model")
+        serving = serving_of(domain)
+        for file in ("data/manifest.json", *serving.files):
             side, _, path = file.partition("/")
-            shutil.copy({"results": results, "data": folder}[side] / path, parts)
-        if (folder / "profile.json").exists():
-            shutil.copy(folder / "profile.json", parts)
+            shutil.copy({"results": results, "data": prepared}[side] / path, parts)
+        if (prepared / "profile.json").exists():
+            shutil.copy(prepared / "profile.json", parts)
         store.write_json(parts / "about.json", about)
-        store.write_json(parts / "examples.json", examples)
-        asked = {"inputs": [getattr(served, "EXAMPLE", examples["inputs"][0])]}
-        store.write_text(parts / "request.json", json.dumps(asked))
-        text = card(domain, name, {**tags, **lineage}, asked)
+        store.write_json(parts / "examples.json", vars(examples))
+        request = {"inputs": [serving.example or examples.inputs[0]]}
+        store.write_text(parts / "request.json", json.dumps(request))
+        text = card(study, name, {**tags, **lineage}, request)
         store.write_text(parts / "card.md", text)
         with connected() as client:
-            name = f"{run.info.run_name}-served"
-            with mirror.logged_model(client, run, name) as (made, described):
-                save(domain, parts, made, described)
-            _describe(client, domain)
+            with runs.logged_model(client, run, f"{run.info.run_name}-served") as (
+                folder,
+                described,
+            ):
+                save(domain, parts, folder, described)
+            _describe(client, model, domain)
             return client.create_model_version(
-                domain,
+                model,
                 described.artifact_path,
                 run.info.run_id,
                 {**tags, **lineage},
-                description=text[:LONGEST],
+                description=text[:MAX_DESCRIPTION_CHARS],
                 model_id=described.model_id,
             )
 
 
+def code_digest() -> str:
+    """The digest of the library, whose code a version carries."""
+    library = Path(str(ostinato.__file__)).parent
+    files = sorted(library.rglob("*.py"))
+    return store.digest([file.relative_to(library).as_posix() for file in files], *files)
+
+
 def save(domain: str, parts: Path, folder: Path, described: Any) -> None:
-    """Write the model that answers raw input, from the files in ``parts``, to ``folder``.
+    """Write the MLflow model that answers requests to ``folder``.
 
     Args:
-        domain: whose served.py answers.
-        parts: at least model.keras, manifest.json and about.json.
+        domain: whose serving module answers.
+        parts: the artifacts; at least model/, manifest.json and about.json.
         folder: an empty one.
-        described: MLflow's description, to be completed.
+        described: MLflow's description, which is completed.
     """
     import mlflow.pyfunc
-    from mlflow.types import ParamSchema, ParamSpec
+    from mlflow.models import infer_signature
 
-    packages = (*PACKAGES, *getattr(params.module(domain, "serving"), "PACKAGES", ()))
+    library, serving = Path(str(ostinato.__file__)).parent, serving_of(domain)
+    packages = (*PACKAGES, *serving.packages)
     mlflow.pyfunc.save_model(
         folder,
-        python_model=str(Path(__file__).with_name("served.py")),
+        python_model=str(library / "serving" / "mlflow_model.py"),
         artifacts={path.name: str(path) for path in parts.iterdir()},
-        code_paths=["ostinato"],
+        code_paths=[str(library)],
         model_config={"domain": domain},
         pip_requirements=[f"{package}=={version(package)}" for package in packages],
         mlflow_model=described,
     )
-    described.signature.params = ParamSchema([ParamSpec("best", "long", 0)])
-    described.save(str(folder / "MLmodel"))
+    if serving.options:
+        options = infer_signature(params=dict(serving.options)).params
+        described.signature.params = options
+        described.save(str(folder / "MLmodel"))
 
 
-def _describe(client: Any, domain: str) -> None:
-    """Make the domain's registered model, if there is none, and say what it is."""
+def _describe(client: Any, model: str, domain: str) -> None:
+    """Create a registered model where there is none, and describe it."""
     about = inspect.getdoc(params.module(domain, "serving"))
     text = (
         f"{about}\n\n`{CHAMPION}` is the version in use, `{PREVIOUS}` the one before it, "
-        f"`{CHALLENGER}` one that waits for a reviewer. The flow `promote` moves them; "
-        "`rollback` swaps the first two."
+        f"`{CHALLENGER}` a version that waits for a reviewer. The flow `promote` moves the "
+        "aliases; `rollback` swaps the first two."
     )
-    if not client.search_registered_models(f"name = '{domain}'"):
-        client.create_registered_model(domain, {"domain": domain}, text)
-    client.update_registered_model(domain, text)
+    if not client.search_registered_models(f"name = '{model}'"):
+        client.create_registered_model(model, {"domain": domain}, text)
+    client.update_registered_model(model, text)
 
 
-def card(domain: str, name: str, tags: Mapping[str, str], asked: Mapping[str, Any]) -> str:
-    """The model card of a result on disk: what it is, what it saw, how good, how to call it.
+def card(study: Study, name: str, tags: Mapping[str, str], request: Mapping[str, Json]) -> str:
+    """The model card of a result on disk: model, scores, data, limits, lineage and use.
 
     Args:
-        domain: of the run.
-        name: of the run.
+        study: of the result.
+        name: of the run or ensemble.
         tags: of the version.
-        asked: an example of a request.
+        request: an example.
     """
-    served = params.module(domain, "serving")
+    entry = study.result(name)
+    domain, data = entry["domain"], entry["data"]
+    model, serving = model_name(study.name, data), serving_of(domain)
     values, scores = json.loads(tags["params"]), json.loads(tags["scores"])
-    source = Path("ostinato", domain, f"{values.get('model', ENSEMBLE)}.py")
-    raw = store.read_json(Path("data", "raw", values["data"], "manifest.json"))
-    manifest = store.read_json(Path("data", values["data"], "manifest.json"))
-    classes = manifest.get("classes", [])
-    more = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
-    rows = []
-    for key, value in scores.items():
-        if not key.endswith(("_low", "_high")):
-            ends = [f"{scores[key + end]:.4g}" for end in ("_low", "_high") if key + end in scores]
-            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-            rows.append(f"| {key} | {shown} | {' to '.join(ends)} |")
-    kind = next(iter(manifest["splits"]["train"]))  # what the domain calls its examples
-    splits = (f"{split} {number[kind]:,}" for split, number in manifest["splits"].items())
-    seen = [f"{kind.capitalize()}: {', '.join(splits)}."]
-    if classes:
-        seen += [f"Classes ({len(classes)}): {', '.join(classes[:SHOWN])}{more}."]
-    origin = [raw["source"], *filter(None, [raw.get("form")])]
+    library = Path(str(ostinato.__file__)).parent
+    code = library / domain / "models" / f"{study.model_name(name)}.py"
+    raw = store.read_json(study.raw_folder(data) / "manifest.json")
+    manifest = Manifest.read(study.data_folder(data) / "manifest.json")
+    splits = (f"{split} {manifest.size(split):,}" for split in manifest.splits)
+    contents = [f"{manifest.examples.capitalize()}: {', '.join(splits)}."]
+    if classes := manifest.classes:
+        more = f" and {len(classes) - MAX_CLASSES} more" if len(classes) > MAX_CLASSES else ""
+        contents += [f"Classes ({len(classes)}): {', '.join(classes[:MAX_CLASSES])}{more}."]
+    origin = [manifest.source, *filter(None, [raw.get("form")])]
     fetched = {k.removeprefix("data.fetch."): v for k, v in values.items() if "data.fetch." in k}
-    best = {"params": {"best": 3}} if classes else {}
-    request = json.dumps({**asked, **best}).replace("'", "\\u0027")  # the shell ends a text at one
-    if len(request) > SHORT:
+    options = {"params": dict(serving.options)} if serving.options else {}
+    # The shell ends a text at an apostrophe.
+    text = json.dumps({**request, **options}).replace("'", "\\u0027")
+    body, hint = f"'{text}'", ""
+    if len(text) > MAX_REQUEST_CHARS:
         body = "@artifacts/request.json"
-        how = (
+        hint = (
             "\nrequest.json, among the version's artifacts, holds an example: "
-            f"`mlflow artifacts download -u models:/{domain}@{CHAMPION} -d .`\n"
+            f"`mlflow artifacts download -u models:/{model}@{CHAMPION} -d .`\n"
         )
-    else:
-        body, how = f"'{request}'", ""
     return f"""\
 # {name}
 
-{ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))}
+{ast.get_docstring(ast.parse(code.read_text(encoding="utf-8")))}
 
-{inspect.getdoc(served)}
+{inspect.getdoc(params.module(domain, "serving"))}
 
 ## Scores on the test split
 
 | score | value | 95% interval |
 |---|---:|---|
-{chr(10).join(rows)}
+{chr(10).join(_score_rows(scores))}
 
 ## Data
 
-Source: {", ".join(origin)}; licence: {raw.get("licence") or "the source's own"}.
+Source: {", ".join(origin)}; licence: {raw.get("licence") or "that of the source"}.
 {", ".join(f"{key} {value}" for key, value in fetched.items())}.
-{" ".join(seen)}
+{" ".join(contents)}
 
 ## Limits
 
-{served.LIMITS}- The scores hold for data like the test split's, which came from the source above.
+{serving.limits.rstrip()}
+- The scores hold for data like the test split, which came from the source above.
 
 ## Lineage
 
 Commit {tags["commit"]}{" with uncommitted changes" if tags["dirty"] == "true" else ""};
 trained {tags["trained"][:19]} UTC. DVC's md5s: model {tags["model"]}, data {tags["data"]}.
-`git checkout {tags["commit"][:12]} && dvc checkout` brings all of it back, where the cache has it.
+`git checkout {tags["commit"][:12]} && dvc checkout` restores all of it from DVC's cache.
 
 ## How to call it
-{how}
+{hint}
 ```sh
-mlflow models serve -m models:/{domain}@{CHAMPION} --env-manager local -p 5001
+mlflow models serve -m models:/{model}@{CHAMPION} --env-manager local -p 5001
 curl -H "Content-Type: application/json" http://127.0.0.1:5001/invocations \\
   -d {body}
 ```
 
-In Python: `mlflow.pyfunc.load_model("models:/{domain}@{CHAMPION}").predict([...])`, with a list of
+In Python: `mlflow.pyfunc.load_model("models:/{model}@{CHAMPION}").predict([...])`, with a list of
 the same inputs.
 """
 
 
-def move(client: Any, domain: str, **to: str) -> None:
-    """Point aliases to versions. One that a crash leaves half-way is finished by `settle`."""
-    client.set_registered_model_tag(domain, MOVE, json.dumps(to))
-    settle(client, domain)
+def _score_rows(scores: Mapping[str, Any]) -> Iterator[str]:
+    """The rows of the card's table: each number with its interval, where it has one."""
+    for key, value in scores.items():
+        if not key.endswith(("_low", "_high")):
+            ends = [f"{scores[key + end]:.4g}" for end in ("_low", "_high") if key + end in scores]
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+            yield f"| {key} | {shown} | {' to '.join(ends)} |"
 
 
-def settle(client: Any, domain: str) -> None:
-    """Finish a move of the aliases that a crash left half-way, and mark the runs accordingly.
+def move_aliases(client: Any, model: str, experiment: str, **to: str) -> None:
+    """Point aliases to versions; `finish_alias_move` completes a move that a crash interrupts.
 
-    The training's run of a version with an alias has it as the tag ``alias``.
+    Args:
+        client: of the registry.
+        model: whose aliases are moved.
+        experiment: name of the experiment with the runs of the versions.
+        to: the number of a version for each alias.
+    """
+    client.set_registered_model_tag(model, MOVE, json.dumps({"to": to, "experiment": experiment}))
+    finish_alias_move(client, model)
+
+
+def finish_alias_move(client: Any, model: str) -> None:
+    """Complete a move of the aliases that a crash has interrupted, and tag the runs accordingly.
+
+    The run of a version with an alias has the alias as its tag ``alias``.
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.search_registered_models(f"name = '{domain}'")
+    found = client.search_registered_models(f"name = '{model}'")
     if not found or MOVE not in found[0].tags:
         return
-    for alias, number in json.loads(found[0].tags[MOVE]).items():
-        client.set_registered_model_alias(domain, alias, number)
-    now = aliases(client, domain)
+    move = json.loads(found[0].tags[MOVE])
+    for alias, number in move["to"].items():
+        client.set_registered_model_alias(model, alias, number)
+    now = aliases(client, model)
     if now.get(CHALLENGER) == now[CHAMPION]:
-        client.delete_registered_model_alias(domain, CHALLENGER)
+        client.delete_registered_model_alias(model, CHALLENGER)
         del now[CHALLENGER]
     order = [alias for alias in (CHALLENGER, PREVIOUS, CHAMPION) if alias in now]
-    marked = {client.get_model_version(domain, now[alias]).run_id: alias for alias in order}
-    for run in client.search_runs([mirror.experiment(client, domain)], "tags.alias != ''"):
+    tagged = {client.get_model_version(model, now[alias]).run_id: alias for alias in order}
+    experiment = mlflow_store.experiment(client, move["experiment"])
+    for run in client.search_runs([experiment], "tags.alias != ''"):
         client.delete_tag(run.info.run_id, "alias")
-    for run_id, alias in marked.items():
-        with suppress(MlflowException):  # somebody has deleted the run
+    for run_id, alias in tagged.items():
+        with suppress(MlflowException):  # the run has been deleted
             client.set_tag(run_id, "alias", alias)
-    client.delete_registered_model_tag(domain, MOVE)
+    client.delete_registered_model_tag(model, MOVE)
