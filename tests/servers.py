@@ -1,6 +1,10 @@
-"""Servers on 127.0.0.1 for tests: one of files, which can misbehave, and Prefect's own."""
+"""Servers and processes for tests, on 127.0.0.1: of files, with faults, and Prefect's.
+
+Tests run in several processes at once (`pytest -n auto`), so each process has its own ports.
+"""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -10,7 +14,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +27,7 @@ BLOCK = 16 << 10
 
 @dataclass
 class Site:
-    """What the server has, how it behaves (may be changed while it runs) and what it has seen."""
+    """The files of a server, its behaviour (may be changed while it runs) and its statistics."""
 
     files: Mapping[str, bytes] | Path
     """Path without the leading slash -> content, or a folder."""
@@ -33,19 +37,19 @@ class Site:
     validators: bool = True
     """False: sends no ETag."""
     conditional: bool = True
-    """False: If-Range is not looked at."""
+    """False: If-Range is ignored."""
     lengths: bool = True
-    """False: sends no Content-Length, so that the end of the body is the end of the connection."""
+    """False: sends no Content-Length, so the connection ends with the body."""
     unavailable: int = 0
-    """The next so many GETs of each file get a 503."""
+    """Number of GETs of each file that get a 503 before the first success."""
     drop_after: int | None = None
-    """Connections are dropped after so many bytes of a body, though its length is announced."""
+    """Connections are dropped after this number of bytes of a body."""
     drops: int | None = None
-    """How often they are dropped, in all; None: always."""
+    """Number of dropped connections; None: all."""
     pause: float = 0.0
     """Seconds between two blocks of a body."""
     moved: dict[str, str] = field(default_factory=dict)
-    """Path without the leading slash -> where it redirects to."""
+    """Path without the leading slash -> target of a redirect."""
     sent: int = 0
     """Bytes of bodies sent so far."""
     gets: list[tuple[str, str]] = field(default_factory=list)
@@ -78,17 +82,17 @@ def serve(files: Mapping[str, bytes] | Path) -> Iterator[Site]:
             pass
 
         def do_HEAD(self) -> None:
-            self.answer(body=False)
+            self.respond(body=False)
 
         def do_GET(self) -> None:
-            self.answer(body=True)
+            self.respond(body=True)
 
-        def answer(self, body: bool) -> None:
+        def respond(self, body: bool) -> None:
             path = unquote(urlsplit(self.path).path).lstrip("/")
-            asked = self.headers.get("Range", "")
+            requested = self.headers.get("Range", "")
             if body:
                 with site.lock:
-                    site.gets.append((path, asked))
+                    site.gets.append((path, requested))
                     earlier = sum(seen == path for seen, _ in site.gets) - 1
                 if earlier < site.unavailable:
                     return self.reply(503, b"", {})
@@ -99,7 +103,7 @@ def serve(files: Mapping[str, bytes] | Path) -> Iterator[Site]:
                 return self.reply(404, b"not here", {}, body)
             etag = f'"{sha256(content).hexdigest()[:16]}"'
             headers = {"ETag": etag} if site.validators else {}
-            span = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
+            span = re.fullmatch(r"bytes=(\d+)-(\d*)", requested)
             same = not site.conditional or self.headers.get("If-Range", etag) == etag
             if not (site.ranges and span and same):
                 return self.reply(200, content, headers, body)
@@ -139,12 +143,12 @@ def serve(files: Mapping[str, bytes] | Path) -> Iterator[Site]:
 
         def get_request(self) -> tuple[socket.socket, object]:
             connection, address = super().get_request()
-            # Little is under way, so that `sent` is about what the client has taken.
+            # A small buffer, so that `sent` is close to the bytes that the client has read.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BLOCK)
             return connection, address
 
         def handle_error(self, request: object, client_address: object) -> None:
-            pass  # a client that goes away is part of the tests
+            pass  # clients that disconnect are part of the tests
 
     server = Server(("127.0.0.1", 0), Handler)
     site.url = f"http://127.0.0.1:{server.server_port}"
@@ -158,17 +162,45 @@ def serve(files: Mapping[str, bytes] | Path) -> Iterator[Site]:
         thread.join()
 
 
+# Below the range from which Linux takes the ports of outgoing connections.
+FIRST_PORT, NUM_PORTS, PORTS_PER_PROCESS = 20_000, 12_000, 200
+_next_port = itertools.count()
+
+
 def closed_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 on which nothing listens, and which no other test process returns.
+
+    Each process of pytest has a range of its own.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    # The workers of a run have the same parent.
+    start = PORTS_PER_PROCESS * (37 * os.getppid() + int(worker))
+    for number in itertools.islice(_next_port, PORTS_PER_PROCESS):
+        port = FIRST_PORT + (start + number % PORTS_PER_PROCESS) % NUM_PORTS
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
 
 
-# Each service of Prefect comes around several times within the tests, as it does within a day.
-# SQLite has one writer, and a busy machine is slow: nothing is an error that only waits.
-QUICK = {
+# The shell's `nohup pytest &` ignores SIGINT, and a child would inherit that.
+DEFAULT_SIGNALS = """\
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def start(command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
+    """Start a process that handles SIGINT by default, also where the tests ignore it."""
+    wrapper = [sys.executable, "-I", "-S", "-c", DEFAULT_SIGNALS]
+    return subprocess.Popen([*wrapper, *map(str, command)], **options)
+
+
+# Each service of Prefect runs several times within the tests, as within a day. SQLite has one
+# writer and the machine may be busy, so the timeouts are long.
+SERVER_SETTINGS = {
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
     "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "5",
@@ -193,8 +225,7 @@ class PrefectServer:
     def errors(self) -> list[str]:
         """The entries of its log at the level ERROR or CRITICAL, each with its traceback.
 
-        Two writes that meet in SQLite are no error: Prefect keeps them out of uvicorn's log too,
-        its clients try again, and its services come around again.
+        Without conflicts of two writes in SQLite: clients and services of Prefect retry them.
         """
         text = self.log.read_text(encoding="utf-8")
         entries = re.split(r"^(?=\d\d:\d\d:\d\d\.\d+ \| )", text, flags=re.MULTILINE)
@@ -216,11 +247,17 @@ def prefect(folder: Path, *options: str, **settings: str) -> Iterator[PrefectSer
     port = closed_port()
     server = PrefectServer(f"http://127.0.0.1:{port}/api", folder / "server.log")
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
-    kept = {key: v for key, v in os.environ.items() if not key.startswith("PREFECT_API")}
+    inherited = {key: v for key, v in os.environ.items() if not key.startswith("PREFECT_API")}
     with server.log.open("w") as log:
-        process = subprocess.Popen(
+        process = start(
             [*command, "--port", str(port), *options],
-            env={**kept, **QUICK, "PREFECT_HOME": str(folder), "NO_COLOR": "1", **settings},
+            env={
+                **inherited,
+                **SERVER_SETTINGS,
+                "PREFECT_HOME": str(folder),
+                "NO_COLOR": "1",
+                **settings,
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -228,7 +265,7 @@ def prefect(folder: Path, *options: str, **settings: str) -> Iterator[PrefectSer
         )
     try:
         deadline = time.monotonic() + 120
-        while not _answers(f"{server.url}/health"):
+        while not _responds(f"{server.url}/health"):
             assert process.poll() is None, server.log.read_text()
             assert time.monotonic() < deadline, server.log.read_text()
             time.sleep(0.2)
@@ -238,7 +275,7 @@ def prefect(folder: Path, *options: str, **settings: str) -> Iterator[PrefectSer
 
 
 def stop(process: "subprocess.Popen[Any]") -> None:
-    """End a process that leads its session, and whatever is left of the session after 20 s."""
+    """Stop a process that leads its session; after 20 s kill the rest of the session."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(20)
@@ -247,7 +284,7 @@ def stop(process: "subprocess.Popen[Any]") -> None:
     process.wait()
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return bool(response.status == 200)

@@ -1,4 +1,4 @@
-"""`reproduce` does what `dvc repro` does, says what it did, and leaves nothing in the way."""
+"""`reproduce` has the effects of `dvc repro`, reports them, and can be killed at any time."""
 
 import json
 import os
@@ -21,9 +21,12 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.states import Cancelling
 from ruamel.yaml import YAML
 
+from flows import reproduce as module
 from flows.engine import commands, dvc_graph
-from flows.reproduce import chosen, in_order, reproduce, retry_policies
+from flows.reproduce import reproduce, retry_policies, run_in_order, select_stages
 from ostinato import errors
+from ostinato.study import Study
+from tests import servers
 from tests.test_supervisor import FAMILY, gone, pids
 
 ROOT = Path(__file__).parent.parent
@@ -33,46 +36,48 @@ Rows = dict[str, dict[str, Any]]
 
 @pytest.fixture
 def toy(prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty checkout, in which the test is; its tracking counts its calls."""
+    """An empty checkout, the working directory of the test; tracking counts its calls."""
     monkeypatch.setenv("SHELL", "/bin/bash")
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)  # for flows in processes of their own
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "complete_tracking", complete_tracking)
     for folder in (".dvc", "stages"):
         (tmp_path / folder).mkdir()
     (tmp_path / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
-    for name in ("__init__", "check"):  # its params.yaml has no signatures to be checked against
+    for name in ("__init__", "check"):  # the toy params.yaml fits no signatures
         (tmp_path / "stages" / f"{name}.py").touch()
-    (tmp_path / "stages" / "tracking.py").write_text("""
-import pathlib, sys
-masked = str
-if __name__ == "__main__":
-    with open("tracked", "a") as file:
-        file.write("x")
-    if pathlib.Path("down").exists():
-        sys.exit("Cannot log to http://127.0.0.1:9: refused")
-""")
     write({})
     return tmp_path
 
 
-def write(stages: dict[str, Any], flows: dict[str, Any] | None = None) -> None:
-    """dvc.yaml, whose commands run in bash, and the block `flows.stages` of params.yaml."""
-    YAML().dump({"stages": stages}, Path("dvc.yaml"))
-    YAML().dump({"flows": {"stages": flows or {}}}, Path("params.yaml"))
+def complete_tracking(study: str) -> str:
+    """Note the call; MLflow is down where a file says so."""
+    with Path("tracked").open("a") as file:
+        file.write("x")
+    return "MLflow is incomplete: refused." if Path("down").exists() else ""
 
 
-def tried(**given: Any) -> dict[str, Any]:
+def write(
+    stages: dict[str, Any], flows: dict[str, Any] | None = None, folder: str = "", root: str = "."
+) -> None:
+    """dvc.yaml, whose commands run in bash, and params.yaml with the block `flows.stages`."""
+    values = {"root": root, "at": folder, "flows": {"stages": flows or {}}}
+    YAML().dump({"stages": stages}, Path(folder, "dvc.yaml"))
+    YAML().dump({**values, "runs": {}, "ensembles": {}}, Path(folder, "params.yaml"))
+
+
+def policy(**given: Any) -> dict[str, Any]:
     return {"retries": 0, "delay": 0.0, "timeout": None, "gpu": False, **given}
 
 
-def copied(source: str, target: str, *before: str, **fields: Any) -> dict[str, Any]:
-    """A stage that makes ``target`` of the files ``source``, and notes that it ran."""
+def copy_stage(source: str, target: str, *before: str, **fields: Any) -> dict[str, Any]:
+    """A stage that concatenates the files ``source`` to ``target``, and notes that it ran."""
     cmd = [*before, f"cat {source} > {target}", f"echo {target} >> order"]
     return {"cmd": "; ".join(cmd), "deps": source.split(), "outs": [target], **fields}
 
 
 def run(*targets: str, **options: Any) -> tuple[State[Any], Rows]:
-    """Run the flow; its state, and the rows of its artifact."""
+    """Run the flow; returns its state and the rows of its artifact."""
     state: Any = reproduce(targets, **options, return_state=True)
     return state, rows_of(state.state_details.flow_run_id)
 
@@ -89,9 +94,9 @@ def outcomes(rows: Rows) -> dict[str, str]:
     return {stage: row["outcome"] for stage, row in rows.items()}
 
 
-def elsewhere(*arguments: str) -> subprocess.Popen[str]:
+def start_flow(*arguments: str) -> subprocess.Popen[str]:
     """The flow in a process of its own."""
-    return subprocess.Popen(
+    return servers.start(
         [sys.executable, "-m", "flows.reproduce", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -100,36 +105,36 @@ def elsewhere(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-# Branches, no deps, no outs, frozen, always changed, and below each of them.
+# Stages that branch, have no deps or no outs, are frozen or always changed, and stages below these.
 KINDS = {
     "first": {"cmd": "echo 1 > first; echo first >> order", "outs": ["first"]},
-    "left": copied("first", "left"),
-    "right": copied("first raw", "right"),
-    "join": copied("left right", "join"),
-    "frozen_epochs": copied("left", "frozen"),
-    "below-frozen": copied("frozen", "below-frozen"),
-    "always": copied("first", "always", always_changed=True),
-    "below-always": copied("always", "below-always"),
+    "left": copy_stage("first", "left"),
+    "right": copy_stage("first raw", "right"),
+    "join": copy_stage("left right", "join"),
+    "frozen": copy_stage("left", "frozen"),
+    "below-frozen": copy_stage("frozen", "below-frozen"),
+    "always": copy_stage("first", "always", always_changed=True),
+    "below-always": copy_stage("always", "below-always"),
     "no-outs": {"cmd": "echo no-outs >> order", "deps": ["join"]},
     "alone": {"cmd": "echo alone >> order"},
 }
 
 
-def test_it_does_what_dvc_repro_does(toy: Path) -> None:
+def test_the_effects_are_those_of_dvc_repro(toy: Path) -> None:
     Path("raw").write_text("raw")
     write(KINDS)
     subprocess.run([DVC, "add", "--quiet", "raw"], check=True)
-    state, rows = run(at_once=3)
+    state, rows = run(max_concurrency=3)
     assert outcomes(rows) == {**dict.fromkeys(KINDS, "ran"), "raw.dvc": "up to date"}
     assert state.message == "10 ran, 1 up to date"
     assert state.result() == list(rows.values())
     order = Path("order").read_text().split()
     assert Counter(order) == Counter(list(KINDS)), "each ran once"
-    for stage, needed in dvc_graph.read_graph().items():
-        for name in needed - {"raw.dvc"}:
+    for stage, needed in dvc_graph.read_graph(Study.load()).items():
+        for name in set(needed) - {"raw.dvc"}:
             assert order.index(name) < order.index(stage)
 
-    kinds = {**KINDS, "frozen_epochs": {**KINDS["frozen"], "frozen_epochs": True}}
+    kinds = {**KINDS, "frozen": {**KINDS["frozen"], "frozen": True}}
     kinds["alone"] = {"cmd": "echo alone again >> order"}
     write(kinds)
     Path("left").unlink()
@@ -137,87 +142,129 @@ def test_it_does_what_dvc_repro_does(toy: Path) -> None:
     Path("raw").write_text("new")
     twin = toy.parent / f"{toy.name}-twin"
     shutil.copytree(toy, twin)
-    told = subprocess.run(
+    output = subprocess.run(
         [DVC, "repro"], cwd=twin, capture_output=True, text=True, check=True
     ).stdout
     _, rows = run()
     flow = outcomes(rows)
     assert {s for s, o in flow.items() if o == "ran"} - {"raw.dvc"} == {
-        line.split("'")[1] for line in told.splitlines() if "Running stage" in line
+        line.split("'")[1] for line in output.splitlines() if "Running stage" in line
     }
     assert {s for s, o in flow.items() if o == "restored"} == {
-        line.split("'")[1] for line in told.splitlines() if "is cached" in line
+        line.split("'")[1] for line in output.splitlines() if "is cached" in line
     }
     assert flow["always"] == flow["alone"] == flow["join"] == "ran"
-    assert flow["frozen_epochs"] == flow["below-always"] == "up to date"
+    assert flow["frozen"] == flow["below-always"] == "up to date"
     for file in ("dvc.lock", "raw.dvc", "join", "left", "right"):
         assert (toy / file).read_bytes() == (twin / file).read_bytes(), file
     assert Counter(Path("order").read_text()) == Counter((twin / "order").read_text())
 
 
-def test_what_is_there_costs_nothing_and_what_was_there_comes_back(
+def test_results_that_exist_cost_two_commands_and_former_results_are_restored(
     toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, ...]] = []
+    calls: list[tuple[str, ...]] = []
     dvc = dvc_graph.dvc
 
     def spy(*arguments: str, **options: Any) -> commands.Output:
-        asked.append(arguments)
+        calls.append(arguments)
         return dvc(*arguments, **options)
 
-    monkeypatch.setattr(commands, "dvc", spy)
-    stages = {"one": copied("seed", "one"), "two": copied("one", "two")}
+    monkeypatch.setattr(dvc_graph, "dvc", spy)
+    stages = {"one": copy_stage("seed", "one"), "two": copy_stage("one", "two")}
     write(stages)
     Path("seed").write_text("1")
     subprocess.run([DVC, "repro", "--quiet"], check=True)
     state, rows = run()
     assert state.message == "2 up to date"
-    assert [arguments[0] for arguments in asked] == ["dag", "status"]
+    assert [arguments[0] for arguments in calls] == ["dag", "status"]
+    assert not Path("tracked").exists()
     _, rows = run("one", force=True)
     assert outcomes(rows) == {"one": "ran"}
-    assert not Path("tracked").exists()
+    assert Path("tracked").read_text() == "x"
 
-    untracked = "echo Not tracked in http://127.0.0.1:9: refused."
-    write({"one": copied("seed", "one", untracked), "two": copied("one", "two")})
+    write({"one": copy_stage("seed", "one", "true"), "two": copy_stage("one", "two")})
     Path("seed").write_text("2")
     _, rows = run()
     assert outcomes(rows) == {"one": "ran", "two": "ran"}
-    assert Path("tracked").read_text() == "x"
-
     write(stages)
     Path("seed").write_text("1")
     Path("down").touch()
     state, rows = run()
     assert outcomes(rows) == {"one": "restored", "two": "restored"}
     assert Path("two").read_text() == "1"
-    assert Path("tracked").read_text() == "xx"
-    assert state.is_completed(), "a tracking server that is down is no failure"
+    assert Path("tracked").read_text() == "xxx"
+    assert state.is_completed(), "an unavailable tracking server is no failure"
 
 
-def test_a_failed_stage_stops_only_what_needs_it(toy: Path) -> None:
+@pytest.mark.parametrize("warns", [False, True])
+def test_after_a_report_stage_that_has_logged_all_results_nothing_is_logged_again(
+    toy: Path, warns: bool
+) -> None:
+    command = "echo Not tracked in http://127.0.0.1:9: refused." if warns else "true"
+    write({"one": copy_stage("seed", "one"), "report": copy_stage("one", "report.md", command)})
+    Path("seed").write_text("1")
+    _, rows = run()
+    assert outcomes(rows) == {"one": "ran", "report": "ran"}
+    assert Path("tracked").exists() == warns
+
+
+def test_a_flow_runs_the_stages_of_its_study_and_of_the_data_that_it_needs(toy: Path) -> None:
+    write({"one": copy_stage("seed", "one"), "two": copy_stage("one", "two")})
+    Path("seed").write_text("1")
+    folder = Path("recipes", "x")
+    folder.mkdir(parents=True)
+    at = "recipes/x/"
+    stages = {
+        "fetch": {"foreach": {"a": 1}, "do": copy_stage("one", f"{at}a", wdir="../..")},
+        "report": copy_stage(f"{at}a", f"{at}report", wdir="../.."),
+        "alone": copy_stage("seed", f"{at}alone", wdir="../.."),
+    }
+    write(stages, {"report": policy(retries=1)}, folder=at, root="../..")
+    path = f"{at}params.yaml"
+    _, rows = run("report", study=path)
+    address = f"{at}dvc.yaml:"
+    assert outcomes(rows) == {
+        "one": "ran", f"{address}fetch@a": "ran", f"{address}report": "ran",
+    }  # fmt: skip
+    _, rows = run("fetch", study=path)
+    assert outcomes(rows) == {"one": "up to date", f"{address}fetch@a": "up to date"}
+    _, rows = run(study=path)
+    assert outcomes(rows)[f"{address}alone"] == "ran"
+    assert "two" not in rows
+    study = Study.load(path)
+    graph = dvc_graph.read_graph(study)
+    assert retry_policies(graph, study.params)[f"{address}report"].retries == 1
+    assert set(dvc_graph.read_graph(Study.load())) == {"one", "two"}
+    Path(f"{at}report").write_text("changed")
+    changed = dvc_graph.changed_outputs("one", f"{address}report", f"{address}alone")
+    assert changed == {"one": [], f"{address}report": [f"{at}report"], f"{address}alone": []}
+
+
+def test_a_failed_stage_stops_only_the_stages_that_need_it(toy: Path) -> None:
     flaky = "test -e tried || { touch tried; echo Too early >&2; exit 1; }"
     stages = {
-        "good": copied("seed", "good"),
-        "bad": copied(
+        "good": copy_stage("seed", "good"),
+        "bad": copy_stage(
             "good", "bad", "echo tried >> attempts; echo No luck at http://me:pw@host >&2; exit 3"
         ),
-        "below": copied("bad", "below"),
-        "far-below": copied("below good", "far-below"),
-        "flaky": copied("seed", "flaky", flaky),
-        "slow": copied("seed", "slow", "echo $$ > slow.pid; sleep 60"),
+        "below": copy_stage("bad", "below"),
+        "far-below": copy_stage("below good", "far-below"),
+        "flaky": copy_stage("seed", "flaky", flaky),
+        "slow": copy_stage("seed", "slow", "echo $$ > slow.pid; sleep 60"),
         "silent": {"cmd": "true", "deps": ["seed"], "outs": ["never made"]},
     }
     write(
         stages,
         {
-            "bad": tried(retries=2),
-            "fl*": tried(retries=1, delay=1.0),
-            "slow": tried(timeout=8.0),
-            "*": tried(timeout=60.0),
+            "bad": policy(retries=2),
+            "fl*": policy(retries=1, delay=1.0),
+            "slow": policy(timeout=8.0),
+            "*": policy(timeout=60.0),
         },
     )
     Path("seed").write_text("1")
-    state, rows = run(at_once=4)
+    state, rows = run(max_concurrency=4)
     assert outcomes(rows) == {
         "good": "ran",
         "bad": "failed",
@@ -237,16 +284,16 @@ def test_a_failed_stage_stops_only_what_needs_it(toy: Path) -> None:
     assert 8 <= rows["slow"]["seconds"] < 40
     assert gone(pids(toy, 1), 0)
 
-    write({name: stages[name] for name in ("good", "flaky")} | {"bad": copied("good", "bad")})
+    write({name: stages[name] for name in ("good", "flaky")} | {"bad": copy_stage("good", "bad")})
     _, rows = run()
     assert outcomes(rows) == {"good": "up to date", "flaky": "up to date", "bad": "ran"}
 
 
-def test_a_killed_run_is_taken_up_by_the_next(toy: Path) -> None:
+def test_the_next_run_resumes_a_killed_one(toy: Path) -> None:
     Path("family.sh").write_text(f"test -e again && exit\n{FAMILY.format(toy)}")
-    write({"one": copied("seed", "one"), "two": copied("one", "two", "bash family.sh")})
+    write({"one": copy_stage("seed", "one"), "two": copy_stage("one", "two", "bash family.sh")})
     Path("seed").write_text("1")
-    flow = elsewhere()
+    flow = start_flow()
     found = pids(toy, 5)
     flow.kill()
     flow.wait()
@@ -260,29 +307,34 @@ def test_a_killed_run_is_taken_up_by_the_next(toy: Path) -> None:
     flow.stdout.close()
 
 
-def test_a_second_run_waits_for_the_first_and_finds_its_work_done(toy: Path) -> None:
-    until = "echo begun; echo $$ > one.pid; until test -e go; do sleep 0.1; done"
-    write({"one": copied("seed", "one", until)})
+def test_a_second_run_waits_for_the_first_and_finds_its_results(toy: Path) -> None:
+    until = "echo started; echo $$ > one.pid; until test -e go; do sleep 0.1; done"
+    write({"one": copy_stage("seed", "one", until)})
     Path("seed").write_text("1")
-    first = elsewhere()
+    first = start_flow()
     pids(toy, 1)
-    second = elsewhere()
+    second = start_flow()
     assert second.stdout
-    said = ""
-    while "which works in this checkout" not in said:
+    output = ""
+    while "which works in this checkout" not in output:
         line = second.stdout.readline()
-        assert line, said
-        said += line
-    assert "Waits for flow run " in said
+        assert line, output
+        output += line
+    assert "Waiting for flow run " in output
     Path("go").touch()
-    assert "Task run 'one' - begun" in first.communicate()[0], "stages speak in Prefect's log"
+    assert "Task run 'one' - started" in first.communicate()[0], "Prefect's log has the output"
     assert "1 up to date" in second.communicate()[0]
     assert first.returncode == second.returncode == 0
     assert Path("order").read_text() == "one\n"
 
 
-def test_it_waits_for_a_dvc_that_works_on_the_same_files(toy: Path) -> None:
-    write({"one": copied("seed", "one", "echo $$ > one.pid; sleep 6"), "two": copied("one", "two")})
+def test_the_flow_waits_for_a_dvc_that_works_on_the_same_files(toy: Path) -> None:
+    write(
+        {
+            "one": copy_stage("seed", "one", "echo $$ > one.pid; sleep 6"),
+            "two": copy_stage("one", "two"),
+        }
+    )
     Path("seed").write_text("1")
     beside = subprocess.Popen([DVC, "repro", "-q", "one"])
     pids(toy, 1)
@@ -292,21 +344,21 @@ def test_it_waits_for_a_dvc_that_works_on_the_same_files(toy: Path) -> None:
     assert Path("order").read_text() == "one\ntwo\n"
 
 
-def test_cancelling_in_prefect_stops_dvc_and_all_below_it(toy: Path) -> None:
+def test_cancelling_in_prefect_stops_dvc_and_all_its_descendants(toy: Path) -> None:
     Path("family.sh").write_text(f"test -e again && exit\n{FAMILY.format(toy)}")
     write(
         {
-            "one": copied("seed", "one", "bash family.sh"),
-            "two": copied("one", "two"),
-            "flaky": copied("seed", "flaky", "test -e again || exit 1"),
+            "one": copy_stage("seed", "one", "bash family.sh"),
+            "two": copy_stage("one", "two"),
+            "flaky": copy_stage("seed", "flaky", "test -e again || exit 1"),
         },
-        {"flaky": tried(retries=1, delay=60.0)},
+        {"flaky": policy(retries=1, delay=60.0)},
     )
     Path("seed").write_text("1")
     code = "from flows.reproduce import reproduce; reproduce.serve('toy')"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     with Path("served.log").open("w") as log:
-        served = subprocess.Popen(
+        served = servers.start(
             [sys.executable, "-c", code], env=environment, stdout=log, stderr=log
         )
     try:
@@ -342,7 +394,7 @@ def _patiently(ask: Any) -> Any:
             time.sleep(0.2)
 
 
-# The order, the choice and the retry policies, without Prefect
+# Order, selection and retry policies, without Prefect
 
 
 @st.composite
@@ -355,8 +407,8 @@ def graphs(draw: st.DrawFn) -> dict[str, set[str]]:
 
 
 @given(graphs(), st.integers(1, 4), st.lists(st.integers(0, 2), min_size=12, max_size=12))
-def test_no_stage_starts_before_those_that_it_needs_and_at_most_so_many_run(
-    graph: dict[str, set[str]], at_once: int, milliseconds: list[int]
+def test_stages_start_after_their_dependencies_and_within_the_maximal_concurrency(
+    graph: dict[str, set[str]], max_concurrency: int, milliseconds: list[int]
 ) -> None:
     ended: set[str] = set()
     running: set[str] = set()
@@ -379,11 +431,11 @@ def test_no_stage_starts_before_those_that_it_needs_and_at_most_so_many_run(
             futures.append(threads.submit(work, stage))
             return futures[-1]
 
-        in_order(graph, start, at_once)
+        run_in_order(graph, start, max_concurrency)
     for future in futures:
         future.result()
     assert ended == set(graph)
-    assert most <= at_once
+    assert most <= max_concurrency
 
 
 GRAPH = {
@@ -406,19 +458,19 @@ GRAPH = {
         (["prepare@a", "fetch@a"], {"prepare@a", "fetch@a"}),
     ],
 )
-def test_a_target_brings_all_that_it_needs(targets: list[str], stages: set[str]) -> None:
-    part = chosen(GRAPH, targets)
+def test_a_target_selects_all_stages_that_it_needs(targets: list[str], stages: set[str]) -> None:
+    part = select_stages(GRAPH, targets)
     assert set(part) == stages
     assert all(part[stage] == GRAPH[stage] for stage in part)
 
 
-def test_an_unknown_target_names_the_near_ones() -> None:
+def test_an_unknown_target_is_an_error_with_similar_names() -> None:
     with pytest.raises(errors.ParamsError, match=r"'train@z'; did you mean 'train@"):
-        chosen(GRAPH, ["report", "train@z"])
+        select_stages(GRAPH, ["report", "train@z"])
 
 
-def test_the_first_pattern_that_fits_says_how_a_stage_is_tried() -> None:
-    block = {"train@x": tried(retries=3), "train@*": tried(timeout=9.0, gpu=True)}
+def test_the_first_pattern_that_matches_is_the_retry_policy_of_a_stage() -> None:
+    block = {"train@x": policy(retries=3), "train@*": policy(timeout=9.0, gpu=True)}
     policies = retry_policies(GRAPH, {"flows": {"stages": block}})
     assert policies["train@x"].retries == 3
     assert (policies["train@y"].timeout, policies["train@y"].gpu) == (9.0, True)
@@ -430,20 +482,22 @@ def test_the_first_pattern_that_fits_says_how_a_stage_is_tried() -> None:
     ("block", "problem"),
     [
         (
-            {"stages": {"report": {**tried(), "retry": 1}}},
+            {"stages": {"report": {**policy(), "retry": 1}}},
             "report: .*\n.*retry: unknown; .*retries",
         ),
-        ({"stages": {"report": tried(retries=-1)}}, "retries: .*greater than or equal to 0"),
-        ({"stages": {"report": tried(timeout=0.0)}}, "timeout.*: .*greater than 0"),
+        ({"stages": {"report": policy(retries=-1)}}, "retries: .*greater than or equal to 0"),
+        ({"stages": {"report": policy(timeout=0.0)}}, "timeout.*: .*greater than 0"),
         ({"stage": {}}, "stage: unknown; did you mean 'stages'"),
     ],
 )
-def test_a_wrong_policy_is_an_error_that_names_it(block: dict[str, Any], problem: str) -> None:
+def test_a_wrong_policy_is_an_error_that_names_the_key(block: dict[str, Any], problem: str) -> None:
     with pytest.raises(errors.ParamsError, match=problem):
         retry_policies(GRAPH, {"flows": block})
 
 
-def test_what_another_machine_says_of_the_run_cache_is_no_path(tmp_path: Path) -> None:
+def test_an_entry_of_the_run_cache_from_another_machine_cannot_name_another_path(
+    tmp_path: Path,
+) -> None:
     from flows.engine import remote_training
 
     one, two, three = "ab", "ab12" * 16, "cd34" * 16

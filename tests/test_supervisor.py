@@ -1,10 +1,9 @@
-"""A command on a leash never outlives who started it, and says all that it said."""
+"""A supervised command ends with the process that started it, and its output is complete."""
 
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +14,20 @@ from pathlib import Path
 import pytest
 
 from flows.engine import commands, devices, file_locks
+from tests import servers
 
 ROOT = Path(__file__).parent.parent
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Whether a process runs; a zombie does not count."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     return False
 
 
 def pids(folder: Path, count: int, within: float = 120) -> list[int]:
-    """The numbers that ``count`` processes wrote into files of a folder, when all did."""
+    """The ids that ``count`` processes have written to files of a folder; waits for all."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         found = [file.read_text().strip() for file in folder.glob("*.pid")]
@@ -44,7 +44,7 @@ def gone(numbers: list[int], within: float) -> bool:
     return not any(map(alive, numbers))
 
 
-# A command, its child, one that ignores SIGINT, one that left the group, and an orphan there.
+# A command, its child, a process that ignores SIGINT, one outside the group, and an orphan there.
 FAMILY = """
 echo $$ > {0}/command.pid
 (echo $BASHPID > {0}/child.pid; exec sleep 60) &
@@ -55,7 +55,7 @@ wait
 """
 
 
-def test_what_a_command_says_comes_whole_and_line_by_line() -> None:
+def test_the_output_of_a_command_is_complete_and_split_into_lines() -> None:
     seen: list[str] = []
     output = commands.run(
         "sh", "-c", r"echo one; echo two >&2; printf 'three\377'; exit 3", on_line=seen.append
@@ -68,14 +68,14 @@ def test_what_a_command_says_comes_whole_and_line_by_line() -> None:
     assert commands.run("sh", "-c", "echo $WORD", env={"WORD": "given"}).lines == ["given"]
 
 
-def test_a_line_comes_when_it_is_said() -> None:
+def test_a_line_arrives_when_it_is_printed() -> None:
     times: list[float] = []
     code = "import time; print(1); time.sleep(1); print(2)"
     commands.run(sys.executable, "-c", code, on_line=lambda _: times.append(time.monotonic()))
     assert times[1] - times[0] > 0.5
 
 
-def test_the_code_is_the_commands() -> None:
+def test_the_exit_code_is_that_of_the_command() -> None:
     assert commands.run("true").code == 0
     assert commands.run("sh", "-c", "kill -TERM $$").code == 128 + signal.SIGTERM
     missing = commands.run("no-such-command")
@@ -83,7 +83,7 @@ def test_the_code_is_the_commands() -> None:
     assert "no-such-command: No such file" in missing.lines[-1]
 
 
-def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+def test_processes_that_a_command_leaves_behind_are_killed(tmp_path: Path) -> None:
     started = time.monotonic()
     script = FAMILY.format(tmp_path).replace("wait", "sleep 1; echo done")
     assert commands.run("bash", "-c", script).lines == ["done"]
@@ -91,38 +91,66 @@ def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
     assert gone(pids(tmp_path, 5), 0)
 
 
-def test_a_command_that_is_told_to_stop_can_tidy_up() -> None:
+def test_a_command_can_clean_up_when_it_is_stopped() -> None:
     code = """
 import time
 try:
-    print("begun"); time.sleep(60)
+    print("started"); time.sleep(60)
 except KeyboardInterrupt:
-    time.sleep(1); print("tidy")
+    time.sleep(1); print("cleaned up")
 """
     seen: list[str] = []
     with pytest.raises(TimeoutError, match=r"stopped after 2 s"):
         commands.run(sys.executable, "-c", code, timeout=2, on_line=seen.append)
-    assert seen == ["begun", "tidy"]
+    assert seen == ["started", "cleaned up"]
 
 
-def test_an_error_of_who_listens_stops_the_command(tmp_path: Path) -> None:
-    def listen(line: str) -> None:
+# A process that ignores SIGINT, as below the shell's `nohup COMMAND &`, starts a child in two ways.
+IGNORING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from flows.engine import commands
+from tests import servers
+sleep = [sys.executable, "-c", "import time; print('started', flush=True); time.sleep(60)"]
+try:
+    commands.run(*sleep, timeout=2)
+except TimeoutError:
+    print("timeout")
+child = servers.start(sleep, stdout=-1)
+child.stdout.readline()
+child.send_signal(signal.SIGINT)
+print("code", child.wait(20))
+"""
+
+
+def test_children_of_a_process_that_ignores_sigint_are_interrupted_by_it() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", IGNORING], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["timeout", f"code {-signal.SIGINT}"], done.stderr
+    assert time.monotonic() - started < 15, "a command needed SIGKILL"
+
+
+def test_an_error_of_the_callback_stops_the_command(tmp_path: Path) -> None:
+    def on_line(line: str) -> None:
         raise LookupError(line)
 
     script = f"echo $$ > {tmp_path}/one.pid; echo hopeless; sleep 60"
     with pytest.raises(LookupError, match="hopeless"):
-        commands.run("sh", "-c", script, on_line=listen)
+        commands.run("sh", "-c", script, on_line=on_line)
     assert gone(pids(tmp_path, 1), 0)
 
 
-def test_commands_of_threads_end_with_the_block(tmp_path: Path) -> None:
-    ends: list[BaseException] = []
+def test_commands_in_threads_end_with_the_block(tmp_path: Path) -> None:
+    stopped: list[BaseException] = []
 
     def run(name: str) -> None:
         try:
             commands.run("sh", "-c", f"echo $$ > {tmp_path}/{name}.pid; sleep 60")
-        except commands.StoppedError as end:
-            ends.append(end)
+        except commands.StoppedError as error:
+            stopped.append(error)
 
     def nested() -> None:
         with commands.supervised():
@@ -135,10 +163,10 @@ def test_commands_of_threads_end_with_the_block(tmp_path: Path) -> None:
             threads[-1].start()
         found = pids(tmp_path, 2)
         raise KeyboardInterrupt
-    assert gone(found, 0), "they have ended when the block has"
+    assert gone(found, 0), "the block waits for its commands"
     for thread in threads:
         thread.join(5)
-    assert len(ends) == 2
+    assert len(stopped) == 2
     with pytest.raises(KeyboardInterrupt), commands.supervised():
         late = copy_context()
         raise KeyboardInterrupt
@@ -148,19 +176,19 @@ def test_commands_of_threads_end_with_the_block(tmp_path: Path) -> None:
         late.run(commands.wait_or_stop, 60)
 
 
-def test_a_killed_flow_takes_its_commands_along_and_keeps_the_checkout_until_then(
+def test_the_commands_of_a_killed_flow_end_and_hold_the_lock_of_the_checkout_until_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".dvc").mkdir()
     code = """
 import sys
-from flows import steps
-with steps.checkout():
-    steps.command("bash", "-c", sys.argv[1])
+from flows.engine import checkout, commands
+with checkout.checkout():
+    commands.run("bash", "-c", sys.argv[1])
 """
     script = f"trap '' INT\n{FAMILY.format(tmp_path)}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    flow = subprocess.Popen([sys.executable, "-c", code, script], cwd=tmp_path, env=environment)
+    flow = servers.start([sys.executable, "-c", code, script], cwd=tmp_path, env=environment)
     found = pids(tmp_path, 5)
     flow.kill()
     flow.wait()
@@ -173,20 +201,20 @@ with steps.checkout():
         time.sleep(0.05)
     os.close(free)
     assert not any(map(alive, found))
-    assert time.monotonic() - killed > 1, "it was held while the commands lived"
+    assert time.monotonic() - killed > 1, "the lock was held while the commands ran"
 
 
 @pytest.mark.parametrize("limit", [None, 1])
-def test_two_trainings_never_share_a_gpu(
+def test_two_trainings_do_not_share_a_gpu(
     limit: int | None, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.client.orchestration import get_client
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv(devices.LOCK_FOLDER, str(tmp_path))
     if limit:
         with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name("gpu", limit)
+            client.upsert_global_concurrency_limit_by_name(devices.LIMIT, limit)
     used: list[str] = []
     most: list[int] = []
 
@@ -204,12 +232,12 @@ def test_two_trainings_never_share_a_gpu(
     assert max(most) == (limit or 2)
     if limit:
         with get_client(sync_client=True) as client:
-            client.delete_global_concurrency_limit_by_name("gpu")
+            client.delete_global_concurrency_limit_by_name(devices.LIMIT)
     with devices.reserve_devices(5) as env:
-        assert env == {"CUDA_VISIBLE_DEVICES": "4,7"}, "no more than there are"
+        assert env == {"CUDA_VISIBLE_DEVICES": "4,7"}, "no more than the machine has"
 
 
-def test_without_a_gpu_nothing_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_no_variable_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with devices.reserve_devices() as env:
         assert env == {}
