@@ -1,5 +1,6 @@
 """A checkout with a tiny study, for tests that run whole pipelines."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -108,6 +109,19 @@ def default_values() -> Values:
     """The content of the tiny params.yaml."""
     values: Values = YAML(typ="safe").load(PARAMS)
     return values
+
+
+def dvc_md5(path: Path) -> str:
+    """The md5 that DVC records of a file or folder."""
+    if not path.is_dir():
+        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    entries = [
+        {"md5": dvc_md5(file), "relpath": file.relative_to(path).as_posix()} for file in files
+    ]
+    entries.sort(key=lambda entry: entry["relpath"])
+    content = json.dumps(entries, sort_keys=True).encode()
+    return f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}.dir"
 
 
 class Workspace:
