@@ -1,7 +1,7 @@
-"""The scheduled flow: it trains where something asks for it, and loses nothing where a step fails.
+"""The scheduled flow: it retrains where there is a reason, and loses no data where a step fails.
 
-Data sets of toys are fetched, prepared and compared for real, by DVC and in MLflow's registry; only
-who wins there is not asked (`promote` is replaced). The slow test replaces nothing.
+Toy data sets are fetched, prepared and compared by DVC and MLflow's registry; only `promote` is
+replaced. The slow test replaces nothing.
 """
 
 import json
@@ -20,24 +20,31 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
+from flows import reproduce
 from flows import retrain as module
-from flows.engine import commands
+from flows.engine import dvc_graph
 from flows.retrain import retrain
-from ostinato import params, store
-from ostinato.tracking import mirror
+from ostinato import store
+from ostinato.study import Study
+from ostinato.task import Profile, Verdict
+from ostinato.tracking.client import connected, experiment
+from tests import servers
 from tests.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 CALM = [i % 97 for i in range(400)]
 PARAMS = """\
+root: .
+at: ""
 data:
   toy: {domain: toys}
-  other: {domain: others}
+  other: {domain: toys}
 runs:
   one: {data: toy, domain: toys}
   two: {data: toy, domain: toys}
-  alien: {data: other, domain: others}
-drift: {psi: 0.2, ks: 0.15, level: 0.01, bins: 10}
+  of-other: {data: other, domain: toys}
+ensembles: {}
+drift: {psi_threshold: 0.2, ks_threshold: 0.15, significance: 0.01, bins: 10}
 """
 STAGES = """\
 stages:
@@ -78,13 +85,13 @@ def main(stage, name="", data=""):
     }[stage]
     file = Path(source, {"fetch": f"{name}.json", "prepare": "raw.json"}.get(stage, "profile.json"))
     if not file.exists():
-        sys.exit(f"{file} is away")
+        sys.exit(f"{file} is missing")
     values = json.loads(file.read_text())
     if values == f"slow {stage}":
         Path("slow").touch()
         time.sleep(60)
     if stage == "prepare":
-        values = {"numbers": {"x": sorted(values)}, "examples": len(values),
+        values = {"version": 1, "numbers": {"x": sorted(values)}, "examples": len(values),
                   "counts": {"odd": Counter(str(value % 2) for value in values)}}
     elif stage == "evaluate" and values["examples"] == 13:
         sys.exit("13 examples are too many")
@@ -97,37 +104,34 @@ main(*sys.argv[1:])
 
 
 class Toys:
-    """A checkout of toy data sets, and what the flow did in it."""
+    """A checkout of toy data sets, and the calls of promote."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.judged: list[list[str]] = []  # domains that promote was asked about
+        self.judged: list[list[str]] = []  # data sets that promote was called with
 
-    def promote(self, domains: list[str]) -> dict[str, Any]:
-        self.judged.append(domains)
-        return {domain: {"promoted": True, "reason": "it won"} for domain in domains}
+    def promote(self, data: list[str], study: str) -> dict[str, Verdict]:
+        assert study == "params.yaml"
+        self.judged.append(data)
+        return {name: Verdict(promoted=True, reason="it is better") for name in data}
 
     def world(self, name: str, values: Any) -> None:
         file = self.folder / "world" / f"{name}.json"
         file.unlink(missing_ok=True) if values is None else file.write_text(json.dumps(values))
 
-    def crown(self, days: float = 1, profile: Any = None, data: str = "toy") -> None:
-        """Make a version that was trained on the data as they are the champion."""
-        known = self.folder / "data" / "toy" / "profile.json"
+    def promote_version(self, days: float = 1, profile: Profile | None = None) -> None:
+        """Make a version that was trained on the present data champion."""
+        present = self.folder / "data" / "toy" / "profile.json"
         source = self.folder / "models" / str(time.time_ns())
-        store.write_json(source / "artifacts" / "profile.json", profile or store.read_json(known))
+        content = profile.to_json() if profile else store.read_json(present)
+        store.write_json(source / "artifacts" / "profile.json", content)
         trained = datetime.now(UTC) - timedelta(days=days)
-        tags = {
-            "run": "one",
-            "trained": trained.isoformat(),
-            "params": json.dumps({"data": data}),
-            "data": "0",
-        }
-        with mirror.connected() as client:
-            if not client.search_registered_models("name = 'toys'"):
-                client.create_registered_model("toys")
-            version = client.create_model_version("toys", source.as_uri(), tags=tags)
-            client.set_registered_model_alias("toys", "champion", version.version)
+        tags = {"run": "one", "trained": trained.isoformat(), "data": "0"}
+        with connected() as client:
+            if not client.search_registered_models("name = 'toy'"):
+                client.create_registered_model("toy")
+            version = client.create_model_version("toy", source.as_uri(), tags=tags)
+            client.set_registered_model_alias("toy", "champion", version.version)
 
     def __call__(self, *data: str, **changed: Any) -> Any:
         """The final state of a run of the flow."""
@@ -135,17 +139,17 @@ class Toys:
         return retrain(list(data) or ["toy"], return_state=True, **changed)
 
     def files(self) -> dict[str, str]:
-        """All that a data set has in the checkout."""
+        """The files of the data sets in the checkout."""
         paths = [*self.folder.glob("data/**/*.json"), self.folder / "dvc.lock"]
         return {str(p.relative_to(self.folder)): p.read_text() for p in paths if p.exists()}
 
-    def run(self, domain: str = "toys") -> Any:
-        """The flow's latest run in MLflow, and the files in it."""
-        with mirror.connected() as client:
-            ids = [mirror.experiment(client, domain)]
+    def run(self, data: str = "toy") -> Any:
+        """The flow's latest run in MLflow, and its files."""
+        with connected() as client:
+            ids = [experiment(client, f"default/{data}")]
             run, *_ = client.search_runs(ids, "tags.stage = 'retrain'")
-        place = Path(run.info.artifact_uri.removeprefix("file://"))
-        return run, {str(p.relative_to(place)): p for p in place.rglob("*") if p.is_file()}
+        folder = Path(run.info.artifact_uri.removeprefix("file://"))
+        return run, {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
 
 
 def artifact(name: str) -> str:
@@ -159,7 +163,7 @@ def artifact(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
-    """A checkout whose toys were made once, with a store of MLflow's."""
+    """A checkout with results of the toys, and an MLflow store."""
     folder = tmp_path_factory.mktemp("toys")
     for name, text in {"params.yaml": PARAMS, "dvc.yaml": STAGES, "stage.py": STAGE}.items():
         (folder / name).write_text(text)
@@ -176,8 +180,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        with mirror.connected() as client:
-            mirror.experiment(client, "toys")
+        with connected() as client:
+            experiment(client, "default/toy")
     return folder
 
 
@@ -188,17 +192,18 @@ def toys(made: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.Mo
     toys = Toys(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(module, "promote", toys.promote)
-    monkeypatch.setattr(commands, "study", params.load)  # its domain has no signatures
+    monkeypatch.setattr(dvc_graph, "check_study", Study.load)  # the toy domain has no signatures
+    monkeypatch.setattr(reproduce, "complete_tracking", lambda study: "")
     return toys
 
 
-def test_without_a_champion_everything_is_made_and_judged(toys: Toys) -> None:
+def test_without_a_champion_all_runs_are_trained_and_judged(toys: Toys) -> None:
     toys.world("toy", CALM[:-1])
     state = toys()
     assert state.is_completed()
-    assert state.message == "toy: retrained: toys has no champion yet. it won"
+    assert state.message == "toy: retrained: toy has no champion yet. it is better"
     assert state.result()["toy"]["promoted"]
-    assert toys.judged == [["toys"]]
+    assert toys.judged == [["toy"]]
     assert store.read_json(toys.folder / "results" / "two" / "scores.json")["examples"] == 399
     assert "| evaluate@one | ran |" in artifact("toy")
     run, files = toys.run()
@@ -207,14 +212,14 @@ def test_without_a_champion_everything_is_made_and_judged(toys: Toys) -> None:
     assert files["report.md"].read_text().startswith("# toy: retrained")
 
 
-def test_data_like_the_champions_are_not_trained_on_and_the_former_come_back(toys: Toys) -> None:
-    toys.crown()
+def test_without_drift_nothing_is_trained_and_the_former_data_are_restored(toys: Toys) -> None:
+    toys.promote_version()
     before = toys.files()
     toys.world("toy", [*CALM, 5])
     state = toys()
     assert state.is_completed()
-    told = "toy: not retrained: none of 2 features drifted (at most PSI 0.000 of x, KS 0.00"
-    assert state.message.startswith(told)
+    start = "toy: not retrained: none of 2 features drifted (at most PSI 0.000 of x, KS 0.00"
+    assert state.message.startswith(start)
     assert "version 1, is 1.0 days old" in state.message
     assert state.result()["toy"] == {
         "retrained": False,
@@ -231,18 +236,18 @@ def test_data_like_the_champions_are_not_trained_on_and_the_former_come_back(toy
     assert files.keys() == {
         "report.md",
         "drift.csv",
-        *(f"figures/{name}.png" for name in ("drift", "distributions", "shares_odd")),
+        *(f"figures/{name}.png" for name in ("drift", "distributions", "category_shift_odd")),
     }
 
 
-def test_data_that_drifted_are_trained_on_and_the_report_shows_it(toys: Toys) -> None:
-    toys.crown()
+def test_drift_is_a_reason_to_retrain_and_the_report_shows_it(toys: Toys) -> None:
+    toys.promote_version()
     toys.world("toy", [2 * value for value in CALM])
     state = toys()
     assert state.is_completed()
     assert "toy: retrained: 2 of 2 features drifted (x: PSI" in state.message
     assert "0 50.5% to 100.0%, 1 49.5% to 0.0% (gone)" in state.message
-    assert toys.judged == [["toys"]]
+    assert toys.judged == [["toy"]]
     assert store.read_json(toys.folder / "results" / "one" / "scores.json")["numbers"]["x"][-1] > 97
     run, files = toys.run()
     assert run.data.metrics["psi/x"] > 0.2
@@ -252,30 +257,30 @@ def test_data_that_drifted_are_trained_on_and_the_report_shows_it(toys: Toys) ->
     assert artifact("toy").count("](data:image/png;base64,iVBOR") == 3
 
 
-def test_a_champion_that_is_old_or_of_other_data_and_a_wish_ask_for_a_training(toys: Toys) -> None:
-    toys.crown(days=8)
-    told = "retrained: it was forced; the champion, version 1, is 8.0 days old, more than 7. it won"
-    assert told in toys(oldest=7, force=True).message
-    toys.crown(data="another")
-    assert "retrained: the champion, version 2, was trained on another" in toys().message
+def test_an_old_champion_and_force_are_reasons_to_retrain(toys: Toys) -> None:
+    toys.promote_version(days=8)
+    message = (
+        "retrained: retraining was forced; the champion, version 1, is 8.0 days old, more than 7"
+    )
+    assert message in toys(max_age_days=7, force=True).message
 
 
-def test_a_fetch_that_fails_loses_nothing_and_stops_no_other_data_set(toys: Toys) -> None:
-    toys.crown()
+def test_a_failed_fetch_loses_no_data_and_does_not_stop_other_data_sets(toys: Toys) -> None:
+    toys.promote_version()
     before = toys.files()
     toys.world("toy", None)
     state = toys("toy", "other")
     assert state.is_failed()
-    assert "toy: failed: fetch@toy: world/toy.json is away" in state.message
-    assert "other: retrained: others has no champion yet" in state.message
-    assert toys.judged == [["others"]]
+    assert "toy: failed: fetch@toy: world/toy.json is missing" in state.message
+    assert "other: retrained: other has no champion yet" in state.message
+    assert toys.judged == [["other"]]
     assert toys.files() == before
-    assert artifact("toy").startswith("# toy: failed\n\nfetch@toy: world/toy.json is away")
+    assert artifact("toy").startswith("# toy: failed\n\nfetch@toy: world/toy.json is missing")
     assert toys.run()[0].info.status == "FAILED"
-    assert toys.run("others")[0].info.status == "FINISHED"
+    assert toys.run("other")[0].info.status == "FINISHED"
 
 
-def test_new_data_that_cannot_be_prepared_are_put_aside(toys: Toys) -> None:
+def test_data_that_cannot_be_prepared_are_replaced_by_the_former_data(toys: Toys) -> None:
     before = toys.files()
     toys.world("toy", "nonsense")
     state = toys()
@@ -283,23 +288,23 @@ def test_new_data_that_cannot_be_prepared_are_put_aside(toys: Toys) -> None:
     assert toys.files() == before
 
 
-def test_a_training_that_fails_is_told_and_the_next_run_goes_on(toys: Toys) -> None:
-    toys.crown()
+def test_a_failed_training_is_reported_and_the_next_run_resumes(toys: Toys) -> None:
+    toys.promote_version()
     toys.world("toy", [1000] * 13)
     state = toys()
     assert state.is_failed()
     assert "13 examples are too many" in state.message
     assert toys.judged == []
-    assert "Trained anew, because 2 of 2 features drifted" in artifact("toy")
+    assert "Reason to retrain: 2 of 2 features drifted" in artifact("toy")
     toys.world("toy", [1000] * 14)
     assert "toy: retrained: 2 of 2 features drifted" in toys().message
-    toys.crown()
+    toys.promote_version()
     before = toys.files()
     assert "toy: not retrained: none of 2" in toys().message
     assert toys.files() == before
 
 
-def test_without_the_registry_nothing_is_touched_and_prefect_tells_why(
+def test_without_the_registry_nothing_changes_and_prefect_has_the_reason(
     toys: Toys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = toys.files()
@@ -313,7 +318,7 @@ def test_without_the_registry_nothing_is_touched_and_prefect_tells_why(
     assert "secret" not in artifact("toy") + state.message
 
 
-def test_a_name_that_params_do_not_know_is_an_error_before_anything_is_fetched(toys: Toys) -> None:
+def test_an_unknown_data_set_is_an_error_before_anything_is_fetched(toys: Toys) -> None:
     toys.world("toy", [7])
     before = toys.files()
     state = toys("toy", "toi")
@@ -323,21 +328,22 @@ def test_a_name_that_params_do_not_know_is_an_error_before_anything_is_fetched(t
 
 
 RETRAIN = """
-from flows import retrain, steps
-from ostinato import params
-steps.study = params.load
+from flows import retrain
+from flows.engine import dvc_graph
+from ostinato.study import Study
+dvc_graph.check_study = Study.load
 retrain.main()
 """
 
 
 @pytest.mark.parametrize("stage", ["fetch", "prepare"])
-def test_what_a_kill_leaves_is_put_right_by_the_next_run_even_if_its_fetch_fails(
+def test_the_run_after_a_kill_restores_the_data_even_if_its_fetch_fails(
     toys: Toys, prefect_server: str, stage: str
 ) -> None:
-    toys.crown()
+    toys.promote_version()
     before = toys.files()
     toys.world("toy", f"slow {stage}")
-    child = subprocess.Popen(
+    child = servers.start(
         [sys.executable, "-c", RETRAIN, "toy"],
         cwd=toys.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": prefect_server},
@@ -349,7 +355,7 @@ def test_what_a_kill_leaves_is_put_right_by_the_next_run_even_if_its_fetch_fails
         time.sleep(0.05)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert toys.files() != before, "DVC deletes what a stage is about to make"
+    assert toys.files() != before, "DVC deletes the outputs of a stage before it runs"
     toys.world("toy", None)
     assert toys().is_failed()
     assert toys.files() == before
@@ -357,7 +363,7 @@ def test_what_a_kill_leaves_is_put_right_by_the_next_run_even_if_its_fetch_fails
 
 
 @pytest.mark.slow
-def test_the_whole_way_for_real(
+def test_the_flow_with_real_stages(
     tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(tmp_path)

@@ -1,7 +1,6 @@
-"""Searches: real flows, most of them over a toy training that costs no TensorFlow."""
+"""Searches: real flows, most of them over a toy training without TensorFlow."""
 
 import csv
-import hashlib
 import json
 import os
 import re
@@ -27,10 +26,13 @@ from flows.engine import tuning_figures
 from flows.tune import Range, Values, state_of, tune
 from ostinato import errors, params, store
 from stages import trial
-from tests.tiny import shrunk_run
+from tests import servers
+from tests.workspace import default_values
 
 ROOT = Path(__file__).parent.parent
 PARAMS = """\
+root: .
+at: ""
 seed: 7
 runtime: {devices: 1}
 runs:
@@ -38,10 +40,11 @@ runs:
     data: toy
     domain: toys
     model: toy
-    build: {x: 1, sizes: [1, 2], rate: 0.5, does: well}
+    build: {x: 1, sizes: [1, 2], learning_rate: 0.5, does: well}
     fit: {epochs: 3, monitor: validation_loss}
+ensembles: {}
 """
-# The loss is x + 1/epoch; it notes what it trains, and keeps a checkpoint as a real one does.
+# The loss is x + 1/epoch; the training notes its parameters, and keeps a checkpoint.
 TRIAL = """\
 import json, os, sys, time
 from pathlib import Path
@@ -101,8 +104,8 @@ def toy(
     shutil.copy(mlflow_tables, tmp_path)
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "model.py").write_text("as it was")
-    md5 = hashlib.md5(b"as it was", usedforsecurity=False).hexdigest()
-    (tmp_path / "files.json").write_text(json.dumps({"model.py": md5}))
+    digest = store.digest(tmp_path / "model.py")
+    (tmp_path / "files.json").write_text(json.dumps({"model.py": digest}))
     for file, text in {"__init__": "", "check": "", "trial": TRIAL}.items():
         (tmp_path / "stages").mkdir(exist_ok=True)
         (tmp_path / "stages" / f"{file}.py").write_text(text)
@@ -111,16 +114,16 @@ def toy(
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "OPTUNA_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "BEAT", 1)
-    monkeypatch.setattr(module, "GRACE", 8)
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL_S", 1)
+    monkeypatch.setattr(module, "HEARTBEAT_TIMEOUT_S", 8)
     yield tmp_path
     ours = {"params.yaml", "model.py", "files.json", "stages", "data", "trained", "scratch"}
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("ml")}
-    assert left <= ours, "a search writes to scratch and MLflow alone"
+    assert left <= ours, "a search writes to scratch and MLflow only"
 
 
 def does(what: str, **more: Any) -> None:
-    """What the toy does when it is trained."""
+    """Set the behaviour of the toy training."""
     values = params.load()
     values["runs"]["toy"]["build"] |= {"does": what, **more}
     with Path("params.yaml").open("w") as file:
@@ -171,13 +174,13 @@ def until(holds: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def test_a_grid_is_tried_whole_and_the_best_is_written(toy: Path) -> None:
+def test_a_grid_is_complete_and_the_best_entry_is_written(toy: Path) -> None:
     space = {
         "build.x": Range(low=2, high=6, step=2),
         "build.sizes": Values(values=[[1, 2], [3, 4]]),
     }
     given: dict[str, Any] = {"run": "toy", "space": space, "trials": 50, "sampler": "grid"}
-    result = search(**given, pruner="none", at_once=2)
+    result = search(**given, pruner="none", max_concurrency=2)
     builds = [note["build"] for note in trained()]
     assert len(builds) == 6
     assert {(b["x"], *b["sizes"]) for b in builds} == {
@@ -194,33 +197,33 @@ def test_a_grid_is_tried_whole_and_the_best_is_written(toy: Path) -> None:
     assert "# Found by `tune`" in pasted
 
     tracked = mlflow_runs()
-    parent = tracked.pop(f"tune {result['study']}")
+    parent = tracked.pop(f"tune {result['name']}")
     assert parent.info.status == "FINISHED"
     assert len(tracked) == 6
     for run in tracked.values():
         assert run.info.status == "FINISHED"
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        tags = {key: run.data.tags[key] for key in ("stage", "study", "state", "epochs")}
-        expected = {"stage": "tune", "study": result["study"], "state": "complete"}
+        tags = {key: run.data.tags[key] for key in ("stage", "search", "state", "epochs")}
+        expected = {"stage": "tune", "search": result["name"], "state": "complete"}
         assert tags == {**expected, "epochs": "3"}
         x = float(run.data.params["build.x"])
         assert run.data.metrics["validation_loss"] == pytest.approx(x + 1 / 3)
     files = {path.name for path in toy.glob("mlartifacts/**/artifacts/*")}
     assert files == {"best.yaml", "trials.csv", "trials.png", "curves.png", "parameters.png"}
 
-    assert len(json.loads(artifact(f"tune-{result['study']}"))) == 6
-    assert Path(result["entry"]).read_text() in artifact(f"tune-{result['study']}-best")
+    assert len(json.loads(artifact(f"tune-{result['name']}"))) == 6
+    assert Path(result["entry"]).read_text() in artifact(f"tune-{result['name']}-best")
 
     again = search(**given, pruner="none")
-    assert again == result, "the same search has the same name and the same end"
+    assert again == result, "the same search has the same name and the same result"
     assert len(trained()) == 6, "nothing was left to try"
 
 
-def test_a_hopeless_trial_is_stopped(toy: Path) -> None:
+def test_a_bad_trial_is_pruned(toy: Path) -> None:
     space = {"build.x": Values(values=[1, 2, 3, 4, 5, 1000])}
     began = time.monotonic()
-    result = search(run="toy", space=space, sampler="grid", pruner="median", study="pruned")
-    assert time.monotonic() - began < 60, "it was waited for"
+    result = search(run="toy", space=space, sampler="grid", pruner="median", name="pruned")
+    assert time.monotonic() - began < 60, "the search waited for it"
     assert states("pruned") == {"complete": 5, "pruned": 1}
     last = trained()[-1]
     assert last["build"]["x"] == 1000
@@ -231,11 +234,11 @@ def test_a_hopeless_trial_is_stopped(toy: Path) -> None:
     assert not list(Path("scratch/tune/pruned/trials").iterdir()), "no checkpoint stays"
 
 
-def test_a_trial_that_fails_is_kept_with_its_reason(
+def test_a_failed_trial_is_recorded_with_the_reason(
     toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     does("break at 2")
-    command = "tune toy build.x=[1,2,3] --sampler grid --study part"
+    command = "tune toy build.x=[1,2,3] --sampler grid --name part"
     monkeypatch.setattr(sys, "argv", command.split())
     with pytest.raises(SystemExit) as ended:
         module.main()
@@ -251,24 +254,23 @@ def test_a_trial_that_fails_is_kept_with_its_reason(
 @pytest.mark.parametrize(
     ("what", "reason"), [("break", "sizes do not fit"), ("diverge", "validation_loss is nan")]
 )
-def test_a_search_of_which_every_trial_fails_fails_with_the_reason(
+def test_a_search_fails_with_the_reason_where_all_trials_fail(
     toy: Path, what: str, reason: str
 ) -> None:
     does(what)
-    with pytest.raises(RuntimeError, match=f"of 2 trials none was trained.*{reason} .2 times"):
+    with pytest.raises(RuntimeError, match=f"none of 2 trials completed.*{reason} .2 times"):
         search(run="toy", space={"build.x": Values(values=[1, 2])}, sampler="grid", pruner="none")
     parent = next(run for name, run in mlflow_runs().items() if name.startswith("tune"))
     assert parent.info.status == "FAILED"
 
 
-def test_the_same_suggestion_is_trained_once(toy: Path) -> None:
+def test_the_same_parameters_are_trained_once(toy: Path) -> None:
     space = {"build.x": Values(values=[1, 2])}
-    given: dict[str, Any] = {"sampler": "random", "pruner": "none", "study": "twins"}
-    search(run="toy", space=space, trials=8, at_once=3, **given)
+    given: dict[str, Any] = {"sampler": "random", "pruner": "none", "name": "twins"}
+    search(run="toy", space=space, trials=8, max_concurrency=3, **given)
     assert states("twins") == {"complete": 8}
     assert sorted(note["build"]["x"] for note in trained()) == [1, 2]
-    for trial in study("twins").get_trials()[2:]:
-        assert trial.value is not None
+    assert all(copy.value is not None for copy in study("twins").get_trials()[2:])
     twins = [t for t in study("twins").get_trials() if "same_as" in t.user_attrs]
     assert len(twins) == 6
     for twin in twins:
@@ -276,20 +278,20 @@ def test_the_same_suggestion_is_trained_once(toy: Path) -> None:
         assert (first.params, first.value) == (twin.params, twin.value)
 
 
-def test_a_search_repeats_and_goes_on_as_if_never_stopped(toy: Path) -> None:
+def test_a_search_repeats_and_a_resumed_one_has_the_same_trials(toy: Path) -> None:
     space = {
         "build.learning_rate": Range(low=0.001, high=1, log=True),
         "build.x": Range(low=1, high=99),
     }
-    search(run="toy", space=space, trials=3, study="once")
-    search(run="toy", space=space, trials=1, study="twice")
-    search(run="toy", space=space, trials=3, study="twice")
+    search(run="toy", space=space, trials=3, name="once")
+    search(run="toy", space=space, trials=1, name="twice")
+    search(run="toy", space=space, trials=3, name="twice")
     one, two = ([t.params for t in study(name).get_trials()] for name in ("once", "twice"))
     assert one == two
     assert len({trial["build.learning_rate"] for trial in one}) == 3
-    for trial in one:
-        assert isinstance(trial["build.x"], int)
-        assert 0.001 <= trial["build.learning_rate"] <= 1
+    for drawn in one:
+        assert isinstance(drawn["build.x"], int)
+        assert 0.001 <= drawn["build.learning_rate"] <= 1
 
 
 @pytest.mark.parametrize(
@@ -297,9 +299,9 @@ def test_a_search_repeats_and_goes_on_as_if_never_stopped(toy: Path) -> None:
     [
         ({"space": {"build.y": Values(values=[1])}}, "no 'build.y'.*'build.x'"),
         ({"space": {"data": Values(values=["other"])}}, "runs.toy has no 'data'"),
-        ({"space": {}}, "nothing to search; there is build.x"),
+        ({"space": {}}, "space: empty; name one of build.x"),
         ({"space": {"build.x": Values(values=[1, 13])}}, "x: too odd"),
-        ({"space": {"build.does": Range(low=1, high=2)}}, "build.does: give values"),
+        ({"space": {"build.does": Range(low=1, high=2)}}, "build.does: not a number: give values"),
         ({"space": {"build.x": Range(low=1, high=3, step=0.5)}}, "step must be a whole number"),
         (
             {"space": {"build.learning_rate": Range(low=0.1, high=1)}, "sampler": "grid"},
@@ -309,7 +311,7 @@ def test_a_search_repeats_and_goes_on_as_if_never_stopped(toy: Path) -> None:
         ({"objective": "test_loss"}, "'test_loss' is not of the validation split"),
     ],
 )
-def test_what_does_not_fit_is_said_before_anything_runs(
+def test_a_wrong_parameter_is_an_error_before_anything_runs(
     toy: Path, changes: dict[str, Any], message: str
 ) -> None:
     given = {"run": "toy", "space": {"build.x": Values(values=[1])}, "sampler": "random", **changes}
@@ -318,51 +320,53 @@ def test_what_does_not_fit_is_said_before_anything_runs(
     assert trained() == []
 
 
-def test_data_that_are_not_prepared_are_asked_for(toy: Path) -> None:
+def test_missing_data_are_an_error_with_the_command(toy: Path) -> None:
     shutil.rmtree("data/toy")
     with pytest.raises(errors.ParamsError, match="dvc repro prepare@toy"):
         search(run="toy", space={"build.x": Values(values=[1])})
 
 
 @pytest.mark.parametrize("given", [{"low": 3, "high": 1}, {"low": 0, "high": 1, "log": True}])
-def test_a_range_that_is_none_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"low \(3\) must be below|lies above 0"):
+def test_an_invalid_range_is_an_error(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"low \(3\) must be below|must be above 0"):
         Range(**given)
 
 
-def test_another_search_under_the_same_name_is_refused_and_told_apart(toy: Path) -> None:
+def test_another_search_of_the_same_name_is_an_error_with_the_differences(toy: Path) -> None:
     space = {"build.x": Values(values=[1, 2])}
-    search(run="toy", space=space, trials=1, study="mine")
+    search(run="toy", space=space, trials=1, name="mine")
     does("well", x=99)
-    # What is searched has no value of its own, and how hopeless trials are found is no value.
-    search(run="toy", space=space, trials=2, study="mine", pruner="hyperband")
+    # The values of searched parameters and the pruner do not determine a result.
+    search(run="toy", space=space, trials=2, name="mine", pruner="hyperband")
     assert sum(states("mine").values()) == 2
-    with pytest.raises(errors.ParamsError, match=r"sampler: 'bayesian' there, 'random' here"):
-        search(run="toy", space=space, sampler="random", study="mine")
+    with pytest.raises(errors.ParamsError, match=r"sampler: stored 'bayesian', given 'random'"):
+        search(run="toy", space=space, sampler="random", name="mine")
     other = {"build.x": Values(values=[1, 2, 3])}
-    with pytest.raises(errors.ParamsError, match=r"build\.x\.values: \[1, 2\] there, \[1, 2, 3\]"):
-        search(run="toy", space=other, study="mine")
-    does("well", rate=0.7)
-    with pytest.raises(errors.ParamsError, match=r"run\.build\.rate: 0\.5 there, 0\.7 here"):
-        search(run="toy", space=space, study="mine")
+    with pytest.raises(
+        errors.ParamsError, match=r"build\.x\.values: stored \[1, 2\], given \[1, 2, 3\]"
+    ):
+        search(run="toy", space=other, name="mine")
+    does("well", learning_rate=0.7)
+    with pytest.raises(errors.ParamsError, match=r"run\.build\.learning_rate: stored 0\.5, given 0\.7"):
+        search(run="toy", space=space, name="mine")
 
 
-def test_code_that_changes_on_the_way_ends_the_search_and_what_runs(toy: Path) -> None:
+def test_a_change_of_code_stops_the_search_and_its_trials(toy: Path) -> None:
     does("touch")
     space = {"build.x": Values(values=[1, 2])}
     began = time.monotonic()
     with pytest.raises(RuntimeError, match=r"model\.py: changed since the search began"):
-        search(run="toy", space=space, sampler="grid", at_once=2, study="old")
-    assert time.monotonic() - began < 50, "it was waited for"
+        search(run="toy", space=space, sampler="grid", max_concurrency=2, name="old")
+    assert time.monotonic() - began < 50, "the search waited for it"
     assert all(gone(note["process"]) for note in trained())
     counts = states("old")
     assert counts["complete"] + counts["killed"] == 2
-    assert counts["killed"] == counts["waiting"] >= 1, "what was stopped is the next one's"
+    assert counts["killed"] == counts["waiting"] >= 1, "a stopped trial is enqueued again"
     status = {name: run.info.status for name, run in mlflow_runs().items()}
     assert (status.pop("tune old"), status["trial 1"]) == ("FAILED", "KILLED")
 
 
-def test_a_tracking_server_that_is_down_loses_nothing(
+def test_an_unavailable_tracking_server_loses_no_result(
     toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = {"build.x": Values(values=[1, 2])}
@@ -382,7 +386,7 @@ def test_a_tracking_server_that_is_down_loses_nothing(
 def begin(folder: Path, server: str, name: str, **given: Any) -> subprocess.Popen[str]:
     (folder / "scratch").mkdir(exist_ok=True)
     (folder / "scratch" / "flow.py").write_text(FLOW)
-    return subprocess.Popen(
+    return servers.start(
         [sys.executable, "scratch/flow.py", json.dumps(given)],
         cwd=folder,
         env={**os.environ, "PREFECT_API_URL": server, "FLOW": name},
@@ -392,27 +396,25 @@ def begin(folder: Path, server: str, name: str, **given: Any) -> subprocess.Pope
     )
 
 
-def test_two_flows_share_a_study_and_train_nothing_twice(toy: Path, prefect_server: str) -> None:
+def test_two_flows_share_a_search_and_train_nothing_twice(toy: Path, prefect_server: str) -> None:
     does("wait for another flow")
     given: dict[str, Any] = {"space": {"build.x": {"low": 1, "high": 900}}, "trials": 6}
-    given |= {"run": "toy", "study": "shared", "pruner": "none"}
+    given |= {"run": "toy", "name": "shared", "pruner": "none"}
     flows = [begin(toy, prefect_server, name, **given) for name in ("one", "two")]
-    said = [flow.communicate(timeout=100)[0] for flow in flows]
-    assert [flow.returncode for flow in flows] == [0, 0], said
+    outputs = [flow.communicate(timeout=100)[0] for flow in flows]
+    assert [flow.returncode for flow in flows] == [0, 0], outputs
     assert {note["flow"] for note in trained()} == {"one", "two"}
     drawn = [note["build"]["x"] for note in trained()]
     assert len(drawn) == len(set(drawn)), "trained twice"
-    assert states("shared") == {"complete": 6}, "as many as asked for, over both"
-    results = [re.findall("RESULT (.*)", text) for text in said]
-    assert results[0] == results[1], "both see the whole study"
+    assert states("shared") == {"complete": 6}, "as many as requested, over both"
+    results = [re.findall("RESULT (.*)", text) for text in outputs]
+    assert results[0] == results[1], "both have the results of the whole search"
     assert len(mlflow_runs()) == 7
 
 
-def test_a_search_that_was_killed_goes_on_from_the_last_checkpoint(
-    toy: Path, prefect_server: str
-) -> None:
+def test_a_killed_search_resumes_from_the_last_checkpoint(toy: Path, prefect_server: str) -> None:
     does("hang")
-    given: dict[str, Any] = {"run": "toy", "trials": 2, "sampler": "grid", "study": "killed"}
+    given: dict[str, Any] = {"run": "toy", "trials": 2, "sampler": "grid", "name": "killed"}
     space = {"values": [1, 2]}
     flow = begin(toy, prefect_server, "one", space={"build.x": space}, **given)
     until(lambda: list(toy.glob("scratch/tune/killed/trials/*/epoch")))
@@ -424,7 +426,7 @@ def test_a_search_that_was_killed_goes_on_from_the_last_checkpoint(
     (toy / "stages" / "trial.py").write_text(TRIAL.replace('== "hang"', '== ""'))
     search(space={"build.x": space}, **given)
     notes = [(note["build"]["x"], note["from"]) for note in trained()]
-    assert sorted(notes) == [(1, 0), (1, 2), (2, 0)], "the first of them went on after epoch 2"
+    assert sorted(notes) == [(1, 0), (1, 2), (2, 0)], "the first of them resumed after epoch 2"
     assert states("killed") == {"killed": 1, "complete": 2}
     status = {name: run.info.status for name, run in mlflow_runs().items()}
     assert status.pop("trial 0") == "KILLED"
@@ -442,11 +444,11 @@ def real(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     shutil.copy(ROOT / "dvc.yaml", folder)
     for name in ("ostinato", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    values = params.load(ROOT / "params.yaml")
-    tiny = shrunk_run(values["runs"]["sketches-gru"])
+    values = default_values()
+    tiny = values["runs"]["sketches-gru"]
     tiny["fit"]["epochs"] = 2
     with (folder / "params.yaml").open("w") as file:
-        YAML().dump({**values, "runs": {"tiny": tiny}, "ensembles": {}}, file)
+        YAML().dump({**values, "runs": {"tiny": tiny}}, file)
     sketches = values["data"]["sketches"]
     raw, data = folder / "data" / "raw", folder / "data" / "sketches"
     for path in (raw, data):
@@ -465,7 +467,7 @@ def repeatable(history: list[Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_the_best_entry_trains_to_the_same_digits(
+def test_a_training_of_the_best_entry_has_the_same_history(
     real: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(real)
@@ -473,7 +475,7 @@ def test_the_best_entry_trains_to_the_same_digits(
         "fit.learning_rate": Range(low=0.001, high=0.1, log=True),
         "build.units": Range(low=2, high=5),
     }
-    result = search(run="tiny", space=space, trials=2, study="real")
+    result = search(run="tiny", space=space, trials=2, name="real")
     best = study("real").get_trials()[result["best"]]
     entry = params.load(result["entry"])["tiny-tuned"]
     assert entry["fit"]["learning_rate"] == best.params["fit.learning_rate"], "to the last digit"
@@ -482,9 +484,11 @@ def test_the_best_entry_trains_to_the_same_digits(
     values["runs"] |= {"tiny-tuned": entry}
     with Path("params.yaml").open("w") as file:
         YAML().dump(values, file)
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
     subprocess.run(
-        [sys.executable, "-m", "stages.train", "tiny-tuned"], check=True, env=environment
+        [sys.executable, "-m", "stages.train", "params.yaml", "tiny-tuned"],
+        check=True,
+        env=environment,
     )
     with Path("results/tiny-tuned/history.csv").open(newline="") as file:
         rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
@@ -492,18 +496,19 @@ def test_the_best_entry_trains_to_the_same_digits(
 
 
 @pytest.mark.slow
-def test_a_killed_attempt_goes_on_to_the_same_digits(
+def test_a_killed_trial_resumes_with_the_same_history(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(real)
     values = params.load()
     plan = {key: values[key] for key in ("seed", "runtime")} | {"run": values["runs"]["tiny"]}
+    plan["study"] = "params.yaml"
     plan["runtime"] |= {"intra_op": None, "inter_op": None}
 
     def train(folder: Path) -> tuple[str, list[dict[str, Any]]]:
         trial.train(**plan, folder=folder)
-        said = capsys.readouterr().out
-        return said, [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+        printed = capsys.readouterr().out
+        return printed, [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
 
     _, whole = train(tmp_path / "whole")
     assert [record["epoch"] for record in whole] == [1, 2]
@@ -512,10 +517,10 @@ def test_a_killed_attempt_goes_on_to_the_same_digits(
         [*command, str(tmp_path / "cut")], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
-        next(line for line in process.stdout if line.startswith("{"))
+        interrupted = json.loads(next(line for line in process.stdout if line.startswith("{")))
         process.kill()
-    said, resumed = train(tmp_path / "cut")
-    assert "resuming after epoch" in said
+    _, resumed = train(tmp_path / "cut")
+    assert resumed[0]["seconds"] == interrupted["seconds"], "the first epoch ran once"
     assert repeatable(resumed) == repeatable(whole)
 
 
@@ -528,12 +533,12 @@ def test_a_killed_attempt_goes_on_to_the_same_digits(
         ({"build.cell": ["gru", "gur"]}, "cell: Input should be 'simple', 'lstm' or 'gru'"),
     ],
 )
-def test_every_value_is_checked_against_the_signature(
+def test_each_value_is_checked_against_the_signature(
     real: Path, monkeypatch: pytest.MonkeyPatch, space: dict[str, list[Any]], problem: str
 ) -> None:
     monkeypatch.chdir(real)
     values = params.load()
-    plan = (values["seed"], values["runtime"], values["runs"]["tiny"], space)
+    plan = ("params.yaml", values["seed"], values["runtime"], values["runs"]["tiny"], space)
     checked = trial.check(*plan, "validation_accuracy")
     assert len(checked["problems"]) == 1
     assert problem in checked["problems"][0]
@@ -546,7 +551,7 @@ def test_every_value_is_checked_against_the_signature(
         trial.check(*plan, "validation_acuracy")
 
 
-def test_the_figures_of_a_search_are_the_same_for_the_same_data(tmp_path: Path) -> None:
+def test_the_figures_of_a_search_are_reproducible(tmp_path: Path) -> None:
     trials = pd.DataFrame(
         {
             "trial": [0, 1, 2, 3],
@@ -561,9 +566,9 @@ def test_the_figures_of_a_search_are_the_same_for_the_same_data(tmp_path: Path) 
     )
     logs = {"fit.learning_rate": True, "build.cell": False}
     drawn = [
-        lambda: tuning_figures.search(trials, "validation_loss", True),
-        lambda: tuning_figures.search_curves(curves, 2, "validation_loss"),
-        lambda: tuning_figures.search_slices(trials, logs, "validation_loss"),
+        lambda: tuning_figures.trials(trials, "validation_loss", True),
+        lambda: tuning_figures.learning_curves(curves, 2, "validation_loss"),
+        lambda: tuning_figures.parameters(trials, logs, "validation_loss"),
     ]
     for draw in drawn:
         for file in ("one.png", "two.png"):
@@ -572,4 +577,4 @@ def test_the_figures_of_a_search_are_the_same_for_the_same_data(tmp_path: Path) 
     (axes,) = drawn[0]().axes
     best = next(line for line in axes.lines if line.get_label() == "best so far")
     assert list(best.get_ydata()) == [0.5, 0.3]  # type: ignore[arg-type]
-    assert axes.get_yscale() == "log", "the lost trial hides the rest"
+    assert axes.get_yscale() == "log", "the outlier hides the rest"
