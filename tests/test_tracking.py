@@ -1,12 +1,10 @@
-"""Tracking: every result has one complete run, whatever happens to the server on the way."""
+"""Tracking: each result has one complete run in MLflow, also after failures of the server."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,25 +17,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
-from ostinato import params, store
-from ostinato.tracking import mirror
+from ostinato import store
+from ostinato.study import Study
+from ostinato.tracking import __main__ as tracking
+from ostinato.tracking import client as mlflow_store
+from ostinato.tracking import dvc_lock, live, mirror
+from tests.servers import closed_port
+from tests.workspace import dvc_md5
 
 ROOT = Path(__file__).parent.parent
 
-# What MLflow 3.17 does on being imported: it asks SQLAlchemy 2.1 for a loading strategy that is
-# going away, and warns of type hints of its own.
 PARAMS = """\
+root: .
+at: ""
 seed: 7
-machine: {precision: float32}
-scores: {sketches: {resamples: 10}}
+runtime: {precision: float32}
+evaluation: {sketches: {resamples: 10}}
 data:
   toy:
     domain: sketches
     fetch: {source: quickdraw, quickdraw: {url: "http://anna:hunter2@example.org/bucket"}}
     prepare: {rate: 1e-3, language: no}
 runs:
-  toy-a: {data: toy, domain: sketches, model: stacked, build: {units: [4, 4]}, fit: {epochs: 3}}
+  toy-a: {data: toy, domain: sketches, model: rnn, build: {units: [4, 4]}, fit: {epochs: 3}}
+ensembles: {}
 """
 
 GRAPH = """\
@@ -53,20 +58,20 @@ stages:
     foreach: ${runs}
     do:
       cmd: python work.py train ${key}
-      params: [seed, machine, "runs.${key}"]
+      params: [seed, runtime.precision, "runs.${key}"]
       deps: [work.py, code, "data/${item.data}"]
-      outs: ["results/${key}/model.keras"]
+      outs: ["results/${key}/model"]
       plots: ["results/${key}/history.csv": {cache: false}]
   evaluate:
     foreach: ${runs}
     do:
       cmd: python work.py evaluate ${key}
-      params: ["scores.${item.domain}"]
-      deps: [work.py, "results/${key}/model.keras"]
+      params: ["evaluation.${item.domain}"]
+      deps: [work.py, "results/${key}/model"]
       outs:
-        - results/${key}/speed.json: {cache: false}
-        - results/${key}/tables: {cache: false}
-        - results/${key}/figures: {cache: false}
+        - results/${key}/speed.json
+        - results/${key}/tables
+        - results/${key}/figures
       metrics: ["results/${key}/metrics.json": {cache: false}]
 """
 
@@ -83,7 +88,8 @@ if stage == "prepare":
     (folder / "sub" / "hôtel de ville.txt").write_text("x")
     (folder / "empty").mkdir()
 elif stage == "train":
-    shutil.copy("made.keras", folder / "model.keras")
+    (folder / "model").mkdir()
+    shutil.copy("made.keras", folder / "model" / "model.keras")
     rows = [{"epoch": n, "loss": 1 / n, "learning_rate": 0.1, "seconds": 0.25 + n / 3}
             for n in (1, 2, 3)]
     with open(folder / "history.csv", "w", newline="") as file:
@@ -105,7 +111,7 @@ EPOCHS = [
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
-    """A workspace as `dvc repro` leaves it, and an empty MLflow store."""
+    """A workspace after `dvc repro`, with an empty MLflow store."""
     import keras
 
     from ostinato.layers import MaskedPooling
@@ -119,7 +125,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     (folder / ".dvcignore").write_text("__pycache__/\n*.pyc\nmlflow.db*\nmlartifacts/\n")
     (folder / ".gitignore").write_text("mlflow.db*\nmlartifacts/\nmade.keras\n")
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "ostinato", folder / "ostinato", ignore=ignored)
+    shutil.copytree(ROOT / "ostinato", folder / "ostinato", ignore=ignored)  # for a logged model
     (folder / "code" / "__pycache__").mkdir(parents=True)
     (folder / "code" / "a.py").write_text("a = 1\n")
     (folder / "code" / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"cache")
@@ -150,7 +156,7 @@ def workspace(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.chdir(folder)
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(mirror, "_said", [])
+    monkeypatch.setattr(mlflow_store, "_warned", [])
     return folder
 
 
@@ -167,7 +173,7 @@ def runs(folder: Path = Path()) -> list[Any]:
 
 
 def training(folder: Path = Path()) -> Any:
-    (run,) = [run for run in runs(folder) if run.data.tags["stage"] == "train"]
+    (run,) = [run for run in runs(folder) if run.info.run_name == "toy-a"]
     return run
 
 
@@ -176,7 +182,7 @@ def steps(run: Any, key: str) -> list[tuple[int, float]]:
 
 
 def dump(folder: Path) -> dict[str, Any]:
-    """All rows of the store and all artifacts, apart from times of reading."""
+    """All rows of the store and all artifacts."""
     with sqlite3.connect(folder / "mlflow.db") as connection:
         rows = list(connection.iterdump())
     connection.close()
@@ -184,46 +190,56 @@ def dump(folder: Path) -> dict[str, Any]:
     return {"rows": rows, "files": {str(path): path.read_bytes() for path in files}}
 
 
+def log_results() -> dict[str, bool]:
+    """Mirror the study; returns for each result whether it was missing."""
+    return dict(mirror.mirror(Study.load()))
+
+
 def train_live(before: Callable[[int], object] = lambda epoch: None) -> None:
-    """What the train stage does, with the outputs that are there."""
-    with mirror.live("toy-a") as record:
+    """The tracking of the train stage, with the epochs of the outputs on disk."""
+    with live.track(Study.load(), "toy-a") as on_epoch:
         for epoch in EPOCHS:
             before(int(epoch["epoch"]))
-            record(epoch)
+            on_epoch(epoch)
 
 
-def test_md5s_are_those_of_dvc(workspace: Path) -> None:
-    lock = params.load("dvc.lock")["stages"]
-    assert set(lock) == {"prepare@toy", "train@toy-a", "evaluate@toy-a"}
-    for address, entry in lock.items():
-        ours = mirror.current(*address.split("@"))
-        assert ours["cmd"] == entry["cmd"]
-        assert ours["params"] == entry["params"]["params.yaml"]
-        for side in ("deps", "outs"):
-            assert ours[side] == {item["path"]: item["md5"] for item in entry[side]}
-    mirror.main()
+@pytest.fixture
+def live_store(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names the store, as live tracking needs."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace / 'mlflow.db'}")
+
+
+def test_dvc_lock_is_read_as_dvc_has_written_it(workspace: Path) -> None:
+    records = dvc_lock.read(Study.load())
+    assert set(records) == {"prepare@toy", "train@toy-a", "evaluate@toy-a"}
+    train = records["train@toy-a"]
+    assert train.command == "python work.py train toy-a"
+    assert train.params["runtime.precision"] == "float32"
+    for record in records.values():
+        for path, md5 in record.outs.items():
+            assert dvc_md5(Path(path)) == md5
+    log_results()
     (given,) = training().inputs.dataset_inputs
-    assert given.dataset.name == "toy"
-    assert given.dataset.digest == lock["prepare@toy"]["outs"][0]["md5"]
+    assert (given.dataset.name, given.dataset.digest) == ("toy", train.deps["data/toy"])
 
 
-def test_a_result_without_a_run_gets_one_with_all_of_it(workspace: Path) -> None:
-    mirror.main()
-    prepared, run = sorted(runs(), key=lambda run: run.data.tags["stage"])
+def test_a_mirrored_result_has_a_complete_run(workspace: Path) -> None:
+    log_results()
+    prepared, run = sorted(runs(), key=lambda run: str(run.info.run_name))
     assert (prepared.info.run_name, run.info.run_name) == ("prepare toy", "toy-a")
     assert {run.info.status for run in (prepared, run)} == {"FINISHED"}
     assert prepared.data.metrics == {
         "drawings": 12, "splits.train": 8, "splits.test": 4, "raw/bytes": 99,
     }  # fmt: skip
     assert run.data.params == {
-        "seed": "7", "machine.precision": "float32", "data": "toy", "domain": "sketches",
+        "seed": "7", "runtime.precision": "float32", "data": "toy", "domain": "sketches",
         "model": "rnn", "build.units": "[4, 4]", "fit.epochs": "3", "data.domain": "sketches",
-        "data.prepare.learning_rate": "0.001", "data.prepare.language": "no",
+        "data.prepare.rate": "0.001", "data.prepare.language": "no",
     }  # fmt: skip
     assert steps(run, "loss") == [(1, 1.0), (2, 1 / 2), (3, 1 / 3)]
     assert run.data.metrics["test/top1"] == 0.75
     assert run.data.metrics["speed/inference_ms"] == 1.5
-    artifacts = Path("mlartifacts", "sketches", run.info.run_id, "artifacts")
+    artifacts = Path("mlartifacts", "default-toy", run.info.run_id, "artifacts")
     assert {str(p.relative_to(artifacts)) for p in artifacts.rglob("*") if p.is_file()} == {
         "history.csv", "test/metrics.json", "speed/speed.json", "figures/confusion.png",
         "tables/per_class.csv",
@@ -232,70 +248,91 @@ def test_a_result_without_a_run_gets_one_with_all_of_it(workspace: Path) -> None
     model = client().get_logged_model(output.model_id)
     assert (model.name, str(model.status)) == ("toy-a", "READY")
     assert {"test/top1", "speed/inference_ms"} <= {metric.key for metric in model.metrics}
-    folder = Path("mlartifacts", "sketches", "models", model.model_id, "artifacts")
-    made = Path("results/toy-a/model.keras").read_bytes()
+    folder = Path("mlartifacts", "default-toy", "models", model.model_id, "artifacts")
+    made = Path("results/toy-a/model/model.keras").read_bytes()
     assert (folder / "data" / "model.keras").read_bytes() == made
-    assert run.data.tags["model"] == hashlib.md5(made).hexdigest()
+    assert run.data.tags["model"] == dvc_md5(Path("results/toy-a/model"))
     assert not [p for p in folder.rglob("*") if p.suffix in (".pkl", ".pyc")]
 
 
-def test_mirroring_twice_adds_nothing(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    mirror.main()
+def test_mirroring_twice_adds_nothing(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert log_results() == {"toy": True, "toy-a": True}
     once = dump(workspace)
-    assert capsys.readouterr().out.count(": logged") == 2
-    mirror.main()
-    mirror.mirror("prepare", "toy")
-    mirror.mirror("evaluate", "toy-a")
-    train_live()
-    printed = capsys.readouterr()
-    assert (printed.out.count("complete"), printed.err) == (2, "")
+    assert log_results() == {"toy": False, "toy-a": False}
     assert dump(workspace) == once
+    tracking.main([])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["default/toy: already complete", "default/toy-a: already complete"]
 
 
-def test_epochs_are_there_while_training_goes_on(workspace: Path) -> None:
+def test_without_a_named_server_a_training_does_not_import_mlflow(workspace: Path) -> None:
+    code = """
+import sys
+from ostinato.study import Study
+from ostinato.tracking import live
+with live.track(Study.load(), "toy-a") as on_epoch:
+    on_epoch({"epoch": 1, "loss": 1.0})
+assert not [name for name in sys.modules if name.startswith(("mlflow", "sqlalchemy"))]
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert runs() == []
+
+
+@pytest.mark.usefixtures("live_store")
+def test_epochs_are_logged_while_a_training_runs(workspace: Path) -> None:
     def before(epoch: int) -> None:
         run = training()
         assert (run.info.status, run.data.params["fit.epochs"]) == ("RUNNING", "3")
         assert steps(run, "loss") == [(e["epoch"], e["loss"]) for e in EPOCHS[: epoch - 1]]
 
     train_live(before)
+    log_results()
     assert training().info.status == "FINISHED"
 
 
-def test_a_training_logged_live_and_one_mirrored_later_are_the_same(
+@pytest.mark.usefixtures("live_store")
+def test_a_run_logged_live_equals_a_mirrored_one(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy("mlflow.db", tmp_path)
     train_live()
-    live = training()
+    log_results()
+    first = training()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    mirror.main()
-    later = training(tmp_path)
-    assert (live.data.params, live.data.metrics) == (later.data.params, later.data.metrics)
-    assert live.data.tags == later.data.tags
-    assert live.inputs.to_dictionary() == later.inputs.to_dictionary()
+    log_results()
+    second = training(tmp_path)
+    assert first.data.metrics == second.data.metrics
+    assert second.data.params.items() <= first.data.params.items()
+    assert second.data.tags.keys() <= first.data.tags.keys()
+    assert first.inputs.to_dictionary() == second.inputs.to_dictionary()
 
 
-def test_a_training_that_was_killed_is_completed_and_not_doubled(workspace: Path) -> None:
-    killed = mirror.live("toy-a")
-    record = killed.__enter__()
-    record(EPOCHS[0])
-    record(EPOCHS[1])
+@pytest.mark.usefixtures("live_store")
+def test_a_killed_training_has_one_run_after_it_was_resumed(workspace: Path) -> None:
+    killed = live.track(Study.load(), "toy-a")
+    on_epoch = killed.__enter__()
+    on_epoch(EPOCHS[0])
+    on_epoch(EPOCHS[1])
     assert training().info.status == "RUNNING"
-    with mirror.live("toy-a") as resumed:  # hands the epochs of its checkpoint in again
+    with live.track(Study.load(), "toy-a") as resumed:  # repeats the epochs of its checkpoint
         for epoch in EPOCHS:
             resumed({**epoch, "seconds": epoch["seconds"] + (epoch["epoch"] == 3)})
+    log_results()
     run = training()
     assert run.info.status == "FINISHED"
     assert steps(run, "loss") == [(e["epoch"], e["loss"]) for e in EPOCHS]
-    mirror.main()
-    assert steps(training(), "seconds")[:2] == [(e["epoch"], e["seconds"]) for e in EPOCHS[:2]]
+    assert steps(run, "seconds")[:2] == [(e["epoch"], e["seconds"]) for e in EPOCHS[:2]]
 
 
+@pytest.mark.usefixtures("live_store")
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError("no such layer"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
-def test_a_training_that_fails_is_marked_and_its_error_goes_on(
+def test_a_failed_training_is_marked_and_its_error_propagates(
     workspace: Path, error: BaseException, status: str
 ) -> None:
     def before(epoch: int) -> None:
@@ -309,62 +346,58 @@ def test_a_training_that_fails_is_marked_and_its_error_goes_on(
     assert (run.info.status, steps(run, "loss")) == (status, [(1, 1.0)])
     assert run.data.tags["error"] == f"{type(error).__name__}: {error}".strip()
     train_live()  # once more, without the error: the same run
+    log_results()
     assert (training().info.status, len(steps(training(), "loss"))) == ("FINISHED", 3)
 
 
-def test_code_edited_while_training_goes_on_makes_no_second_run(workspace: Path) -> None:
-    train_live(lambda epoch: Path("code/a.py").write_text(f"a = {epoch}\n"))
-    assert training().info.status == "FINISHED"
-    deps = mirror.current("train", "toy-a")["deps"]  # what DVC takes for the inputs now
-    assert json.loads(training().data.tags["deps"]) == deps
-
-
-def test_scores_go_to_the_run_of_their_model_and_the_latest_count(workspace: Path) -> None:
-    train_live()
-    assert training().data.metrics["test/top1"] == 0.75  # dvc.lock knows them: the same model
-    later = workspace / "results/toy-a/metrics.json"
+def test_the_latest_scores_of_a_model_are_logged_with_its_run(workspace: Path) -> None:
+    log_results()
+    assert training().data.metrics["test/top1"] == 0.75
+    file = workspace / "results/toy-a/metrics.json"
     for value in (0.5, 0.25):
-        store.write_json(later, {"top1": value})
-        os.utime(later, (time.time() + 1 / value, time.time() + 1 / value))
-        mirror.mirror("evaluate", "toy-a")
+        store.write_json(file, {"top1": value})
+        os.utime(file, (time.time() + 1 / value, time.time() + 1 / value))
+        edit_lock("evaluate@toy-a", "outs", "results/toy-a/metrics.json", dvc_md5(file))
+        log_results()
         assert training().data.metrics["test/top1"] == value
 
 
-def test_scores_of_an_earlier_model_are_not_those_of_a_new_one(workspace: Path) -> None:
-    model = store.read_model(Path("made.keras"))
-    model.set_weights([weights + 1 for weights in model.get_weights()])
-    store.write_model(Path("results/toy-a/model.keras"), model)
-    train_live()
+def test_scores_of_an_earlier_model_are_not_logged_with_a_new_one(workspace: Path) -> None:
+    edit_lock("train@toy-a", "outs", "results/toy-a/model", f"{'0' * 32}.dir")
+    log_results()
     assert "test/top1" not in training().data.metrics
-    mirror.mirror("evaluate", "toy-a")
+    edit_lock("evaluate@toy-a", "deps", "results/toy-a/model", f"{'0' * 32}.dir")
+    log_results()
     assert training().data.metrics["test/top1"] == 0.75
 
 
-@pytest.mark.parametrize("changed", [True, False])
-def test_what_is_not_as_dvc_left_it_is_not_taken_for_its_result(
-    workspace: Path, changed: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if changed:
-        Path("results/toy-a/history.csv").write_text("epoch,loss\n1,0.0\n")
-    else:
-        Path("results/toy-a/model.keras").unlink()
-    mirror.main()
-    assert "train@toy-a: not on disk as dvc.lock has it" in capsys.readouterr().out
-    assert [run.data.tags["stage"] for run in runs()] == ["prepare"]
+def edit_lock(stage: str, side: str, path: str, md5: str) -> None:
+    """Change an md5 in dvc.lock."""
+    file = Path("dvc.lock")
+    content = YAML().load(file)
+    (entry,) = [entry for entry in content["stages"][stage][side] if entry["path"] == path]
+    entry["md5"] = md5
+    YAML().dump(content, file)
+
+
+def test_a_result_that_is_not_on_disk_is_not_logged(workspace: Path) -> None:
+    shutil.rmtree("results/toy-a/model")
+    assert log_results() == {"toy": True}
+    assert [run.info.run_name for run in runs()] == ["prepare toy"]
 
 
 def test_an_experiment_in_a_temporary_folder_writes_to_the_main_store(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    shutil.copy("mlflow.db", elsewhere)
+    main = tmp_path / "main"
+    main.mkdir()
+    shutil.copy("mlflow.db", main)
     (workspace / "mlflow.db").unlink()
-    monkeypatch.setenv("DVC_ROOT", str(elsewhere))
+    monkeypatch.setenv("DVC_ROOT", str(main))
     monkeypatch.setenv("DVC_EXP_NAME", "noisy-oboe")
-    train_live()
-    assert training(elsewhere).data.tags["experiment"] == "noisy-oboe"
-    assert list((elsewhere / "mlartifacts").rglob("model.keras"))
+    log_results()
+    assert training(main).data.tags["experiment"] == "noisy-oboe"
+    assert list((main / "mlartifacts").rglob("model.keras"))
     assert not (workspace / "mlflow.db").exists()
     assert not (workspace / "mlartifacts").exists()
 
@@ -373,9 +406,7 @@ def test_an_experiment_in_a_temporary_folder_writes_to_the_main_store(
 def hostile(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a server that refuses, never answers, or answers 500."""
     if request.param == "refuses":
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            yield f"127.0.0.1:{free.getsockname()[1]}"
+        yield f"127.0.0.1:{closed_port()}"
         return
     released = threading.Event()
 
@@ -402,7 +433,7 @@ def hostile(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("hostile", ["refuses", "hangs", "answers 500"], indirect=True)
-def test_a_dead_server_costs_seconds_one_line_and_no_secret(
+def test_an_unavailable_server_costs_seconds_and_one_line_without_a_password(
     workspace: Path,
     hostile: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -417,12 +448,12 @@ def test_a_dead_server_costs_seconds_one_line_and_no_secret(
     assert printed.out == ""
     assert printed.err.count("\n") == 1
     assert f"Not tracked in http://***@{hostile}" in printed.err
-    assert "python -m ostinato.tracking.mirror" in printed.err
+    assert "python -m ostinato.tracking" in printed.err
     with pytest.raises(SystemExit, match=r"Cannot log to http://\*\*\*@") as stopped:
-        mirror.main()
+        tracking.main([])
     assert "hunter2" not in printed.err + str(stopped.value)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    mirror.main()
+    log_results()
     assert steps(training(), "loss") == [(e["epoch"], e["loss"]) for e in EPOCHS]
 
 
@@ -433,17 +464,22 @@ def test_no_password_of_an_address_is_logged(workspace: Path) -> None:
             "data.toy.fetch": {"url": "http://anna:hunter2@example.org/bucket"}}},
     }  # fmt: skip
     Path("dvc.lock").write_text(f"{lock}\n  fetch@toy: {json.dumps(fetched)}\n")
-    mirror.main()
+    log_results()
     assert training().data.params["data.fetch.url"] == "http://***@example.org/bucket"
     assert "hunter2" not in "".join(dump(workspace)["rows"])
 
 
-def test_three_processes_at_once_on_a_new_store_all_log(workspace: Path) -> None:
+def test_three_processes_that_create_a_store_at_once_do_not_fail(workspace: Path) -> None:
     (workspace / "mlflow.db").unlink()
-    code = "from stages import tracking; tracking.mirror('prepare', 'toy')"
+    shutil.rmtree("results")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-m", "ostinato.tracking", "params.yaml"],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         for _ in range(3)
     ]
     for process in started:
@@ -454,12 +490,10 @@ def test_three_processes_at_once_on_a_new_store_all_log(workspace: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_in_mid_training_stops_nothing(
+def test_a_server_that_dies_during_a_training_stops_nothing(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = closed_port()
     address = f"http://127.0.0.1:{port}"
 
     def serve() -> subprocess.Popen[bytes]:
@@ -494,12 +528,12 @@ def test_a_server_that_dies_in_mid_training_stops_nothing(
         train_live(lambda epoch: kill(server) if epoch == 3 else None)
         assert capsys.readouterr().err.count("Not tracked") == 1
         server = serve()
-        mirror.main()
+        log_results()
         from mlflow import MlflowClient
 
         served = MlflowClient(address)
-        experiment = served.get_experiment_by_name("sketches").experiment_id
-        (run,) = served.search_runs([experiment], "tags.stage = 'train'")
+        experiment = served.get_experiment_by_name("default/toy").experiment_id
+        (run,) = served.search_runs([experiment], "attributes.run_name = 'toy-a'")
         history = served.get_metric_history(run.info.run_id, "loss")
         assert [(m.step, m.value) for m in history] == [(e["epoch"], e["loss"]) for e in EPOCHS]
         assert run.info.status == "FINISHED"
@@ -511,14 +545,14 @@ def test_a_server_that_dies_in_mid_training_stops_nothing(
 
 
 @pytest.mark.slow
-def test_a_logged_model_loads_anywhere_and_predicts_the_same(
+def test_a_logged_model_has_the_same_predictions_without_the_checkout(
     workspace: Path, tmp_path: Path
 ) -> None:
     import numpy as np
 
-    mirror.main()
+    log_results()
     (output,) = training().outputs.model_outputs
-    folder = workspace / "mlartifacts" / "sketches" / "models" / output.model_id / "artifacts"
+    folder = workspace / "mlartifacts" / "default-toy" / "models" / output.model_id / "artifacts"
     example = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
     np.save(tmp_path / "example.npy", example)
     code = (
@@ -526,12 +560,12 @@ def test_a_logged_model_loads_anywhere_and_predicts_the_same(
         "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
         "assert model.input_example is not None\n"
         "assert str(model.metadata.signature.inputs.inputs[0].shape) == '(-1, -1, 3)'\n"
-        "np.save('answer.npy', model.predict(np.load('example.npy')))\n"
+        "np.save('predictions.npy', model.predict(np.load('example.npy')))\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     command = [sys.executable, "-c", code, str(folder)]
     subprocess.run(command, cwd=tmp_path, check=True, env=environment)
-    model = store.read_model(Path("results/toy-a/model.keras"))
-    answer = np.load(tmp_path / "answer.npy")
-    np.testing.assert_array_equal(answer, np.asarray(model(example)))
+    model = store.read_model(Path("results/toy-a/model/model.keras"))
+    predictions = np.load(tmp_path / "predictions.npy")
+    np.testing.assert_array_equal(predictions, np.asarray(model(example)))

@@ -347,7 +347,7 @@ def test_another_search_of_the_same_name_is_an_error_with_the_differences(toy: P
     ):
         search(run="toy", space=other, name="mine")
     does("well", learning_rate=0.7)
-    with pytest.raises(errors.ParamsError, match=r"run\.build\.learning_rate: stored 0\.5, given 0\.7"):
+    with pytest.raises(errors.ParamsError, match=r"build\.learning_rate: stored 0\.5, given 0\.7"):
         search(run="toy", space=space, name="mine")
 
 

@@ -100,6 +100,7 @@ def mirror_result(client: Any, study: Study, name: str, records: Mapping[str, St
     key, tags = run.info.run_id, run.data.tags
     missing = OUTS not in tags
     if missing:
+        _log_dataset(client, run, study, data, record)
         log_epochs(client, run, epochs)
         client.log_artifact(key, str(folder / "history.csv"))
         if not client.get_run(key).outputs.model_outputs:
@@ -218,8 +219,8 @@ def _create(
     records: Mapping[str, StageRecord],
     seconds: float = 0,
 ) -> Any:
-    """Create a run with its parameters, data and source; it began ``seconds`` ago."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+    """Create a run with its parameters and source; it began ``seconds`` ago."""
+    from mlflow.entities import Param
 
     name = title.removeprefix("prepare ")
     values = record.values(name)
@@ -257,13 +258,18 @@ def _create(
     )
     parameters = [Param(key, masked(str(value))) for key, value in values.items()]
     _log(client, run.info.run_id, params=parameters)
-    prepared = study.data_folder(data).as_posix()
-    if digest := record.deps.get(prepared):
-        source_of = {"source_type": "dvc", "source": json.dumps({"path": prepared})}
-        context = [InputTag("mlflow.data.context", "training")]
-        used = DatasetInput(Dataset(data, digest, **source_of), context)
-        client.log_inputs(run.info.run_id, [used])
     return run
+
+
+def _log_dataset(client: Any, run: Any, study: Study, data: str, record: StageRecord) -> None:
+    """Log the prepared data as MLflow's dataset of a run; once, also of a run logged live."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    prepared = study.data_folder(data).as_posix()
+    source = {"source_type": "dvc", "source": json.dumps({"path": prepared})}
+    context = [InputTag("mlflow.data.context", "training")]
+    dataset = Dataset(data, record.deps[prepared], **source)
+    client.log_inputs(run.info.run_id, [DatasetInput(dataset, context)])
 
 
 def _finish(client: Any, run: Any, name: str, record: StageRecord) -> None:
