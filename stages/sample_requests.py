@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ostinato import params, store
-from stages.entry import command, load_study, start_tensorflow
+from ostinato.training.imports import import_keras_quietly
+from stages.entry import command, load_study
 
 
 def main(study: str, name: str, max_examples: str, file: str) -> None:
@@ -27,7 +28,7 @@ def main(study: str, name: str, max_examples: str, file: str) -> None:
     tested = store.read_arrays(loaded.result_folder(name) / "predictions.npz")["keys"]
     keys, counts = np.unique(tested, return_counts=True)
     keys = np.random.default_rng(loaded.params["seed"]).permutation(keys[counts == 1])
-    start_tensorflow()
+    import_keras_quietly()
     raw, prepared = loaded.raw_folder(entry["data"]), loaded.data_folder(entry["data"])
     requests = serving.to_requests(raw, prepared, keys.tolist())
     sampled = [key for key in keys.tolist() if key in requests][: int(max_examples)]

@@ -15,7 +15,8 @@ from ostinato import params, store
 from ostinato.errors import ParamsError
 from ostinato.study import Study
 from ostinato.task import Record, TrainingContext
-from stages.entry import command, start_tensorflow
+from ostinato.training.imports import import_keras_quietly
+from stages.entry import command
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,7 +32,7 @@ def main(verb: str, plan: str, folder: str = "") -> None:
         folder: of the training's checkpoints; a killed training resumes from them.
     """
     values = json.loads(plan)
-    start_tensorflow()
+    import_keras_quietly()
     if verb == "check":
         print(json.dumps(check(**values)))
     else:

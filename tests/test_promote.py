@@ -15,7 +15,6 @@ from ruamel.yaml import YAML
 
 from ostinato import errors, params, store
 from ostinato.study import Study, studies
-from ostinato.task import Verdict
 from ostinato.tracking import dvc_lock, mirror, runs
 from stages import sample_requests
 from tests.workspace import ROOT, Workspace, default_values, dvc_md5
@@ -25,6 +24,7 @@ GATE = {
     "metric": "top1", "at_least": 0.4, "margin": 0.01, "confidence": 0.95, "resamples": 500,
     "max_examples": 1000, "approval": False,
 }  # fmt: skip
+FILES = ("metrics.json", "speed.json", "predictions.npz", "serving.npz")
 NEAREST = default_values()["runs"]["sketches-nearest"]
 
 
@@ -123,11 +123,9 @@ class World:
         for part, file in (("tables", "intervals.csv"), ("figures", "some.txt")):
             (results / part).mkdir(exist_ok=True)
             (results / part / file).write_text("level,step,margin\n0.8,1,0.5\n")
+        store.write_arrays(results / "serving.npz", {"levels": np.array([0.8])})
         model, history = (f"{results}/{file}" for file in ("model", "history.csv"))
-        evaluated = [
-            f"{results}/{file}"
-            for file in ("metrics.json", "speed.json", "predictions.npz", "tables", "figures")
-        ]
+        evaluated = [f"{results}/{file}" for file in (*FILES, "tables", "figures")]
         data = study.data_folder(self.data).as_posix()
         entry = study.result(name)
         if study.is_ensemble(name):
@@ -143,7 +141,9 @@ class World:
     def lock(self, stage: str, values: Mapping[str, Any], deps: list[str], outs: list[str]) -> None:
         """Write the record of a stage to dvc.lock, as DVC does."""
         file = Path("dvc.lock")
-        content = params.load(file) if file.exists() else {"schema": "2.0", "stages": {}}
+        content: Any = {"schema": "2.0", "stages": {}}
+        if file.exists():
+            content = params.load(file)
         content["stages"][stage] = {
             "cmd": f"run {stage}",
             "params": {"params.yaml": dict(values)},
@@ -245,11 +245,10 @@ def log_model(client: Any, run: Any, study: Study, name: str) -> None:
     client.log_outputs(run.info.run_id, [LoggedModelOutput(described.model_id, step=0)])
 
 
-def decide(**arguments: Any) -> Verdict:
+def decide(**arguments: Any) -> Any:
     from flows import promote
 
-    verdict: Verdict = promote.promote(**arguments)["sketches"]
-    return verdict
+    return promote.promote(**arguments)["sketches"]
 
 
 def client() -> Any:
@@ -527,7 +526,7 @@ def test_a_second_rollback_reverts_the_first(world: World) -> None:
         promote.rollback("sketches")
     world.train("second", lambda n: True)
     decide()
-    assert promote.rollback("sketches")["version"] == 1
+    assert promote.rollback("sketches").version == 1
     assert aliases() == {"champion": "1", "previous": "2"}
     assert training("first").data.tags["alias"] == "champion"
     promote.rollback("sketches")
@@ -652,7 +651,7 @@ def test_a_rollback_needs_no_valid_params_file(world: World) -> None:
     assert decide().version == 2
     with Path("params.yaml").open("a") as file:
         file.write("data: [\n")
-    assert promote.rollback("sketches")["version"] == 1
+    assert promote.rollback("sketches").version == 1
     with pytest.raises(errors.ParamsError, match="not valid YAML"):
         decide()
 
@@ -743,9 +742,8 @@ def test_of_forecasts_a_lower_error_is_better_and_weeks_are_resampled_together(
     patch_flow(series, monkeypatch)
     series.prepare()
 
-    def judged() -> Verdict:
-        verdict: Verdict = promote.promote()["weather"]
-        return verdict
+    def judged() -> Any:
+        return promote.promote()["weather"]
 
     series.forecast("poor", lambda n: 9.0 + 0 * n)
     assert "mae 9.0000 is above the upper bound 3.3" in judged().reason
@@ -776,8 +774,8 @@ def test_of_forecasts_a_lower_error_is_better_and_weeks_are_resampled_together(
     assert "Windows: train 697" in version.description
     assert "Classes" not in version.description
     artifacts = Path(version.source.removeprefix("file://"), "artifacts")
-    packed = artifacts / "intervals.csv"
-    assert packed.read_bytes() == Path("ensembles/second/tables/intervals.csv").read_bytes()
+    packed = artifacts / "serving.npz"
+    assert packed.read_bytes() == Path("ensembles/second/serving.npz").read_bytes()
     assert store.read_json(artifacts / "about.json")["model"] == "ensemble"
     request = store.read_json(artifacts / "request.json")
     assert request["inputs"] == store.read_json(artifacts / "examples.json")["inputs"][:1]
