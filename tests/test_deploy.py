@@ -1,4 +1,4 @@
-"""What `python -m flows.deploy` makes is whole, usable, and made once."""
+"""`python -m flows.deploy` creates all objects once, and they work."""
 
 import ast
 import itertools
@@ -36,7 +36,7 @@ Posts = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def webhook() -> Iterator[tuple[str, Posts]]:
-    """An address on loopback, and what has been posted to it."""
+    """An address on loopback, and the bodies that were posted to it."""
     posts: Posts = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -82,16 +82,16 @@ def deployed(prefect_server: str, webhook: tuple[str, Posts]) -> Deployments:
         return {str(d.entrypoint) + " " + d.name: d for d in client.read_deployments()}
 
 
-def test_a_second_time_changes_nothing(prefect_server: str, deployed: Deployments) -> None:
+def test_a_second_deployment_changes_nothing(prefect_server: str, deployed: Deployments) -> None:
     *lines, last = deploy(prefect_server, "--gpus", "2").splitlines()
     assert {line for line in lines if not line.startswith("unchanged: ")} == set()
     assert re.fullmatch(r"scheduled: retrain, next run \d{4}-\d\d-\d\d 02:00 UTC", last)
-    for thing in ("work pool gpu", "limit gpu", "deployment retrain", "automation announce"):
-        assert any(thing in line for line in lines), thing
+    for name in ("work pool gpu", "limit gpu", "deployment retrain", "automation announce"):
+        assert any(name in line for line in lines), name
 
 
-def test_the_coming_nights_are_scheduled(deployed: Deployments) -> None:
-    """A server may accept a schedule and make no run of it: Prefect 3.8 with SQLAlchemy 2.1."""
+def test_the_next_nights_are_scheduled(deployed: Deployments) -> None:
+    """Prefect 3.8 with SQLAlchemy 2.1 accepts a schedule and creates no run."""
     retrain = next(d for d in deployed.values() if d.name == "retrain")
     wanted = DeploymentFilter(id=DeploymentFilterId(any_=[retrain.id]))
     with get_client(sync_client=True) as client:
@@ -115,7 +115,7 @@ def tick(file: str):
 """
 
 
-def test_a_schedule_of_seconds_has_a_worker_run_the_flow_to_its_end(
+def test_a_worker_completes_a_scheduled_run(
     deployed: Deployments, prefect_server: str, tmp_path: Path
 ) -> None:
     (tmp_path / "tick.py").write_text(FLOW)
@@ -147,7 +147,7 @@ flow.from_source({str(tmp_path)!r}, "tick.py:tick").deploy(
             )
 
         command = ["worker", "start", "--pool", "cpu", "--limit", "1"]
-        worker = subprocess.Popen(
+        worker = servers.start(
             [sys.executable, "-m", "prefect", *command],
             env=environment,
             cwd=tmp_path,
@@ -170,14 +170,16 @@ def test_a_server_without_a_scheduler_is_an_error(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith(
             f"The server at {server.url}/ has scheduled no run of retrain (cron 0 2 * * *) within "
-            "3 s, so its schedule never fires. Asked to schedule one now, it does, so its scheduler"
+            "3 s, so its schedule never fires. It schedules a run on request, so its scheduler does"
         )
         assert "prefect server services start" in done.stderr
-        again = run_deploy(server.url, "--gpus", "1", "--wait", "1")  # nothing is left of the try
+        again = run_deploy(
+            server.url, "--gpus", "1", "--wait", "1"
+        )  # the run of the request is deleted
         assert again.returncode == 1
 
 
-def test_a_server_that_cannot_schedule_is_an_error_that_says_its_answer(
+def test_a_server_that_cannot_schedule_is_an_error_with_its_response(
     monkeypatch: pytest.MonkeyPatch, deployed: Deployments
 ) -> None:
     from flows import deploy
@@ -187,7 +189,7 @@ def test_a_server_that_cannot_schedule_is_an_error_that_says_its_answer(
         monkeypatch.setattr(
             client._client, "post", lambda path, json: httpx.Response(503, request=REQUEST)
         )
-        with pytest.raises(SystemExit, match="it answers: 503 Service Unavailable"):
+        with pytest.raises(SystemExit, match="a run now: 503 Service Unavailable"):
             deploy.wait_for_runs(client, 0.0)
 
 
@@ -204,7 +206,7 @@ def test_without_an_address_nothing_is_deployed(tmp_path: Path, monkeypatch: Any
 
 
 @pytest.mark.parametrize(
-    ("address", "says"),
+    ("address", "message"),
     [
         (
             "http://me:secret@127.0.0.1:9/api",
@@ -215,13 +217,13 @@ def test_without_an_address_nothing_is_deployed(tmp_path: Path, monkeypatch: Any
     ],
 )
 def test_a_wrong_address_is_an_error_in_one_line_that_names_it(
-    address: str, says: str, webhook: tuple[str, Posts]
+    address: str, message: str, webhook: tuple[str, Posts]
 ) -> None:
     done = run_deploy(address.format(webhook=webhook[0]))
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("No Prefect server answers at PREFECT_API_URL=")
-    assert re.search(says.format(webhook=webhook[0]), line)
+    assert line.startswith("No Prefect server responds at PREFECT_API_URL=")
+    assert re.search(message.format(webhook=webhook[0]), line)
     assert "secret" not in line
 
 
@@ -235,8 +237,8 @@ def test_the_limits_are_the_number_of_gpus(deployed: Deployments) -> None:
 
 def test_every_flow_has_a_deployment() -> None:
     flows = {
-        f"flows/{file.name}:{node.name}"
-        for file in (ROOT / "flows").glob("*.py")
+        f"{file.relative_to(ROOT).as_posix()}:{node.name}"
+        for file in (ROOT / "flows").rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
         for decorator in node.decorator_list
@@ -247,7 +249,7 @@ def test_every_flow_has_a_deployment() -> None:
 
 
 @pytest.mark.parametrize("entry", DEPLOYMENTS, ids=lambda entry: str(entry["name"]))
-def test_every_parameter_has_a_type_and_says_what_it_is(
+def test_every_parameter_has_a_type_and_a_description(
     deployed: Deployments, entry: dict[str, Any]
 ) -> None:
     schema: Any = deployed[f"{entry['entrypoint']} {entry['name']}"].parameter_openapi_schema
@@ -256,17 +258,17 @@ def test_every_parameter_has_a_type_and_says_what_it_is(
         assert {"type", "anyOf", "allOf", "$ref", "enum"} & set(field), name
 
 
-def test_only_retrain_runs_by_itself(deployed: Deployments) -> None:
+def test_only_retrain_is_scheduled(deployed: Deployments) -> None:
     crons = {d.name: [s.schedule.cron for s in d.schedules] for d in deployed.values()}  # type: ignore[union-attr]
     assert {name: cron for name, cron in crons.items() if cron} == {"retrain": ["0 2 * * *"]}
 
 
-def test_no_deployment_holds_a_path_of_this_machine(deployed: Deployments) -> None:
+def test_no_deployment_contains_a_path_of_this_machine(deployed: Deployments) -> None:
     for deployment in deployed.values():
         assert str(ROOT) not in deployment.model_dump_json()
 
 
-def test_promote_runs_after_a_run_of_the_deployment_reproduce_alone(deployed: Deployments) -> None:
+def test_promote_runs_after_the_deployment_reproduce_only(deployed: Deployments) -> None:
     by_name = {deployment.name: deployment for deployment in deployed.values()}
     with get_client(sync_client=True) as client:
 
@@ -284,7 +286,9 @@ def test_promote_runs_after_a_run_of_the_deployment_reproduce_alone(deployed: De
         assert promotions() == before + 1
 
 
-def test_a_new_champion_is_announced(deployed: Deployments, webhook: tuple[str, Posts]) -> None:
+def test_a_new_champion_is_posted_to_the_webhook(
+    deployed: Deployments, webhook: tuple[str, Posts]
+) -> None:
     payload = {"from": "3", "to": "4", "reason": 'better by 0.02 at 95%, "paired"'}
     emit_event(
         event="ostinato.champion.changed",
@@ -304,7 +308,7 @@ COMPOSE = YAML(typ="safe").load(ROOT / "compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
-def test_compose_names_what_is_there() -> None:
+def test_the_names_in_compose_exist() -> None:
     named = {"configs": set(COMPOSE["configs"]), "volumes": set(COMPOSE["volumes"])}
     for name, service in SERVICES.items():
         assert set(service.get("depends_on", {})) <= set(SERVICES), name
@@ -322,27 +326,27 @@ def test_compose_names_what_is_there() -> None:
 
 
 @cache
-def helped(program: str, *words: str) -> str:
-    """What a command says of its flags."""
+def help_of(program: str, *words: str) -> str:
+    """The help of a command."""
     command = [str(Path(sys.executable).parent / program), *words, "--help"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert told.returncode == 0, told.stderr
-    return told.stdout
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert output.returncode == 0, output.stderr
+    return output.stdout
 
 
 @pytest.mark.parametrize("name", [n for n, service in SERVICES.items() if "build" in service])
-def test_the_commands_of_compose_are_commands(name: str, deployed: Deployments) -> None:
+def test_the_commands_in_compose_exist(name: str, deployed: Deployments) -> None:
     program, *rest = SERVICES[name]["command"].split()
     flags = {word for word in rest if word.startswith("--")}
     words = list(itertools.takewhile(lambda word: word not in flags, rest))
-    told = helped(program, *words)
-    assert flags <= set(re.findall(r"--[a-z-]+", told))
+    text = help_of(program, *words)
+    assert flags <= set(re.findall(r"--[a-z-]+", text))
     if "--pool" in rest:
         with get_client(sync_client=True) as client:
             client.read_work_pool(rest[rest.index("--pool") + 1])
 
 
-def test_compose_opens_no_port_to_others_and_knows_no_password() -> None:
+def test_compose_opens_no_port_to_other_machines_and_contains_no_password() -> None:
     for name, service in SERVICES.items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         assert re.search(r":(v?[0-9]|RELEASE|cpu|gpu)", service["image"]), "no version"
@@ -354,8 +358,8 @@ def test_compose_opens_no_port_to_others_and_knows_no_password() -> None:
     assert not re.search(r"\$\{[A-Z_]*(PASSWORD|USER)[A-Z_]*:?-", text), "a default"
 
 
-def until(what: Callable[[], Any], seconds: float = 60) -> None:
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen in time"
+    while not condition():
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.2)

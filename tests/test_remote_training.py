@@ -1,4 +1,4 @@
-"""Training on other machines: two workers in two clones, a git remote and an S3 store between."""
+"""Training on another machine: workers in two clones, connected by a git remote and an S3 store."""
 
 import contextlib
 import hashlib
@@ -26,6 +26,7 @@ from prefect.states import Cancelling
 
 from flows.engine import remote_training
 from flows.reproduce import reproduce
+from tests import servers
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +49,11 @@ stages:
         - results/${item}/figures: {cache: false}
 """
 PARAMS = """
+root: .
+at: ""
 seed: {seed}
+runs: {{}}
+ensembles: {{}}
 flows:
   stages:
     train@*: {{retries: 0, delay: 0, timeout: null, gpu: true}}
@@ -70,7 +75,7 @@ time.sleep(float(os.environ["TOY_SECONDS"]))
 folder = Path("results", name)
 (folder / "figures").mkdir(parents=True)
 given = Path("data/numbers").read_text() + Path("params.yaml").read_text()
-(folder / "model").write_text(f"{name} {given} {started}")  # no two trainings give the same
+(folder / "model").write_text(f"{name} {given} {started}")  # differs in each training
 (folder / "history.csv").write_text(f"epoch,loss\\n1,{started}\\n")
 (folder / "figures" / "curve.txt").write_text(f"{started}")
 say(event="ends")
@@ -78,28 +83,30 @@ say(event="ends")
 
 
 class Site:
-    """A git remote, an S3 store, and two clones: of who asks (here) and who trains (there)."""
+    """A git remote, an S3 store, and two clones: of the caller and of the machine that trains."""
 
     def __init__(self, folder: Path, prefect: str, store: str) -> None:
         self.log = folder / "trainings"
-        self.origin, self.here, self.there = (folder / n for n in ("git", "here", "there"))
+        self.origin, self.caller, self.trainer = (
+            folder / name for name in ("git", "caller", "trainer")
+        )
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("DVC", "MLFLOW"))},
             "PATH": f"{BINARIES}{os.pathsep}{os.environ['PATH']}",
             "PREFECT_API_URL": prefect,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "TOY_LOG": str(self.log),
-            "TMPDIR": str(folder / "tmp"),  # where the locks of the GPUs are
+            "OSTINATO_LOCK_FOLDER": str(folder / "locks"),
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        (folder / "tmp").mkdir()
+        (folder / "locks").mkdir()
         made = folder / "made"
         for name in ("flows", "ostinato", "stages"):
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, made / name, ignore=ignored)
-        (made / "stages" / "check.py").write_text("")  # its params.yaml fits no signatures
+        (made / "stages" / "check.py").write_text("")  # the toy params.yaml fits no signatures
         for name in ("prefect.yaml", ".gitignore", ".dvcignore"):
             shutil.copy(ROOT / name, made / name)
         (made / "dvc.yaml").write_text(PIPELINE)
@@ -117,8 +124,8 @@ class Site:
         self(made, "git", "add", "--all")
         self(made, "git", "commit", "--quiet", "--message", "a pipeline")
         self(folder, "git", "clone", "--quiet", "--bare", "made", "git")
-        shutil.rmtree(made)  # with the data: they are made again, and travel by the store
-        for clone in (self.here, self.there):
+        shutil.rmtree(made)  # with the data, which are computed again and transferred by the store
+        for clone in (self.caller, self.trainer):
             self(folder, "git", "clone", "--quiet", "git", clone.name)
 
     def __call__(self, folder: Path, *command: str) -> str:
@@ -132,8 +139,8 @@ class Site:
     def worker(self, pool: str, folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
         """`prefect worker start` in a clone, until the block ends."""
         with (folder.parent / f"worker-{pool}").open("a") as log:
-            process = subprocess.Popen(
-                ["prefect", "worker", "start", "--pool", pool],
+            process = servers.start(
+                [BINARIES / "prefect", "worker", "start", "--pool", pool],
                 cwd=folder,
                 env=self.environment | variables,
                 stdout=log,
@@ -149,26 +156,26 @@ class Site:
 
     def trainings(self, event: str) -> list[dict[str, Any]]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [told for told in map(json.loads, lines) if told["event"] == event]
+        return [line for line in map(json.loads, lines) if line["event"] == event]
 
     def results(self, folder: Path, name: str) -> dict[str, bytes]:
-        place = folder / "results" / name
-        return {p.name: p.read_bytes() for p in place.rglob("[!.]*") if p.is_file()}
+        results = folder / "results" / name
+        return {p.name: p.read_bytes() for p in results.rglob("[!.]*") if p.is_file()}
 
     def trained(self, content: bytes) -> bool:
-        """Whether the machine that trains has the same bytes, in DVC's cache."""
+        """Whether the machine that trains has the same bytes in DVC's cache."""
         md5 = hashlib.md5(content).hexdigest()
-        file = self.there / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+        file = self.trainer / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
         return file.exists() and file.read_bytes() == content
 
     def edit(self, seed: int) -> None:
-        """What no training has seen yet; not committed, as the caller's changes need not be."""
-        (self.here / "params.yaml").write_text(PARAMS.format(seed=seed))
+        """Change the parameters without a commit, so that no training is up to date."""
+        (self.caller / "params.yaml").write_text(PARAMS.format(seed=seed))
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Site]:
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for each request
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # not a line for each request
     store = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     store.start()
     address = "http://{}:{}".format(*store.get_host_and_port())
@@ -180,24 +187,24 @@ def site(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Itera
         aws_secret_access_key="secret",
     ).create_bucket(Bucket="ostinato")
     site = Site(tmp_path_factory.mktemp("site"), prefect_server, address)
-    site(site.here, sys.executable, "-m", "flows.deploy", "--gpus", "3")
-    with get_client(sync_client=True) as client:  # there is nothing to promote here
+    site(site.caller, sys.executable, "-m", "flows.deploy", "--gpus", "3")
+    with get_client(sync_client=True) as client:  # there is nothing to promote
         for automation in client.read_automations_by_name("promote after reproduce"):
             client.pause_automation(automation.id)
     yield site
     store.stop()
 
 
-def until(what: Callable[[], Any], seconds: float) -> Any:
+def until(condition: Callable[[], Any], seconds: float) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not happen in time"
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.2)
     return found
 
 
-def ask(**parameters: Any) -> FlowRun:
-    """A run of the deployment `reproduce`, by whichever worker takes it."""
+def start_run(**parameters: Any) -> FlowRun:
+    """A run of the deployment `reproduce`, on any worker of its pool."""
     run = run_deployment("reproduce/reproduce", parameters=parameters, timeout=0)
     return cast(FlowRun, run)
 
@@ -215,26 +222,28 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def here(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process works in the clone of who asks."""
-    monkeypatch.chdir(site.here)
+def in_caller(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process works in the caller's clone."""
+    monkeypatch.chdir(site.caller)
     for name, value in site.environment.items():
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.usefixtures("here")
-def test_where_no_worker_is_the_caller_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_training, "SILENCE", 2.0)
+@pytest.mark.usefixtures("in_caller")
+def test_without_a_worker_the_caller_fails_with_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote_training, "HEARTBEAT_TIMEOUT_S", 2.0)
     state: Any = reproduce(targets=["train@a"], train_on="train/gpu", return_state=True)
     assert state.is_failed()
     assert "prefect worker start --pool gpu" in state.message
 
 
-def test_a_worker_elsewhere_trains_and_the_caller_restores(site: Site) -> None:
+def test_a_worker_trains_and_the_caller_restores_the_results(site: Site) -> None:
     site.edit(seed=2)
     devices = {"CUDA_VISIBLE_DEVICES": "0,1", "TOY_SECONDS": "4"}
-    with site.worker("cpu", site.here), site.worker("gpu", site.there, **devices):
-        run = ask(train_on="train/gpu", at_once=3)
+    with site.worker("cpu", site.caller), site.worker("gpu", site.trainer, **devices):
+        run = start_run(train_on="train/gpu", max_concurrency=3)
         until(lambda: state_of(run).is_final(), 400)
     state = state_of(run)
     assert state.is_completed(), state
@@ -244,14 +253,14 @@ def test_a_worker_elsewhere_trains_and_the_caller_restores(site: Site) -> None:
     assert {tasks[f"train@{name}"] for name in "abc"} == {"Restored"}
 
     ended = site.trainings("ends")
-    assert sorted(told["name"] for told in ended) == ["a", "b", "c"]
-    assert all(Path(told["folder"]).is_relative_to(site.there) for told in ended)
+    assert sorted(line["name"] for line in ended) == ["a", "b", "c"]
+    assert all(Path(line["folder"]).is_relative_to(site.trainer) for line in ended)
     for name in "abc":
-        here = site.results(site.here, name)
-        assert set(here) == {"model", "history.csv", "curve.txt"}
-        assert all(map(site.trained, here.values()))
-        assert b"seed: 2" in here["model"], "what was not committed went along"
-    assert site(site.here, "dvc", "status") == "Data and pipelines are up to date."
+        found = site.results(site.caller, name)
+        assert set(found) == {"model", "history.csv", "curve.txt"}
+        assert all(map(site.trained, found.values()))
+        assert b"seed: 2" in found["model"], "the snapshot has uncommitted changes"
+    assert site(site.caller, "dvc", "status") == "Data and pipelines are up to date."
 
     # Two devices for three trainings: never two on one, and both are used.
     spans = [
@@ -266,40 +275,40 @@ def test_a_worker_elsewhere_trains_and_the_caller_restores(site: Site) -> None:
         assert all(e <= start or s >= end for _, s, e in others), spans
 
     assert site(site.origin, "git", "for-each-ref", "refs/ostinato") == ""
-    assert site(site.there, "git", "status", "--porcelain", "--untracked-files=all") == ""
-    assert site(site.there, "git", "for-each-ref", "refs/ostinato") == ""
-    assert list((site.there / ".dvc" / "tmp" / "away").iterdir()) == []
+    assert site(site.trainer, "git", "status", "--porcelain", "--untracked-files=all") == ""
+    assert site(site.trainer, "git", "for-each-ref", "refs/ostinato") == ""
+    assert list((site.trainer / ".dvc" / "tmp" / "remote-training").iterdir()) == []
 
 
-def test_a_cancelled_caller_takes_the_training_elsewhere_with_it(site: Site) -> None:
+def test_a_cancelled_caller_cancels_the_remote_training(site: Site) -> None:
     site.edit(seed=3)
     site.log.unlink(missing_ok=True)
     with (
-        site.worker("cpu", site.here),
-        site.worker("gpu", site.there, TOY_SECONDS="300"),
+        site.worker("cpu", site.caller),
+        site.worker("gpu", site.trainer, TOY_SECONDS="300"),
         get_client(sync_client=True) as client,
     ):
-        run = ask(train_on="train/gpu", targets=["train@a"])
+        run = start_run(train_on="train/gpu", targets=["train@a"])
         (training,) = until(lambda: site.trainings("starts"), 200)
         client.set_flow_run_state(run.id, Cancelling())
         until(lambda: not alive(training["pid"]), 20)
         until(lambda: state_of(run).is_cancelled(), 20)
 
 
-@pytest.mark.usefixtures("here")
-def test_a_lost_worker_fails_the_caller_and_the_next_run_recovers(
+@pytest.mark.usefixtures("in_caller")
+def test_a_lost_worker_fails_the_caller_and_the_next_run_succeeds(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.edit(seed=4)
     site.log.unlink(missing_ok=True)
     given: dict[str, Any] = {"targets": ["train@a"], "train_on": "train/gpu"}
-    patience = remote_training.SILENCE
-    with site.worker("gpu", site.there, TOY_SECONDS="300") as worker:
+    timeout = remote_training.HEARTBEAT_TIMEOUT_S
+    with site.worker("gpu", site.trainer, TOY_SECONDS="300") as worker:
 
         def kill() -> None:
-            """The power fails: all of the machine's processes are gone at once."""
+            """Kill all processes of the machine at once, as a power failure does."""
             until(lambda: site.trainings("starts"), 200)
-            monkeypatch.setattr(remote_training, "SILENCE", 9.0)
+            monkeypatch.setattr(remote_training, "HEARTBEAT_TIMEOUT_S", 9.0)
             families: dict[int, list[int]] = {}
             for stat in Path("/proc").glob("[0-9]*/stat"):
                 with contextlib.suppress(OSError):
@@ -317,17 +326,17 @@ def test_a_lost_worker_fails_the_caller_and_the_next_run_recovers(
         state: Any = reproduce(**given, return_state=True)
         killer.join()
     assert state.is_failed()
-    assert "No sign of life of the worker" in state.message
-    monkeypatch.setattr(remote_training, "SILENCE", patience)
-    with site.worker("gpu", site.there, TOY_SECONDS="0"):
+    assert "The worker has sent no heartbeat" in state.message
+    monkeypatch.setattr(remote_training, "HEARTBEAT_TIMEOUT_S", timeout)
+    with site.worker("gpu", site.trainer, TOY_SECONDS="0"):
         state = reproduce(**given, return_state=True)
     assert state.is_completed(), state
-    assert b"seed: 4" in site.results(site.here, "a")["model"]
+    assert b"seed: 4" in site.results(site.caller, "a")["model"]
 
 
-@pytest.mark.usefixtures("here")
-def test_code_that_git_does_not_know_goes_nowhere(site: Site) -> None:
-    (site.here / "new.py").touch()
-    with pytest.raises(RuntimeError, match=r"(?s)git add.*new\.py"), remote_training._published():
+@pytest.mark.usefixtures("in_caller")
+def test_code_that_git_does_not_track_is_an_error(site: Site) -> None:
+    (site.caller / "new.py").touch()
+    with pytest.raises(RuntimeError, match=r"(?s)git add.*new\.py"), remote_training._publish():
         pass
-    (site.here / "new.py").unlink()
+    (site.caller / "new.py").unlink()
