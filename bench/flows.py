@@ -1,13 +1,16 @@
-"""The cost and gain of the flow `reproduce`, compared with plain `dvc repro`: seconds, and ratios.
+"""Overhead and gain of the flow `reproduce` over plain `dvc repro`: seconds and ratios.
 
-    python -m bench.flows [CHECKOUT] [--study PARAMS] [--rounds 3] [--targets TARGET ...]
+    python -m bench.flows [CHECKOUT] [--study params.yaml] [--rounds 3]
 
-Each side runs the whole pipeline of CHECKOUT (by default this one: committed and new files, as they
-are) in a fresh copy without any cache, also of MLflow; then once more, with nothing to do. The
-sides alternate, round by round: `dvc repro`; `python -m flows.reproduce` with one stage at a time;
-with two. The seconds of the flow are those of its whole process, with the start of Python and the
-imports. A Prefect server runs beside it (its start is not counted; without a server a flow starts
-its own, some 10 s). Reported are medians over the rounds, and medians of the ratios within a round.
+Each side runs the whole pipeline of a study of CHECKOUT (default: the current folder, with its
+committed and new files as they are) in a new copy without caches, MLflow included; then again, with
+nothing to do. The sides take turns, round by round: `dvc repro`; `python -m flows.reproduce` with
+one stage at a time; with two. The time of the flow is that of its whole process, with the start of
+Python and the imports. A Prefect server runs beside it and its start is not counted; without one, a
+flow starts its own, which takes some 10 s. The result is the median over the rounds, for ratios
+the median of the ratios within a round.
+
+On the default study a round takes about three times the five minutes of a `dvc repro`.
 """
 
 import argparse
@@ -25,29 +28,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-
-def commands(study: Path, targets: list[str]) -> dict[str, list[str]]:
-    """The command of each side."""
-    flow = [sys.executable, "-m", "flows.reproduce", *targets, "--study", str(study)]
-    graph = str(study.with_name("dvc.yaml"))
-    return {
-        "dvc repro": ["dvc", "repro", *(targets or [graph])],
-        "flow, one stage": [*flow, "--max-concurrency", "1"],
-        "flow, two stages": [*flow, "--max-concurrency", "2"],
-    }
+START_TIMEOUT_S = 120
 
 
-def main() -> None:
-    """Run the rounds and print the medians."""
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkout", type=Path, nargs="?", default=Path())
-    parser.add_argument("--study", type=Path, default=Path("params.yaml"), help="params file")
+    parser.add_argument("--study", default="params.yaml", help="params file, from the checkout")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--targets", nargs="*", default=[], help="stages; all if empty")
-    args = parser.parse_args()
-    sides = commands(args.study, args.targets)
+    args = parser.parse_args(arguments)
+    sides = commands(args.study)
     whole: dict[str, list[float]] = defaultdict(list)
     again: dict[str, list[float]] = defaultdict(list)
     with (
@@ -56,31 +48,42 @@ def main() -> None:
     ):
         for number in range(args.rounds):
             for index, (side, command) in enumerate(sides.items()):
-                copy = fresh_copy(args.checkout, Path(folder, f"{number}-{index}"))
-                whole[side].append(time_command(command, copy, environment))
-                again[side].append(time_command(command, copy, environment))
+                copy = copy_checkout(args.checkout, Path(folder, f"{number}-{index}"))
+                whole[side].append(run(command, copy, environment))
+                again[side].append(run(command, copy, environment))
                 print(f"round {number + 1}: {side}: {whole[side][-1]:.1f} s", flush=True)
                 shutil.rmtree(copy)
-    print(f"\n{'':16} {'whole':>8} {'nothing to do':>14}")
+    print(f"\n{'':12} {'whole':>8} {'nothing to do':>14}")
     for side in sides:
-        seconds = statistics.median(whole[side]), statistics.median(again[side])
-        print(f"{side:16} {seconds[0]:6.1f} s {seconds[1]:12.1f} s")
+        whole_median, again_median = statistics.median(whole[side]), statistics.median(again[side])
+        print(f"{side:12} {whole_median:6.1f} s {again_median:12.1f} s")
     plain, one, two = (whole[side] for side in sides)
     for title, ratio in (
-        ("flow, one stage, against dvc repro", excess(one, plain)),
-        ("flow, two stages, against dvc repro", excess(two, plain)),
-        ("two stages against one", excess(two, one)),
+        ("one at a time against dvc repro", excess(one, plain)),
+        ("two at a time against dvc repro", excess(two, plain)),
+        ("two at a time against one", excess(two, one)),
     ):
         print(f"{title}: {ratio:+.1%}")
 
 
-def excess(one: list[float], other: list[float]) -> float:
-    """Relative excess of ``one`` over ``other``: the median over the rounds."""
-    return statistics.median([a / b - 1 for a, b in zip(one, other, strict=True)])
+def commands(study: str) -> dict[str, list[str]]:
+    """The command of each side, plain `dvc repro` first."""
+    dvc_file = Path(study).with_name("dvc.yaml").as_posix()
+    flow = [sys.executable, "-m", "flows.reproduce", "--study", study, "--max-concurrency"]
+    return {
+        "dvc repro": ["dvc", "repro", dvc_file],
+        "one at a time": [*flow, "1"],
+        "two at a time": [*flow, "2"],
+    }
 
 
-def time_command(command: list[str], folder: Path, environment: dict[str, str]) -> float:
-    """The seconds of a command in a folder."""
+def excess(times: Sequence[float], others: Sequence[float]) -> float:
+    """The relative excess of ``times`` over ``others``: the median over the rounds."""
+    return statistics.median([a / b - 1 for a, b in zip(times, others, strict=True)])
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> float:
+    """Run a command in a folder; return its wall time in seconds."""
     log = folder.with_suffix(".log")
     with log.open("w") as file:
         started = time.perf_counter()
@@ -91,14 +94,15 @@ def time_command(command: list[str], folder: Path, environment: dict[str, str]) 
     return seconds
 
 
-def fresh_copy(checkout: Path, folder: Path) -> Path:
-    """A copy of a checkout, committed, without any cache."""
+def copy_checkout(checkout: Path, folder: Path) -> Path:
+    """Copy and commit a checkout's files; the copy has no cache."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=checkout, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
-        if (checkout / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(checkout / name, folder / name, follow_symlinks=False)
+        source, target = checkout / name, folder / name
+        if source.exists() or source.is_symlink():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target, follow_symlinks=False)  # a recipe's dvc.yaml is a link
     author = ["-c", "user.name=bench", "-c", "user.email=bench@example.org"]
     for git in (["init", "-q"], ["add", "-A"], [*author, "commit", "-q", "-m", "copy"]):
         subprocess.run(["git", *git], cwd=folder, check=True)
@@ -106,8 +110,8 @@ def fresh_copy(checkout: Path, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def server(home: Path) -> Iterator[dict[str, str]]:
-    """A Prefect server on loopback; yields the environment of its clients."""
+def prefect_server(home: Path) -> Iterator[dict[str, str]]:
+    """Start a Prefect server on loopback; yield the environment of commands that use it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

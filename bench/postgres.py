@@ -1,10 +1,11 @@
-"""PostgreSQL as the database of Prefect and MLflow: a cluster, both servers, a worker, a real run.
+"""Check Prefect and MLflow on PostgreSQL: a cluster, both servers, a worker and a whole run.
 
     apt-get install postgresql && python -m bench.postgres
 
-Everything is created in a temporary folder, listens on loopback only, and is removed at the end, on
-a failure and on Ctrl-C. A tiny checkout is deployed, `reproduce` runs on a worker, the automation
-runs `promote`, which registers the champion, and both databases are queried.
+Everything is created in a temporary folder, listens on loopback only, and is removed at the end,
+after a failure and after Ctrl-C. A tiny checkout is deployed, `reproduce` runs on a worker, the
+automation starts `promote`, which registers the champion, and the content of both databases is
+checked.
 """
 
 import contextlib
@@ -46,11 +47,10 @@ Connect = Callable[[str], Any]
 
 
 def main() -> None:
-    """Run all steps and print their seconds."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         address, connect = stack.enter_context(cluster())
         with contextlib.closing(connect("postgres")) as connection:
             connection.autocommit = True
@@ -64,7 +64,7 @@ def main() -> None:
             },
             **ENVIRONMENT,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_HOME": str(root / "prefect"),
         }
         ports = {"prefect": closed_port(), "mlflow": closed_port()}
         urls = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
@@ -76,43 +76,43 @@ def main() -> None:
             ),
             "mlflow": (
                 f"mlflow server --host {HOST} --port {ports['mlflow']} --workers 1 "
-                f"--artifacts-destination {folder / 'artifacts'}",
+                f"--artifacts-destination {root / 'artifacts'}",
                 {"MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2{address}/mlflow"},
                 "/health",
             ),
         }
         for name, (command, secret, health) in servers.items():
-            start = time.monotonic()
-            stack.enter_context(running(command, folder, environment | secret))
-            until(partial(responds, urls[name] + health), f"a response of {name}")
-            report(f"{name} is up on PostgreSQL", start)
+            started = time.monotonic()
+            stack.enter_context(running(command, root, environment | secret))
+            wait_until(partial(responds, urls[name] + health), f"a response of {name}")
+            report(f"{name} is up on PostgreSQL", started)
 
         environment |= {
             "PREFECT_API_URL": f"{urls['prefect']}/api",
             "MLFLOW_TRACKING_URI": urls["mlflow"],
         }
-        (folder / "checkout").mkdir()
-        workspace = Workspace(folder / "checkout")
+        (root / "checkout").mkdir()
+        workspace = Workspace(root / "checkout")
         workspace.edit(lambda values: values["gates"]["sketches"].update(at_least=0.0))
         workspace.commit()
-        start = time.monotonic()
+        started = time.monotonic()
         run("python -m flows.deploy", workspace.folder, environment)
-        report("deployed", start)
+        report("deployed", started)
         worker = running("prefect worker start --pool cpu", workspace.folder, environment)
         stack.enter_context(worker)
-        start = time.monotonic()
+        started = time.monotonic()
         command = "prefect deployment run reproduce/reproduce --watch"
         run(command, workspace.folder, environment)
-        report("reproduce has run on the worker", start)
+        report("reproduce finished on the worker", started)
 
-        ended = "select f.name, r.state_type from flow_run r join flow f on f.id = r.flow_id"
-        start = time.monotonic()
-        until(
-            lambda: ("promote", "COMPLETED") in query(connect, "prefect", ended),
+        finished = "select f.name, r.state_type from flow_run r join flow f on f.id = r.flow_id"
+        started = time.monotonic()
+        wait_until(
+            lambda: ("promote", "COMPLETED") in query(connect, "prefect", finished),
             "the automation's run of promote",
         )
-        report("the automation has run promote", start)
-        flows = query(connect, "prefect", ended)
+        report("the automation finished promote", started)
+        flows = query(connect, "prefect", finished)
         assert ("reproduce", "COMPLETED") in flows, flows
         tasks = dict(query(connect, "prefect", "select name, state_name from task_run"))
         trained = {
@@ -133,18 +133,18 @@ def main() -> None:
             )
             print(f"database {name}: {size[0]}")
         print(f"{len(flows)} flow runs, {len(tasks)} task runs, {len(runs)} runs of MLflow")
-    print("PASS: both databases have the run and the champion; everything is removed")
+    print("PASS: both databases have the run and the champion; all processes are stopped")
 
 
 @contextlib.contextmanager
 def cluster() -> Iterator[tuple[str, Connect]]:
-    """A PostgreSQL cluster: its address with user and password, and a function to connect."""
+    """Start a PostgreSQL cluster; yield its address with the password, and a connect function."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
     if not found:
-        sys.exit("No PostgreSQL here; apt-get install postgresql")
-    # PostgreSQL refuses to run as root; Debian's package creates this user.
+        sys.exit("PostgreSQL is not installed: apt-get install postgresql")
+    # PostgreSQL refuses to run as root; Debian's package creates the user postgres.
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    account: dict[str, Any] = {"user": user, "group": user} if os.geteuid() == 0 else {}
+    as_user: dict[str, Any] = {"user": user, "group": user} if os.geteuid() == 0 else {}
     port, password = closed_port(), secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory() as folder:
         data, file = Path(folder, "data"), Path(folder, "password")
@@ -152,17 +152,17 @@ def cluster() -> Iterator[tuple[str, Connect]]:
         file.write_text(password)
         for path in (Path(folder), file):
             shutil.chown(path, user)
-        start = time.monotonic()
+        started = time.monotonic()
         options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]
         subprocess.run(
             [found[-1] / "initdb", "-D", data, "-U", USER, f"--pwfile={file}", *options],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=folder,
-            **account,
+            **as_user,
         )
         command = f"{found[-1] / 'postgres'} -D {data} -h {HOST} -p {port} -k {folder}"
-        with running(command, Path(folder), dict(os.environ), signal.SIGINT, **account):
+        with running(command, Path(folder), dict(os.environ), signal.SIGINT, **as_user):
 
             def connect(database: str) -> Any:
                 address = {"host": HOST, "port": port, "user": USER, "password": password}
@@ -174,8 +174,8 @@ def cluster() -> Iterator[tuple[str, Connect]]:
                     return True
                 return False
 
-            until(is_up, "a response of PostgreSQL")
-            report(f"PostgreSQL {found[-1].parent.name} is up, as the user {user}", start)
+            wait_until(is_up, "a response of PostgreSQL")
+            report(f"PostgreSQL {found[-1].parent.name} is up, as the user {user}", started)
             yield f"://{USER}:{password}@{HOST}:{port}", connect
 
 
@@ -185,9 +185,9 @@ def running(
     folder: Path,
     environment: Mapping[str, str],
     stop: signal.Signals = signal.SIGTERM,
-    **account: Any,
+    **as_user: Any,
 ) -> Iterator[None]:
-    """Run a server until the block ends; its log is printed if the block fails."""
+    """Run a server during the block. Its log, in its folder, is printed if the block fails."""
     log = Path(folder, f"{command.split()[0].rpartition('/')[2]}-{command.split()[1]}.log")
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -197,13 +197,13 @@ def running(
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            **account,
+            **as_user,
         )
     try:
         yield
     except Exception:
-        text = masked(log.read_text()[-3000:])
-        print(f"--- the end of the log of `{command}`\n{text}", file=sys.stderr)
+        tail = masked(log.read_text()[-3000:])
+        print(f"--- the end of the log of `{command}`\n{tail}", file=sys.stderr)
         raise
     finally:
         process.send_signal(stop)
@@ -222,9 +222,9 @@ def run(command: str, folder: Path, environment: Mapping[str, str]) -> None:
         raise RuntimeError(masked(f"`{command}` failed:\n{done.stdout}{done.stderr}"[-6000:]))
 
 
-def query(connect: Connect, database: str, sql: str) -> list[tuple[Any, ...]]:
+def query(connect: Connect, database: str, statement: str) -> list[tuple[Any, ...]]:
     with contextlib.closing(connect(database)) as connection, connection.cursor() as cursor:
-        cursor.execute(sql)
+        cursor.execute(statement)
         return list(cursor.fetchall())
 
 
@@ -234,7 +234,7 @@ def responds(url: str) -> bool:
     return False
 
 
-def until(condition: Callable[[], bool], name: str) -> None:
+def wait_until(condition: Callable[[], bool], name: str) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
@@ -242,8 +242,8 @@ def until(condition: Callable[[], bool], name: str) -> None:
         time.sleep(0.5)
 
 
-def report(step: str, start: float) -> None:
-    print(f"{step}: {time.monotonic() - start:.1f} s", flush=True)
+def report(event: str, started: float) -> None:
+    print(f"{event}: {time.monotonic() - started:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.training import KEPT, peer, report
+from bench.training import KEEP_MEMORY, report, start, torch_side
 from ostinato import params, store
 from ostinato.task import TrainingContext
 from ostinato.training import runtime, teacher_forcing, trainer
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40, help="in a round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    run = params.load("params.translation.yaml")["runs"]["multi30k-en-de-attention"]
+    run = params.load("recipes/multi30k/params.yaml")["runs"]["multi30k-en-de-attention"]
     threads = len(os.sched_getaffinity(0))
     speeds: dict[str, list[float]] = defaultdict(list)
     with (
@@ -84,8 +84,8 @@ def main() -> None:
         command = [args.torch_python, "bench/translation_peer.py", str(file), str(threads)]
         command += [str(value) for value in shape]
         sides: dict[str, Callable[[], float]] = {
-            f"PyTorch, {name}": peer(command, variables, few)
-            for name, variables in {"default allocator": {}, "keeps its memory": KEPT}.items()
+            f"PyTorch, {name}": torch_side(start(command, variables), few.size("train"))
+            for name, variables in {"default allocator": {}, "keeps its memory": KEEP_MEMORY}.items()
         }
 
         def on_epoch(record: trainer.Record) -> None:

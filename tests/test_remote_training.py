@@ -140,7 +140,7 @@ class Site:
         """`prefect worker start` in a clone, until the block ends."""
         with (folder.parent / f"worker-{pool}").open("a") as log:
             process = servers.start(
-                [BINARIES / "prefect", "worker", "start", "--pool", pool],
+                [str(BINARIES / "prefect"), "worker", "start", "--pool", pool],
                 cwd=folder,
                 env=self.environment | variables,
                 stdout=log,

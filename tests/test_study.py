@@ -95,37 +95,8 @@ ensembles: {}
 
 
 def values(**changes: Any) -> dict[str, Any]:
-    """A valid study of one data set, with values set by dotted key."""
-    found: dict[str, Any] = {
-        "seed": 1,
-        "machine": {"precision": "float32", "devices": 1, "intra_op": 1, "inter_op": 2},
-        "data": {
-            "drawings": {
-                "domain": "sketches",
-                "fetch": {"source": "doodles", "doodles": {"categories": "all", "per_class": 5}},
-                "prepare": {
-                    "tolerated_rejects": 0.0, "validation": 0.1, "test": 0.1, "points": 100,
-                    "only_recognised": False, "shard_size": 100, "workers": 1,
-                },
-            }
-        },
-        "scores": {
-            "sketches": {
-                "resamples": 10, "bins": 5, "shares": [1.0], "limit": 10, "gallery": 2,
-                "batch_size": 8, "timed_requests": 2,
-            }
-        },
-        "drift": {"psi_threshold": 0.2, "ks_threshold": 0.1, "level": 0.01, "bins": 10},
-        "flows": {"stages": {"*": {"retries": 0, "delay": 0.0, "timeout": None, "gpu": False}}},
-        "gates": {
-            "drawings": {
-                "metric": "top1", "at_least": 0.5, "margin": 0.0, "confidence": 0.95,
-                "resamples": 10, "limit": 10, "approval": False,
-            }
-        },
-        "runs": {"floor": deepcopy(RUN), "gru": gru()},
-        "ensembles": {},
-    }  # fmt: skip
+    """The study above, with values set by dotted key."""
+    found: dict[str, Any] = YAML(typ="safe").load(STUDY)
     for path, value in changes.items():
         put(found, path, value)
     return found
@@ -182,6 +153,7 @@ def test_a_valid_study_passes() -> None:
         ("drift.bin", 1, "unknown; did you mean 'bins'?"),
         ("flows.stage", {}, "unknown; did you mean 'stages'?"),
         ("gates.drawings.margins", 0.1, "unknown; did you mean 'margin'?"),
+        ("gates.drawings.data", "drawings", None),
         ("gates.drawings.at_most", 0.1, None),
         ("gates.drawing", {}, "no data set 'drawing'; did you mean 'drawings'?"),
         ("runs.gru.data", "drawing", "no data set 'drawing'; did you mean 'drawings'?"),

@@ -75,7 +75,7 @@ class load(common.Arrays):
     """Letters (text, position); a batch is (letters before, letters)."""
 
     def batches(self, split: str, **how: Any) -> Any:
-        return super().batches(split, **how).map(lambda text: (text[:, :-1], text[:, 1:]))  # type: ignore[attr-defined]
+        return super().batches(split, **how).map(lambda text: (text[:, :-1], text[:, 1:]))
 
 
 class Counts:
