@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40, help="in a round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    run = params.load("recipes/multi30k/params.yaml")["runs"]["multi30k-en-de-attention"]
+    run = params.load("params.translation.yaml")["runs"]["multi30k-en-de-attention"]
     threads = len(os.sched_getaffinity(0))
     speeds: dict[str, list[float]] = defaultdict(list)
     with (
@@ -85,7 +85,10 @@ def main() -> None:
         command += [str(value) for value in shape]
         sides: dict[str, Callable[[], float]] = {
             f"PyTorch, {name}": torch_side(start(command, variables), few.size("train"))
-            for name, variables in {"default allocator": {}, "keeps its memory": KEEP_MEMORY}.items()
+            for name, variables in {
+                "default allocator": {},
+                "keeps its memory": KEEP_MEMORY,
+            }.items()
         }
 
         def on_epoch(record: trainer.Record) -> None:

@@ -67,7 +67,8 @@ def corpus_ter(sums: Float[np.ndarray, "*rows 2"]) -> Float[np.ndarray, "*rows"]
         sums: over the sentences: edits, and words of the references.
     """
     edits, words = sums[..., 0], sums[..., 1]
-    return 100 * np.where(words > 0, edits / np.where(words > 0, words, 1.0), np.sign(edits))
+    ratio = np.where(words > 0, edits / np.where(words > 0, words, 1.0), np.sign(edits))
+    return np.asarray(100 * ratio)
 
 
 BLEU = Metric("bleu", "BLEU", aggregate=corpus_bleu, format=".2f")

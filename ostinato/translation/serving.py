@@ -166,7 +166,7 @@ def _response(
 
 def _join(
     parts: list[Hypothesis],
-    source: list[tuple[list[str], Float64[np.ndarray, "word token"]]],
+    source: list[tuple[list[str], Float64[np.ndarray, "_word _token"]]],
     data: TranslationDataset,
 ) -> Translation:
     """Join the translations of a text's parts; the alignment is block diagonal."""

@@ -67,7 +67,7 @@ class TranslationDataset:
 
     def decode(self, rows: list[list[int]], side: str = "target") -> list[str]:
         """The text of each row of tokens; pad, bos and eos are ignored."""
-        texts: list[str] = self._tokenizers[side].decode(rows)
+        texts: list[str] = self._tokenizers[side].decode(rows) if rows else []
         return texts
 
     def pieces(self, row: list[int], side: str = "target") -> list[str]:
@@ -113,9 +113,9 @@ class TranslationDataset:
         import tensorflow as tf
 
         self._check_split(split)
-        shards = np.arange(self._shards)
+        shards = list(range(self._shards))
         if seed is not None:
-            shards = np.random.default_rng([seed, epoch]).permutation(self._shards)
+            shards = np.random.default_rng([seed, epoch]).permutation(self._shards).tolist()
         counts = self.manifest.splits[split]
         tokens = max(counts["source_tokens"], counts["target_tokens"])
         max_tokens = batch_size * (1 + tokens / max(counts["pairs"], 1))  # 1 for eos

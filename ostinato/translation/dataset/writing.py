@@ -122,7 +122,7 @@ def quantile_sample(counted: Counter[int]) -> list[float]:
     ends = np.cumsum([counted[value] for value in values])
     total = int(ends[-1]) if values else 0
     ranks = np.linspace(0, total - 1, min(total, PROFILE_SAMPLE)).astype(np.int64)
-    return [values[index] for index in np.searchsorted(ends, ranks, side="right")]
+    return [float(values[index]) for index in np.searchsorted(ends, ranks, side="right")]
 
 
 def _example(pair: Pair, tokens: Sequence[list[int]]) -> bytes:
