@@ -1,6 +1,6 @@
 """Training speed of `attention` at Multi30k's size, in sentences/s, against PyTorch.
 
-    python -m bench.translation data/multi30k-en-de --torch-python TORCH/bin/python
+    python -m bench.translation recipes/multi30k/data/multi30k-en-de --torch-python TORCH/bin/python
 
 The folder is a prepared data set. Ours is `fit_seq2seq` on batches of the data set, with all
 overheads; the opponent is the same model in PyTorch (`bench/translation_peer.py`) on the same
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40, help="in a round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    run = params.load("params.translation.yaml")["runs"]["multi30k-en-de-attention"]
+    run = params.load("recipes/multi30k/params.yaml")["runs"]["multi30k-en-de-attention"]
     threads = len(os.sched_getaffinity(0))
     speeds: dict[str, list[float]] = defaultdict(list)
     with (
