@@ -25,9 +25,9 @@ TOY = {  # arguments of benchmarks that need nothing but the project
     "decoding": ["--sentences", "4", "--batch", "4", "--rounds", "1", "--threads", "1"],
     "pairs_memory": ["--pairs", "2000", "--steps", "20"],
     "series_memory": ["--series", "20", "--steps", "100", "--batches", "2"],
-    "training": ["--batch", "32", "--rounds", "1"],
+    "training": ["--toy", "--per-class", "8", "--batch-size", "64", "--rounds", "1"],
     "video": ["inference", "--rounds", "1"],
-    "video_memory": ["--videos", "20"],
+    "video_memory": ["--videos", "100"],
 }
 WITH_PEERS = {  # that measure only beside an interpreter with another library
     "forecast_ours",
