@@ -85,10 +85,7 @@ def main() -> None:
         command += [str(value) for value in shape]
         sides: dict[str, Callable[[], float]] = {
             f"PyTorch, {name}": torch_side(start(command, variables), few.size("train"))
-            for name, variables in {
-                "default allocator": {},
-                "keeps its memory": KEEP_MEMORY,
-            }.items()
+            for name, variables in (("default allocator", {}), ("keeps its memory", KEEP_MEMORY))
         }
 
         def on_epoch(record: trainer.Record) -> None:
