@@ -4,13 +4,14 @@ Tests run in several processes at once (`pytest -n auto`), so each process has i
 """
 
 import contextlib
-import itertools
+import fcntl
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -162,24 +163,27 @@ def serve(files: Mapping[str, bytes] | Path) -> Iterator[Site]:
         thread.join()
 
 
-# Below the range from which Linux takes the ports of outgoing connections.
-FIRST_PORT, NUM_PORTS, PORTS_PER_PROCESS = 20_000, 12_000, 200
-_next_port = itertools.count()
+PORTS = range(20_000, 32_000)  # below the range from which Linux takes ports for connections
+_reserved: list[int] = []  # locks that this process holds as long as it runs
 
 
 def closed_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens, and which no other test process returns.
+    """A port of 127.0.0.1 on which nothing listens, reserved for this process.
 
-    Each process of pytest has a range of its own.
+    Several processes of pytest may ask at once, and a server takes seconds to bind its port, so a
+    lock file for each port excludes the others.
     """
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    # The workers of a run have the same parent.
-    start = PORTS_PER_PROCESS * (37 * os.getppid() + int(worker))
-    for number in itertools.islice(_next_port, PORTS_PER_PROCESS):
-        port = FIRST_PORT + (start + number % PORTS_PER_PROCESS) % NUM_PORTS
-        with socket.socket() as probe, contextlib.suppress(OSError):
+    folder = Path(tempfile.gettempdir(), f"ostinato-test-ports-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    first = os.getpid() % len(PORTS)
+    for port in [*PORTS[first:], *PORTS[:first]]:
+        lock = os.open(folder / str(port), os.O_CREAT | os.O_RDWR)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             probe.bind(("127.0.0.1", port))
+            _reserved.append(lock)
             return port
+        os.close(lock)
     raise RuntimeError("no free port")
 
 
