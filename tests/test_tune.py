@@ -35,6 +35,7 @@ root: .
 at: ""
 seed: 7
 runtime: {devices: 1}
+ensembles: {}
 runs:
   toy:
     data: toy
@@ -42,7 +43,6 @@ runs:
     model: toy
     build: {x: 1, sizes: [1, 2], learning_rate: 0.5, does: well}
     fit: {epochs: 3, monitor: validation_loss}
-ensembles: {}
 """
 # The loss is x + 1/epoch; the training notes its parameters, and keeps a checkpoint.
 TRIAL = """\
@@ -383,13 +383,13 @@ def test_an_unavailable_tracking_server_loses_no_result(
     assert tracked["trial 0"].data.tags["epochs"] == "3"
 
 
-def begin(folder: Path, server: str, name: str, **given: Any) -> subprocess.Popen[str]:
+def begin(folder: Path, server: str, label: str, **given: Any) -> subprocess.Popen[str]:
     (folder / "scratch").mkdir(exist_ok=True)
     (folder / "scratch" / "flow.py").write_text(FLOW)
     return servers.start(
         [sys.executable, "scratch/flow.py", json.dumps(given)],
         cwd=folder,
-        env={**os.environ, "PREFECT_API_URL": server, "FLOW": name},
+        env={**os.environ, "PREFECT_API_URL": server, "FLOW": label},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -400,7 +400,7 @@ def test_two_flows_share_a_search_and_train_nothing_twice(toy: Path, prefect_ser
     does("wait for another flow")
     given: dict[str, Any] = {"space": {"build.x": {"low": 1, "high": 900}}, "trials": 6}
     given |= {"run": "toy", "name": "shared", "pruner": "none"}
-    flows = [begin(toy, prefect_server, name, **given) for name in ("one", "two")]
+    flows = [begin(toy, prefect_server, label, **given) for label in ("one", "two")]
     outputs = [flow.communicate(timeout=100)[0] for flow in flows]
     assert [flow.returncode for flow in flows] == [0, 0], outputs
     assert {note["flow"] for note in trained()} == {"one", "two"}
