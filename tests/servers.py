@@ -5,6 +5,7 @@ Tests run in several processes at once (`pytest -n auto`), so each process has i
 
 import contextlib
 import fcntl
+import itertools
 import os
 import re
 import signal
@@ -176,7 +177,7 @@ def closed_port() -> int:
     folder = Path(tempfile.gettempdir(), f"ostinato-test-ports-{os.getuid()}")
     folder.mkdir(exist_ok=True)
     first = os.getpid() % len(PORTS)
-    for port in [*PORTS[first:], *PORTS[:first]]:
+    for port in itertools.chain(PORTS[first:], PORTS[:first]):
         lock = os.open(folder / str(port), os.O_CREAT | os.O_RDWR)
         with contextlib.suppress(OSError), socket.socket() as probe:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,6 +25,8 @@ from prefect.events import emit_event
 from prefect.states import Completed, Running
 from ruamel.yaml import YAML
 
+from ostinato import params
+from ostinato.study import Study
 from tests import servers
 
 ROOT = Path(__file__).parent.parent
@@ -256,6 +258,15 @@ def test_every_parameter_has_a_type_and_a_description(
     for name, field in schema["properties"].items():
         assert len(field.get("description", "")) > 10, name
         assert {"type", "anyOf", "allOf", "$ref", "enum"} & set(field), name
+
+
+def test_the_search_of_the_deployment_fits_the_default_study() -> None:
+    (entry,) = [entry for entry in DEPLOYMENTS if entry["name"] == "tune"]
+    given = entry["parameters"]
+    run = Study(Path("params.yaml"), params.load(ROOT / "params.yaml")).entry("runs", given["run"])
+    for name in given["space"]:
+        part, _, key = name.partition(".")
+        assert key in run[part], name
 
 
 def test_only_retrain_is_scheduled(deployed: Deployments) -> None:
