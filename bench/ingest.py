@@ -35,11 +35,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ostinato.sketches import dataset, quickdraw, sources, strokes
+from ostinato.sketches import dataset, sources
 from ostinato.sketches.dataset import shards
 from ostinato.sketches.dataset.shards import Records
-from ostinato.sketches.quickdraw import ParsedText
-from ostinato.sketches.raw import Form, RawFile, RawManifest
+from ostinato.sketches.formats import quickdraw, strokes
+from ostinato.sketches.formats.quickdraw import ParsedText
+from ostinato.sketches.formats.raw import Form, RawFile, RawManifest
 
 SETTINGS: dict[str, Any] = {
     "tolerated_rejects": 0.0,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ostinato import params
+from ostinato import models
 from ostinato.errors import OstinatoError
 from ostinato.evaluation import comparison
 from ostinato.sketches import dataset, sources
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not folder.exists():
             print(f"{name:24}not trained: {folder} is missing")
             continue
-        predictor = params.model(run["domain"], run["model"]).restore(folder)
+        predictor = models.load(run["domain"], run["model"]).restore(folder)
         correct = recognised(predictor, trained, drawings) == truth
         low, high = interval(correct, study.entry("seed"))
         print(f"{name:24}{correct.mean():.3f} [{low:.3f}, {high:.3f}]")

@@ -53,7 +53,7 @@ def write(path: Path, film: tuple[int, int, int], codec: str, rng: np.random.Gen
 
 
 def ours(paths: list[Path], frames: int, colour: str) -> None:
-    from ostinato.video.dataset.reading import Sampling, read
+    from ostinato.video.formats.reading import Sampling, read
 
     sampling = Sampling(frames, None, "uniform", 1, SIDE, SIDE, colour, 10**7)  # type: ignore[arg-type]
     for path in paths:

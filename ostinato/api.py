@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato import params, store
+from ostinato import models, params, store
 from ostinato.errors import DataError
 from ostinato.task import Service, TrainingContext
 from ostinato.training.imports import import_keras_quietly
@@ -252,7 +252,7 @@ def _train(
         **{part: {**entry[part], **changes.get(part, {})} for part in ("build", "fit")},
     }
     params.bind(dataset.prepare, blocks["prepare"])(raw, prepared)
-    loaded, model = dataset.load(prepared), params.model(domain, entry["model"])
+    loaded, model = dataset.load(prepared), models.load(domain, entry["model"])
     evaluate = params.bind(
         params.module(domain, "evaluation").evaluate, study["evaluation"][domain]
     )

@@ -44,7 +44,7 @@ class RejectedVideoError(OstinatoError, ValueError):
     """A video cannot be used.
 
     Args:
-        reason: one of the reject reasons of `ostinato.video.dataset.reading`.
+        reason: one of the reject reasons of `ostinato.video.formats.reading`.
         detail: what was found.
     """
 

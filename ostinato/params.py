@@ -21,7 +21,6 @@ from ruamel.yaml.error import YAMLError
 
 import ostinato
 from ostinato.errors import ParamsError
-from ostinato.task import Model
 
 T = TypeVar("T")
 Block = Mapping[str, Any]  # of params.yaml: the arguments of a function
@@ -207,24 +206,6 @@ def model_module(domain: str, name: str) -> ModuleType:
         ParamsError: there is no such file; names the near misses in its folder.
     """
     return module(domain, "models", name)
-
-
-def model(domain: str, name: str) -> Model:
-    """The functions of a model's module, with Keras' ``save`` and ``restore`` as defaults.
-
-    Raises:
-        ParamsError: there is no such module, or it has no build or no fit.
-    """
-    found = model_module(domain, name)
-    for needed in ("build", "fit"):
-        if not hasattr(found, needed):
-            raise ParamsError(f"{found.__name__}: {name!r} is no model: it has no {needed}")
-    save, restore = getattr(found, "save", None), getattr(found, "restore", None)
-    if save is None or restore is None:
-        from ostinato.training import keras_model
-
-        save, restore = save or keras_model.save, restore or keras_model.restore
-    return Model(found.build, found.fit, save, restore)
 
 
 def training_code(domain: str, name: str) -> list[Path]:

@@ -4,7 +4,7 @@ import time
 
 import pandas as pd
 
-from ostinato import params, store
+from ostinato import models, params, store
 from ostinato.training.imports import import_keras_quietly
 from stages.entry import command, key_of, load_study
 from stages.evaluate import write
@@ -25,7 +25,7 @@ def main(study: str, name: str) -> None:
     build = params.bind(ensemble.build, {"combine": block["combine"]})
     folders = {run: loaded.result_folder(run) for run in block["members"]}
     members = {
-        run: params.model(domain, loaded.model_name(run)).restore(folder / "model")
+        run: models.load(domain, loaded.model_name(run)).restore(folder / "model")
         for run, folder in folders.items()
     }
     trained = pd.concat([pd.read_csv(folder / "history.csv") for folder in folders.values()])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ostinato import params, store
+from ostinato import models, params, store
 from ostinato.task import Evaluation
 from ostinato.training.imports import import_keras_quietly
 from stages.entry import command, key_of, load_study
@@ -17,7 +17,7 @@ def main(study: str, name: str) -> None:
     module = params.module(run["domain"], "evaluation")
     evaluate = params.bind(module.evaluate, loaded.entry("evaluation", run["domain"]))
     import_keras_quietly()
-    model = params.model(run["domain"], run["model"])
+    model = models.load(run["domain"], run["model"])
     predictor = model.restore(results / "model")
     dataset = params.module(run["domain"], "dataset").load(loaded.data_folder(run["data"]))
     write(evaluate(predictor, dataset, loaded.params["seed"]), results)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ostinato import params, store
+from ostinato import models, params, store
 from ostinato.task import TrainingContext
 from ostinato.tracking import live
 from ostinato.training.imports import import_keras_quietly
@@ -23,7 +23,7 @@ def main(study: str, name: str) -> None:
     import_keras_quietly()
     from ostinato.training.runtime import runtime
 
-    model = params.model(run["domain"], run["model"])
+    model = models.load(run["domain"], run["model"])
     build, fit = params.bind(model.build, run["build"]), params.bind(model.fit, run["fit"])
     enter = params.bind(runtime, loaded.params["runtime"])
     code = params.training_code(run["domain"], run["model"])

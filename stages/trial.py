@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from ostinato import params, store
+from ostinato import models, params, store
 from ostinato.errors import ParamsError
 from ostinato.study import Study
 from ostinato.task import Record, TrainingContext
@@ -56,7 +56,7 @@ def check(
     from ostinato.training import runtime as runtimes
     from ostinato.training import trainer
 
-    model = params.model(run["domain"], run["model"])
+    model = models.load(run["domain"], run["model"])
     params.bind(runtimes.runtime, runtime)
     if "metrics" in run["fit"]:
         known = [f"validation_{name}" for name in ("loss", *run["fit"]["metrics"])]
@@ -90,7 +90,7 @@ def train(study: str, seed: int, runtime: Any, run: Any, folder: Path) -> None:
     from ostinato.training import runtime as runtimes
     from ostinato.training import trainer
 
-    loaded, model = Study.load(study), params.model(run["domain"], run["model"])
+    loaded, model = Study.load(study), models.load(run["domain"], run["model"])
     build, fit = params.bind(model.build, run["build"]), params.bind(model.fit, run["fit"])
     dataset = params.module(run["domain"], "dataset").load(loaded.data_folder(run["data"]))
     checkpoints = folder / store.digest(seed, runtime, run, digests(loaded, run))

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
 
 from tests import servers
+
+ROOT = Path(__file__).parent.parent
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 for name, value in {
@@ -30,12 +33,40 @@ settings.register_profile("check", **calm, derandomize=True)
 settings.load_profile("calm")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a Prefect server last: its client's threads draw from the module ``random``.
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-shapes",
+        action="store_true",
+        help="do not check the named shapes of signatures (jaxtyping, tests/shapes.py)",
+    )
 
-    Keras takes its seeds there, so whatever is built twice from one seed would differ beside them.
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the shapes of all of the library but its Keras layers.
+
+    Keras reads the signature of ``__init__``, which the check would hide.
+    """
+    if config.getoption("--no-shapes"):
+        return
+    files = sorted((ROOT / "ostinato").rglob("*.py"))
+    names = [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for file in files
+        if "\nimport keras\n" not in file.read_text(encoding="utf-8")
+    ]
+    install_import_hook([name for name in names if "." in name], "tests.checked")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a Prefect server last, and with xdist a file's tests on one worker.
+
+    The threads of Prefect's client draw from the module ``random``. Keras takes seeds there, so a
+    model that is built beside them is not reproducible.
     """
     items.sort(key=lambda item: "prefect_server" in getattr(item, "fixturenames", ()))
+    for item in items:
+        server = "prefect_server" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}{' server' * server}"))
 
 
 @pytest.fixture(scope="session")

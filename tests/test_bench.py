@@ -115,7 +115,7 @@ def test_memory_prepares_and_reads(drawings: Path, tmp_path: Path) -> None:
 
 TRANSFER = """
 from pathlib import Path
-from ostinato import params
+from ostinato import models, params
 from ostinato.sketches import dataset, sources
 from ostinato.task import TrainingContext
 from ostinato.study import Study
@@ -128,7 +128,7 @@ block = study.entry("data", "toys")
 sources.doodles(raw, Path("scratch"), 1, **block["fetch"]["doodles"])
 dataset.prepare(raw, data, **block["prepare"])
 run = study.entry("runs", "toys-nearest")
-functions = params.model(run["domain"], run["model"])
+functions = models.load(run["domain"], run["model"])
 loaded = dataset.load(data)
 model = functions.build(loaded, **run["build"])
 functions.fit(model, loaded, TrainingContext(Path("scratch"), 1), **run["fit"])

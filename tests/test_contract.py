@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ostinato import params
+from ostinato import models, params
 from ostinato.evaluation.comparison import compare
 from ostinato.study import Study, studies
 from ostinato.task import Reporting, TrainingContext
@@ -107,7 +107,7 @@ class Run:
     def __init__(self, study: Study, name: str, data: Any, folder: Path) -> None:
         self.study = study
         self.entry = shrunk_run(study.entry("runs", name))
-        self.functions = params.model(self.entry["domain"], self.entry["model"])
+        self.functions = models.load(self.entry["domain"], self.entry["model"])
         self.data, self.folder = data, folder
         self.model, self.history = self.trained("one")
         (folder / "model").mkdir()

@@ -14,8 +14,9 @@ from scipy import stats
 from ostinato import params, store
 from ostinato.data import drift
 from ostinato.data.profile import SAMPLE
-from ostinato.sketches import dataset, strokes
+from ostinato.sketches import dataset
 from ostinato.sketches.dataset import profile as profiles
+from ostinato.sketches.formats import strokes
 from tests.test_sketches_dataset import CLASSES, drawn, prepared, raw
 
 LIMITS: dict[str, Any] = {"psi_threshold": 0.2, "ks_threshold": 0.15, "level": 0.01, "bins": 10}

@@ -102,7 +102,6 @@ DRAWN: dict[str, Callable[[], Figure]] = {
     "early_recognition": lambda: sketches_figures.early_recognition(PREFIXES, 100),
     "gallery": lambda: sketches_figures.gallery([STROKES] * 8, ["a\nas b\n99%"] * 8, "errors"),
     "comparison": lambda: figures.comparison(RUNS, "top-1", False),
-    "tradeoff": lambda: figures.tradeoff(RUNS, "top-1", False),
     "forecasts": lambda: forecasting_figures.forecasts([PANEL] * 5, "5 of 90 forecasts"),
     "horizon": lambda: forecasting_figures.horizon(BY_STEP),
     "held": lambda: forecasting_figures.interval_coverage(LEVELS),

@@ -14,8 +14,8 @@ from ostinato import errors, params
 from ostinato.errors import DataError
 from ostinato.forecasting import sources
 from ostinato.forecasting.dataset import features
-from ostinato.forecasting.dataset.layout import CalendarFeatures, Scaling
 from ostinato.forecasting.dataset.windows import SPLITS, fit_scale
+from ostinato.forecasting.formats.layout import CalendarFeatures, Scaling
 from ostinato.task import Manifest, Profile
 from tests.series import COLUMNS, counts, fetched, prepared, table
 

@@ -15,6 +15,7 @@ from ostinato.forecasting import evaluation, metrics
 from ostinato.forecasting.dataset import SeriesDataset
 from ostinato.forecasting.layers import Quantiles, SeasonalNaive
 from ostinato.forecasting.models import ensemble, linear, seasonal_naive, seq2seq
+from ostinato.models import load as load_model
 from ostinato.task import TrainingContext
 from ostinato.training import keras_model, losses, runtime
 from ostinato.training.keras_model import KerasModel
@@ -170,7 +171,7 @@ def test_an_ensemble_is_the_mean_the_median_or_the_weighted_mean_of_its_members(
     assert sum(weights.values()) == pytest.approx(1)
     assert (np.diff(expected, axis=-1) >= 0).all()
     keras_model.save(model, tmp_path)
-    restored = params.model("forecasting", "ensemble").restore(tmp_path)
+    restored = load_model("forecasting", "ensemble").restore(tmp_path)
     np.testing.assert_allclose(restored(x), model(x), rtol=1e-6)
 
 

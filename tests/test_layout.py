@@ -3,7 +3,6 @@
 import ast
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ruamel.yaml import YAML

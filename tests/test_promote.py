@@ -797,7 +797,7 @@ def test_the_champion_predicts_with_its_own_code(
     assert (version.tags["run"], aliases()) == ("sketches-nearest", {"champion": "1"})
     assert version.tags["check"].startswith("passed: 16 examples")
     # From here on the checkout simplifies coarsely, and its only run is worse.
-    code = Path("ostinato/sketches/strokes.py")
+    code = Path("ostinato/sketches/formats/strokes.py")
     code.write_text(code.read_text().replace("EPSILON = 2.0", "EPSILON = 90.0"))
     workspace.edit(lambda values: values["runs"].pop("sketches-nearest"))
     workspace(sys.executable, "-m", "flows.promote")

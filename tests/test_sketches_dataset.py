@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostinato import errors, store
-from ostinato.sketches import dataset, strokes
+from ostinato.sketches import dataset
 from ostinato.sketches.dataset import Bitmaps, Drawings, loader, raw_files, shards
+from ostinato.sketches.formats import strokes
 from ostinato.task import Manifest
 
 Lines = list[bytes]

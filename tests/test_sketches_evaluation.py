@@ -17,8 +17,8 @@ from ostinato.evaluation import classification
 from ostinato.evaluation.comparison import metric_interval
 from ostinato.sketches import evaluation
 from ostinato.sketches.dataset import Bitmaps, Drawings
+from ostinato.sketches.dataset.protocols import Kind
 from ostinato.sketches.metrics import METRICS
-from ostinato.sketches.protocols import Kind
 from ostinato.task import Evaluation
 from ostinato.training.keras_model import KerasModel
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sklearn.svm import SVC
 
 from ostinato.errors import SourceError
+from ostinato.sketches.formats.strokes import simplify
 from ostinato.sketches.sources.generator import CATEGORIES, drawing
-from ostinato.sketches.strokes import simplify
 
 SHARED = Path(__file__).parents[2] / "shared/data/quickdraw_dataset"
 EACH = pytest.mark.parametrize("category", CATEGORIES)

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from ostinato.errors import ParamsError
+from ostinato.sketches.dataset.protocols import Kind
 from ostinato.sketches.models import bitmap_cnn, conv_bilstm, conv_rnn, nearest, rnn
-from ostinato.sketches.protocols import Kind
 from ostinato.task import Manifest, Record, TrainingContext
 from ostinato.training import keras_model
 

@@ -22,8 +22,9 @@ import pytest
 from ostinato import params, store
 from ostinato.errors import RequestError
 from ostinato.serving.classification import Response
-from ostinato.sketches import dataset, evaluation, serving, sources, strokes
-from ostinato.sketches.raw import RawFile, RawManifest
+from ostinato.sketches import dataset, evaluation, serving, sources
+from ostinato.sketches.formats import strokes
+from ostinato.sketches.formats.raw import RawFile, RawManifest
 from ostinato.task import Manifest
 from ostinato.training import keras_model
 from tests.servers import closed_port

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ostinato import errors
-from ostinato.sketches import quickdraw, strokes
+from ostinato.sketches.formats import quickdraw, strokes
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "quickdraw_dataset" / "full"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"real drawings are not at {REAL}")

@@ -107,7 +107,7 @@ def on_epoch(record):
     if record["epoch"] == stop:
         os.kill(os.getpid(), 9)
 entry = {dict(entry)!r}
-model = params.model({toy!r}, entry["model"])
+model = models.load({toy!r}, entry["model"])
 data = params.module({toy!r}, "dataset").load(Path("data", {toy!r}))
 with params.bind(runtime, {RUNTIME!r})(1):
     built = params.bind(model.build, entry["build"])(data)

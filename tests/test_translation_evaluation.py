@@ -14,12 +14,13 @@ from sacrebleu.significance import PairedTest
 
 from ostinato import params
 from ostinato.decoding import Constraints, reference
+from ostinato.decoding.batch_search import SearchOptions
 from ostinato.errors import EvaluationError
 from ostinato.evaluation import comparison
 from ostinato.task import Evaluation, PerExample
 from ostinato.translation import evaluation, metrics
 from ostinato.translation.dataset import BOS, EOS, PAD
-from ostinato.translation.translator import SearchOptions, Translator
+from ostinato.translation.evaluation import translator
 from tests.texts import EVALUATION, prepared, sentences, untrained_model
 
 TRUTH = [
@@ -133,7 +134,7 @@ def test_the_translator_equals_the_numpy_reference(tested: Any) -> None:
     start_decoding = params.model_module("translation", predictor.model.name).start_decoding
     rows = data.encode([source for source, _ in data.texts("test")])
     search = SearchOptions(3, 0.6, 0.2, 2, 1.0)
-    translate = Translator(predictor, data, search, nbest_size=2, batch_size=7)
+    translate = translator(predictor, data, search, nbest_size=2, batch_size=7)
     translations = translate(rows, attention=True)
     for index in range(0, len(rows), 6):
         source = data.pad([rows[index]])
@@ -243,7 +244,7 @@ def test_a_diverged_model_raises_an_error(tested: Any) -> None:
     model = predictor.model
     weights = model.get_weights()
     model.set_weights([np.full_like(weight, np.nan) for weight in weights])
-    translate = Translator(
+    translate = translator(
         predictor, data, SearchOptions(2, 0.6, 0.0, 0, 1.0), nbest_size=1, batch_size=8
     )
     try:

@@ -16,7 +16,7 @@ import pytest
 from ostinato.errors import DataError, DownloadError, SourceError, UnreachableError
 from ostinato.params import bind
 from ostinato.translation import sources
-from ostinato.translation.dataset.reading import Pair, RawFile, RawManifest, read_pairs
+from ostinato.translation.formats.parallel_text import Pair, RawFile, RawManifest, read_pairs
 from tests.servers import closed_port, serve
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "parallel" / "multi30k"

@@ -22,10 +22,11 @@ from ostinato.params import bind
 from ostinato.sketches import dataset as sketches
 from ostinato.task import Manifest, Profile
 from ostinato.video import dataset, sources
-from ostinato.video.dataset import ClipDataset, loader, reading
-from ostinato.video.dataset.raw import RawVideo, read_manifest
-from ostinato.video.dataset.reading import REJECT_REASONS, Clip, Sampling
+from ostinato.video.dataset import ClipDataset, loader
 from ostinato.video.dataset.splits import SPLITS, assign_splits, unit_hash
+from ostinato.video.formats import reading
+from ostinato.video.formats.raw import RawVideo, read_manifest
+from ostinato.video.formats.reading import REJECT_REASONS, Clip, Sampling
 from tests import videos
 
 ALL_FRAMES = Sampling(64, None, "uniform", 1, 24, 32, "grey", 10**6)

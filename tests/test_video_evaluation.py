@@ -16,12 +16,12 @@ from ostinato import store
 from ostinato.errors import EvaluationError
 from ostinato.evaluation import classification, comparison
 from ostinato.evaluation.classification import TOP1
+from ostinato.evaluation.grad_cam import grad_cam
 from ostinato.study import Study
 from ostinato.task import Evaluation, PerExample, Reporting
 from ostinato.training.keras_model import KerasModel
 from ostinato.video import evaluation, figures, reporting
 from ostinato.video.dataset import ClipDataset, Clips
-from ostinato.video.grad_cam import grad_cam
 from ostinato.video.metrics import METRICS, SHUFFLING_DROP, TOP1_SHUFFLED, TOP1_VIDEO
 from stages import report
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ostinato import params, store
+from ostinato import models, params, store
 from ostinato.errors import ParamsError
 from ostinato.task import TrainingContext
 from ostinato.training import trainer
@@ -55,7 +55,7 @@ FRAMES = np.array([6, 3, 1, 5], np.int32)
 def built(name: str) -> Any:
     keras.utils.set_random_seed(3)
     module, block = BUILDS[name]
-    return params.bind(params.model("video", module).build, block)(DATA)
+    return params.bind(models.load("video", module).build, block)(DATA)
 
 
 @pytest.fixture(scope="module", params=BUILDS)

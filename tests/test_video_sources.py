@@ -16,7 +16,7 @@ from ostinato.errors import ParamsError, SourceError
 from ostinato.params import bind
 from ostinato.sketches import sources as sketches
 from ostinato.video import sources
-from ostinato.video.dataset.reading import Sampling, read
+from ostinato.video.formats.reading import Sampling, read
 from ostinato.video.sources import rendering
 from ostinato.video.sources.rendering import ORDERS
 from tests import videos

@@ -44,13 +44,13 @@ def compare(
 
     The tests are Kolmogorov and Smirnov's of two samples for numbers, and Pearson's of homogeneity
     for categories. As many features are tested at once, each p is multiplied by their number
-    (Bonferroni; Dunn 1961): all together raise a false alarm with probability ``significance`` at most.
+    (Bonferroni; Dunn 1961): the probability of any false alarm is at most ``significance``.
 
     Args:
         reference: the profile of the data as they were.
         current: the profile of the data as they are.
-        psi_threshold: population stability index from which a difference is large; 0.1 is called moderate
-            and 0.25 major by custom (Siddiqi 2006, Credit Risk Scorecards).
+        psi_threshold: population stability index from which a difference is large; usually 0.1 is
+            called moderate and 0.25 major (Siddiqi 2006, Credit Risk Scorecards).
         ks_threshold: Kolmogorov-Smirnov distance of numbers from which a difference is large.
         significance: of significance, for all features together.
         bins: into which numbers are cut for their index.

@@ -17,7 +17,7 @@ from cycler import cycler
 from jaxtyping import Integer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 P = ParamSpec("P")
 
@@ -236,41 +236,6 @@ def comparison(runs: pd.DataFrame, name: str, lower: bool) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(name)
     axes.set_title(f"{name[:1].upper()}{name[1:]} by run, with 95% confidence interval")
-    return figure
-
-
-@styled
-def tradeoff(runs: pd.DataFrame, name: str, lower: bool) -> Figure:
-    """A metric by cost: time of a prediction, and number of parameters.
-
-    Args:
-        runs: columns run, score, low, high, inference_ms, parameters.
-        name: of the metric.
-        lower: whether lower values are better.
-    """
-    rows = _records(runs, "score", "run", lower)
-    figure = Figure(figsize=(WIDTH, 3.6 + 0.25 * -(-len(rows) // 3)))
-    panels = figure.subplots(1, 2, sharey=True)
-    costs = {
-        "inference_ms": ("Time of one prediction, ms", 1.0),
-        "parameters": ("Parameters, millions", 1e6),
-    }
-    for axes, (column, (label, unit)) in zip(panels, costs.items(), strict=True):
-        for number, row in enumerate(rows):
-            axes.errorbar(
-                row[column] / unit, row["score"], yerr=_bounds(row), label=row["run"],
-                fmt=MARKERS[number % len(MARKERS)], color=COLOURS[number % len(COLOURS)],
-                ms=8, capsize=3,
-            )  # fmt: skip
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel(label)
-    panels[0].set_ylabel(name)
-    title = f"{name[:1].upper()}{name[1:]} by cost (left is cheaper)"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

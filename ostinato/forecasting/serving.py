@@ -13,12 +13,11 @@ import pandas as pd
 from jaxtyping import Float, Float32, Shaped
 from pydantic import BaseModel, Field
 
-from ostinato import params, store
+from ostinato import models, store
 from ostinato.errors import RequestError
 from ostinato.forecasting import metrics
 from ostinato.forecasting.dataset import features
 from ostinato.forecasting.dataset.cleaning import ReadReport, Series, read_series
-from ostinato.forecasting.dataset.layout import COVARIATES, Coding, Details, RawManifest
 from ostinato.forecasting.dataset.windows import (
     Inputs,
     fit_scale,
@@ -27,6 +26,7 @@ from ostinato.forecasting.dataset.windows import (
     to_model_units,
 )
 from ostinato.forecasting.evaluation import Forecaster, interval
+from ostinato.forecasting.formats.layout import COVARIATES, Coding, Details, RawManifest
 from ostinato.params import near
 from ostinato.task import Json, Manifest, Serving
 
@@ -83,7 +83,7 @@ def load(folder: Path) -> "Service":
         folder: holds model/, about.json, manifest.json and serving.npz.
     """
     about = store.read_json(folder / "about.json")
-    model = params.model(about["domain"], about["model"])
+    model = models.load(about["domain"], about["model"])
     arrays = store.read_arrays(folder / "serving.npz")
     margins = dict(zip(arrays["levels"].tolist(), arrays["margins"], strict=True))
     details = Details.of(Manifest.read(folder / "manifest.json"))

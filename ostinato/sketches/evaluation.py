@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Float32, Int16, Integer, Shaped
 from tqdm import tqdm
 
 from ostinato.evaluation import classification, timing
+from ostinato.sketches.dataset.protocols import EvaluationData
 from ostinato.sketches.metrics import METRICS
-from ostinato.sketches.protocols import EvaluationData
 from ostinato.task import Evaluation, PerExample
 from ostinato.units import BatchSize, Count, Fraction
 

@@ -8,7 +8,7 @@ from jaxtyping import Float32
 from keras import ops
 
 from ostinato.errors import ParamsError
-from ostinato.sketches.protocols import ModelData
+from ostinato.sketches.dataset.protocols import ModelData
 
 __all__ = ["Neighbours", "Rasterise", "points"]
 

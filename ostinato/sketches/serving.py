@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Int16
 from pydantic import BaseModel, Field, SkipValidation
 
-from ostinato import params, store
+from ostinato import models, store
 from ostinato.errors import MalformedError, RequestError
 from ostinato.serving import classification
 from ostinato.serving.classification import Response, from_responses
-from ostinato.sketches import dataset, quickdraw, strokes
+from ostinato.sketches import dataset
 from ostinato.sketches.evaluation import DrawingClassifier
-from ostinato.sketches.raw import RawManifest
+from ostinato.sketches.formats import quickdraw, strokes
+from ostinato.sketches.formats.raw import RawManifest
 from ostinato.task import Json
 from ostinato.task import Serving as ServingContract
 
@@ -96,7 +97,7 @@ def load(folder: Path) -> DrawingService:
     about, data = store.read_json(folder / "about.json"), dataset.load(folder)
     if data.kind != "strokes":
         raise RequestError(f"the model reads {data.kind}s; only models of strokes can be served")
-    predictor = params.model(about["domain"], about["model"]).restore(folder / "model")
+    predictor = models.load(about["domain"], about["model"]).restore(folder / "model")
     service = DrawingService(predictor, data, about["prepare"]["max_points"])
     service.predict([Input.model_validate(SERVING.example)], {"top_k": 1})
     return service

@@ -5,22 +5,36 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Integer, Shaped
 from pydantic import Field
 
+from ostinato import params
+from ostinato.decoding.batch_search import BatchSearch, SearchOptions, SpecialTokens
 from ostinato.evaluation import comparison, timing
 from ostinato.task import Evaluation, PerExample
 from ostinato.translation import metrics
-from ostinato.translation.dataset import EOS, PAD, TranslationDataset, cleaning
-from ostinato.translation.translator import SearchOptions, TranslationModel, Translator
+from ostinato.translation.dataset import BOS, EOS, PAD, TranslationDataset, cleaning
 from ostinato.units import BatchSize, Count, NonNegative
 
 WORDS = re.compile(rf"{cleaning.PLACEHOLDER.pattern}|\w+")
+
+
+@runtime_checkable
+class TranslationModel(Protocol):
+    """A restored model: `ostinato.training.keras_model.KerasModel`."""
+
+    model: Any
+    """A Keras model with the name of its module, which has ``start_decoding``."""
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights."""
 
 
 def evaluate(
@@ -85,7 +99,7 @@ def evaluate(
     options = SearchOptions(
         beam_size, length_penalty, coverage_penalty, no_repeat_ngram_size, max_length_ratio
     )
-    translate = Translator(predictor, data, options, nbest_size=1, batch_size=batch_size)
+    translate = translator(predictor, data, options, nbest_size=1, batch_size=batch_size)
     translate(sorted(rows, key=len)[-batch_size:])  # compiles the graph before the clock starts
     start = time.perf_counter()
     hypotheses = [best for best, *_ in translate(rows)]
@@ -171,6 +185,31 @@ def evaluate(
     }
     serving = {name: np.array(value) for name, value in asdict(options).items()}
     return Evaluation(values, tables, plots, arrays, speed, serving)
+
+
+def translator(
+    predictor: TranslationModel,
+    data: TranslationDataset,
+    options: SearchOptions,
+    *,
+    nbest_size: int,
+    batch_size: int,
+) -> BatchSearch:
+    """Beam search with a restored model.
+
+    Args:
+        predictor: the model.
+        data: the data set that it was trained on.
+        options: of the search.
+        nbest_size: number of translations for each row.
+        batch_size: rows in a batch.
+    """
+    module = params.model_module("translation", predictor.model.name)
+    start = partial(module.start_decoding, predictor.model)
+    special = SpecialTokens(PAD, BOS, EOS)
+    return BatchSearch(
+        start, data.pad, special, options, nbest_size=nbest_size, batch_size=batch_size
+    )
 
 
 def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:

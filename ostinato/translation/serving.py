@@ -14,14 +14,14 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 from pydantic import BaseModel, Field
 
-from ostinato import params, store
+from ostinato import models, store
+from ostinato.decoding.batch_search import BatchSearch, Hypothesis, SearchOptions
 from ostinato.errors import RequestError
 from ostinato.task import Json, Serving
 from ostinato.translation import dataset, metrics
 from ostinato.translation.dataset import TranslationDataset, cleaning
-from ostinato.translation.dataset.reading import RawManifest, read_pairs
-from ostinato.translation.evaluation import pair_key
-from ostinato.translation.translator import Hypothesis, SearchOptions, Translator
+from ostinato.translation.evaluation import pair_key, translator
+from ostinato.translation.formats.parallel_text import RawManifest, read_pairs
 
 BATCH_SIZE = 64  # parts translated at once
 MAX_CHARACTERS = 100_000  # of a text
@@ -81,11 +81,11 @@ class Response(BaseModel):
 def load(folder: Path) -> "TranslationService":
     """Load a packaged model: see `ostinato.task.Serving`."""
     about = store.read_json(folder / "about.json")
-    predictor = params.model("translation", about["model"]).restore(folder / "model")
+    predictor = models.load("translation", about["model"]).restore(folder / "model")
     data = dataset.load(folder)
     arrays = store.read_arrays(folder / "serving.npz")
     options = SearchOptions(**{name: array.item() for name, array in arrays.items()})
-    translate = Translator(
+    translate = translator(
         predictor, data, options, nbest_size=options.beam_size, batch_size=BATCH_SIZE
     )
     service = TranslationService(translate, data)
@@ -96,7 +96,7 @@ def load(folder: Path) -> "TranslationService":
 class TranslationService:
     """Translates texts with a trained model."""
 
-    def __init__(self, translate: Translator, data: TranslationDataset) -> None:
+    def __init__(self, translate: BatchSearch, data: TranslationDataset) -> None:
         self.translate, self.data = translate, data
 
     def predict(self, inputs: Sequence[Input], options: Mapping[str, Json]) -> list[Response]:

@@ -310,8 +310,8 @@ def _figures(
 ) -> dict[str, "Figure"]:
     """Draw the figures of an evaluation; contact sheets show clips chosen by ``rng``."""
     from ostinato.evaluation import figures
+    from ostinato.evaluation.grad_cam import grad_cam
     from ostinato.video.figures import contact_sheet, plot_prefix_accuracy
-    from ostinato.video.grad_cam import grad_cam
 
     size = len(test.clips)
 

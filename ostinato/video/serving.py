@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, Field
 
-from ostinato import params, store
+from ostinato import models, store
 from ostinato.errors import RejectedVideoError, RequestError
 from ostinato.serving.classification import Response, from_responses, response
 from ostinato.task import Json, Serving
 from ostinato.video import dataset
-from ostinato.video.dataset.raw import read_manifest
-from ostinato.video.dataset.reading import Clip, read
 from ostinato.video.dataset.splits import video_rng
+from ostinato.video.formats.raw import read_manifest
+from ostinato.video.formats.reading import Clip, read
 
 __all__ = ["SERVING", "Input", "Response", "from_responses", "load", "to_requests"]
 
@@ -61,7 +61,7 @@ class VideoService:
     def __init__(self, folder: Path) -> None:
         about = store.read_json(folder / "about.json")
         self.data = dataset.load(folder)
-        self.model = params.model(about["domain"], about["model"]).restore(folder / "model")
+        self.model = models.load(about["domain"], about["model"]).restore(folder / "model")
         # Compiles the graph, so that the first request does not wait for it.
         self.predict([Input.model_validate(EXAMPLE)], {"top_k": 1})
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from ostinato import params, store
+from ostinato import models, store
 from ostinato.task import Manifest, Metric, PerExample, Profile, Reporting, Serving
 
 SPLITS = {"train": 96, "validation": 24, "test": 24}
@@ -38,9 +38,7 @@ class Arrays:
     def size(self, split: str) -> int:
         return self.manifest.size(split)
 
-    def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
-    ) -> Any:
+    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
         import tensorflow as tf
 
         array = self.arrays[split]
@@ -74,7 +72,7 @@ class Service:
 def predictor(folder: Path) -> Any:
     """The model in a served folder, restored by its module."""
     about = store.read_json(folder / "about.json")
-    return params.model(about["domain"], about["model"]).restore(folder / "model")
+    return models.load(about["domain"], about["model"]).restore(folder / "model")
 
 
 def per_example(arrays: Mapping[str, Any], names: Sequence[str]) -> PerExample:

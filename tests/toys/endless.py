@@ -63,9 +63,7 @@ class load:
         x = generator.normal(size=(self.size(split), 2)).astype(np.float32)
         return x, x.sum(axis=1, keepdims=True)
 
-    def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
-    ) -> Any:
+    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
         drawn = self.draw(split, seed, epoch)
         return tf.data.Dataset.from_tensor_slices(drawn).batch(batch_size)
 

@@ -19,7 +19,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Integer, Shaped
 
 from ostinato.errors import DataError
-from ostinato.forecasting.dataset.layout import Columns, Gaps, RawManifest, Rules
+from ostinato.forecasting.formats.layout import Columns, Gaps, RawManifest, Rules
 from ostinato.params import near
 
 WITH_OFFSET = r":\d\d(?:[.,]\d+)?\s*(?:Z|[+-]\d\d(?::?\d\d)?)$|Z$"  # a time with an offset from UTC

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Shaped
 
-from ostinato.forecasting.dataset.layout import CalendarFeatures, Coding
+from ostinato.forecasting.formats.layout import CalendarFeatures, Coding
 
 HARMONICS = 2  # of the year and of the day
 SECONDS_OF_YEAR, SECONDS_OF_DAY = 365.2425 * 86_400, 86_400

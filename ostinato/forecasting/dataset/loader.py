@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float, Float32, Integer
 
 from ostinato import store
-from ostinato.forecasting.dataset.layout import Details
 from ostinato.forecasting.dataset.windows import (
     Inputs,
     Windows,
@@ -22,6 +21,7 @@ from ostinato.forecasting.dataset.windows import (
     split_origins,
     to_model_units,
 )
+from ostinato.forecasting.formats.layout import Details
 from ostinato.task import Manifest
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from ostinato import store
 from ostinato.errors import DataError
 from ostinato.forecasting.dataset import features
 from ostinato.forecasting.dataset.cleaning import ReadReport, Series, read_series
-from ostinato.forecasting.dataset.layout import (
+from ostinato.forecasting.dataset.windows import SPLITS, fit_scale, split_origins, to_model_units
+from ostinato.forecasting.formats.layout import (
     COVARIATES,
     Calendar,
     CalendarFeatures,
@@ -26,7 +27,6 @@ from ostinato.forecasting.dataset.layout import (
     Scaling,
     Zeros,
 )
-from ostinato.forecasting.dataset.windows import SPLITS, fit_scale, split_origins, to_model_units
 from ostinato.task import Manifest, Profile
 from ostinato.units import Count, Fraction, Length
 

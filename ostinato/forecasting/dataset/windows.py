@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, Integer, Shaped
 
-from ostinato.forecasting.dataset.layout import Scaling
+from ostinato.forecasting.formats.layout import Scaling
 from ostinato.params import near
 
 SPLITS = ("train", "validation", "calibration", "test")

@@ -10,8 +10,8 @@ from jaxtyping import Float32, Int16, Int32, Int64, Shaped, UInt8
 
 from ostinato.errors import DataError
 from ostinato.params import near
+from ostinato.sketches.dataset.protocols import Kind
 from ostinato.sketches.dataset.shards import FEATURE_NAME, ROW_BYTES, SIDE, shard_name
-from ostinato.sketches.protocols import Kind
 from ostinato.task import Manifest
 
 if TYPE_CHECKING:

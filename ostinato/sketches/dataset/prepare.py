@@ -16,11 +16,11 @@ from ostinato import store
 from ostinato.errors import DataError
 from ostinato.sketches.dataset import raw_files, shards
 from ostinato.sketches.dataset.profile import profile
+from ostinato.sketches.dataset.protocols import Kind
 from ostinato.sketches.dataset.raw_files import COUNTS, PendingChunk, ReadReport
 from ostinato.sketches.dataset.shards import SPLITS, Records, Shard, Spill
 from ostinato.sketches.dataset.splits import split_of
-from ostinato.sketches.protocols import Kind
-from ostinato.sketches.raw import RawManifest
+from ostinato.sketches.formats.raw import RawManifest
 from ostinato.task import Manifest
 from ostinato.units import Count, Fraction, Points
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Integer, UInt8
 
 from ostinato.data.profile import SAMPLE, sorted_sample
-from ostinato.sketches.protocols import Kind
+from ostinato.sketches.dataset.protocols import Kind
 from ostinato.task import Profile
 
 FEATURES: Mapping[Kind, tuple[str, ...]] = {

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int16, Int64, Integer, UInt8
 
-from ostinato.sketches import quickdraw, strokes
 from ostinato.sketches.dataset import shards
 from ostinato.sketches.dataset.sketchrnn_npz import read_npz
-from ostinato.sketches.raw import Form, RawManifest
+from ostinato.sketches.formats import quickdraw, strokes
+from ostinato.sketches.formats.raw import Form, RawManifest
 
 CHUNK_BYTES = 1 << 22  # of ndjson that a thread reads at a time
 CHUNK_BITMAPS = 1 << 13  # that a thread reads at a time

@@ -20,8 +20,8 @@ from jaxtyping import Float64, Int64, Integer, UInt8, UInt64
 from ostinato import store
 from ostinato.data.profile import SAMPLE
 from ostinato.sketches.dataset.profile import features
-from ostinato.sketches.protocols import Kind
-from ostinato.sketches.strokes import compiled
+from ostinato.sketches.dataset.protocols import Kind
+from ostinato.sketches.formats.strokes import compiled
 
 NAME = "sketches"  # of the data set: the prefix of its files
 SPLITS = ("train", "validation", "test")

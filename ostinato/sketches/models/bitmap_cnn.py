@@ -9,8 +9,8 @@ width, 1) in 0 to 1. Output: probabilities (batch, class).
 
 import keras
 
+from ostinato.sketches.dataset.protocols import ModelData
 from ostinato.sketches.layers import Rasterise
-from ostinato.sketches.protocols import ModelData
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, KernelSize, Units
 

@@ -10,8 +10,8 @@ Input: (batch, point, 3), zero-padded. Output: probabilities (batch, class).
 import keras
 
 from ostinato.layers import LSTM, MaskedConv1D
+from ostinato.sketches.dataset.protocols import ModelData
 from ostinato.sketches.layers import points
-from ostinato.sketches.protocols import ModelData
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, KernelSize, NumLayers, Stride, Units
 

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from ostinato.errors import ParamsError
+from ostinato.sketches.dataset.protocols import ModelData
 from ostinato.sketches.layers import Neighbours, Rasterise
-from ostinato.sketches.protocols import ModelData
 from ostinato.task import Dataset, Record, TrainingContext
 from ostinato.units import BatchSize, Count, NonNegative
 

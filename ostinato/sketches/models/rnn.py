@@ -11,8 +11,8 @@ from typing import Literal
 import keras
 
 from ostinato.layers import LSTM, MaskedPooling
+from ostinato.sketches.dataset.protocols import ModelData
 from ostinato.sketches.layers import points
-from ostinato.sketches.protocols import ModelData
 from ostinato.training.trainer import fit
 from ostinato.units import Fraction, NonNegative, NumLayers, Units
 

@@ -1,8 +1,8 @@
 """Sources of drawings: a public function for each value of ``source`` in a fetch block.
 
 Each is called as ``source(folder, scratch, seed, *, ...)``. It writes raw files and manifest.json
-(`ostinato.sketches.raw.RawManifest`) into the empty ``folder``. ``scratch`` keeps partial downloads
-from one attempt to the next. ``seed`` determines all randomness.
+(`ostinato.sketches.formats.raw.RawManifest`) into the empty ``folder``. ``scratch`` keeps partial
+downloads from one attempt to the next. ``seed`` determines all randomness.
 """
 
 from ostinato.sketches.sources.doodles import doodles

@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from ostinato import store
 from ostinato.download import inside
-from ostinato.sketches import quickdraw
-from ostinato.sketches.raw import RawManifest
+from ostinato.sketches.formats import quickdraw
+from ostinato.sketches.formats.raw import RawManifest
 from ostinato.sketches.sources import generator
 from ostinato.sketches.sources.files import Categories, categories_of, raw_file, select_categories
 from ostinato.units import Count

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from ostinato.download import Part, fetch_all, is_url
 from ostinato.errors import DownloadError, SourceError, UnreachableError
 from ostinato.params import near
-from ostinato.sketches.raw import RawFile
+from ostinato.sketches.formats.raw import RawFile
 
 Categories = list[str] | Literal["all"]
 

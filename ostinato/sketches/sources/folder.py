@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ostinato.errors import SourceError
-from ostinato.sketches.raw import Form, RawManifest
+from ostinato.sketches.formats.raw import Form, RawManifest
 from ostinato.sketches.sources.files import categories_of, raw_file
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ostinato.download import Lines, inside
-from ostinato.sketches.quickdraw import is_truncated
-from ostinato.sketches.raw import Form, RawManifest
+from ostinato.sketches.formats.quickdraw import is_truncated
+from ostinato.sketches.formats.raw import Form, RawManifest
 from ostinato.sketches.sources import files
 from ostinato.sketches.sources.categories import QUICKDRAW
 from ostinato.sketches.sources.files import Categories

@@ -5,7 +5,7 @@ from urllib.parse import unquote, urlsplit
 
 from ostinato.download import Whole, inside, is_url
 from ostinato.errors import SourceError
-from ostinato.sketches.raw import RawManifest
+from ostinato.sketches.formats.raw import RawManifest
 from ostinato.sketches.sources.files import GOOGLE, categories_of, download, move, raw_file
 from ostinato.units import Count, Seconds
 

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from ostinato.download import inside
 from ostinato.errors import SourceError
-from ostinato.sketches.raw import RawManifest
+from ostinato.sketches.formats.raw import RawManifest
 from ostinato.sketches.sources import files
 from ostinato.sketches.sources.categories import QUICKDRAW
 from ostinato.sketches.sources.files import Categories

@@ -19,8 +19,8 @@ from ostinato.task import Manifest
 from ostinato.translation.dataset import cleaning, tokenizer, writing
 from ostinato.translation.dataset.cleaning import PLACEHOLDER, RULES, LanguageModel
 from ostinato.translation.dataset.files import SPLITS, Details
-from ostinato.translation.dataset.reading import RawManifest, read_pairs
 from ostinato.translation.dataset.tokenizer import SIDES
+from ostinato.translation.formats.parallel_text import RawManifest, read_pairs
 from ostinato.units import Count, Fraction, NonNegative, Tokens
 
 PARTITIONS = 64  # temporary files, by a hash of the source; one at a time is in memory

@@ -88,7 +88,7 @@ def entry(folder: Path, relative: str, split: str | None, origin: str, **more: J
 def write_manifest(
     folder: Path, source: str, format: str, languages: list[str], files: list[Entry], **more: Json
 ) -> None:
-    """Write the manifest, which `ostinato.translation.dataset.reading.RawManifest` reads.
+    """Write the manifest, which `ostinato.translation.formats.parallel_text.RawManifest` reads.
 
     It contains no times, so the same input gives the same bytes.
     """

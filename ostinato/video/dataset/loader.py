@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from ostinato.params import near
 from ostinato.task import Manifest
 from ostinato.units import Fraction
-from ostinato.video.dataset.reading import Sampling
+from ostinato.video.formats.reading import Sampling
 
 DATASET_NAME = "video"  # the prefix of the shards' names
 SHUFFLE_BYTES = 1 << 26  # size of the shuffle buffer

@@ -19,8 +19,9 @@ from ostinato.task import Manifest
 from ostinato.units import Count, Fraction
 from ostinato.video.dataset.loader import DATASET_NAME, Augment, shard_name
 from ostinato.video.dataset.profile import SAMPLE_SIZE, features, profile
-from ostinato.video.dataset.raw import read_manifest
-from ostinato.video.dataset.reading import (
+from ostinato.video.dataset.splits import SPLITS, AssignedVideo, assign_splits, video_rng
+from ostinato.video.formats.raw import read_manifest
+from ostinato.video.formats.reading import (
     REJECT_REASONS,
     Clip,
     Colour,
@@ -31,7 +32,6 @@ from ostinato.video.dataset.reading import (
     Sampling,
     read,
 )
-from ostinato.video.dataset.splits import SPLITS, AssignedVideo, assign_splits, video_rng
 
 MAX_PENDING = 16  # videos that are decoded ahead of the writer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ostinato.errors import DataError
-from ostinato.video.dataset.raw import RawVideo
+from ostinato.video.formats.raw import RawVideo
 
 SPLITS = ("train", "validation", "test")
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from ostinato import params, store
 from ostinato.errors import MalformedError, SourceError
 from ostinato.sketches import sources as sketches
-from ostinato.sketches.quickdraw import Drawing, read_line
-from ostinato.sketches.raw import RawManifest
+from ostinato.sketches.formats.quickdraw import Drawing, read_line
+from ostinato.sketches.formats.raw import RawManifest
 from ostinato.video.sources.encoding import write_video
 from ostinato.video.sources.manifest import describe_video, write_manifest
 from ostinato.video.sources.rendering import ORDERS, Pace, play, render

@@ -2,7 +2,7 @@
 
 It lists the classes and, for each video, path (of a file or of a folder of numbered images),
 class, key, group (its recording, or null if it must be derived from the file's name), split
-(or null), size in bytes and SHA-256. `ostinato.video.dataset.raw` reads it. It holds no
+(or null), size in bytes and SHA-256. `ostinato.video.formats.raw` reads it. It holds no
 timestamps: the same input gives the same bytes.
 """
 

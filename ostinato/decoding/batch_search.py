@@ -1,30 +1,25 @@
-"""A trained model and beam search: rows of source tokens to ranked translations."""
+"""Beam search over many rows of source tokens, in batches of similar length."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Integer
 from tqdm import tqdm
 
-from ostinato import decoding, params
+from ostinato import decoding
 from ostinato.errors import EvaluationError
-from ostinato.translation.dataset import BOS, EOS, PAD, TranslationDataset
 
 EXTRA_TOKENS = 10  # added to the maximum length of a translation
 
 
-@runtime_checkable
-class TranslationModel(Protocol):
-    """A restored model: `ostinato.training.keras_model.KerasModel`."""
+class SpecialTokens(NamedTuple):
+    """The ids of padding and of the begin and the end of a sequence."""
 
-    model: Any
-    """A Keras model with the name of its module, which has ``start_decoding``."""
-
-    @property
-    def parameters(self) -> int:
-        """The number of weights."""
+    pad: int
+    bos: int
+    eos: int
 
 
 @dataclass(frozen=True)
@@ -64,15 +59,17 @@ class Hypothesis(NamedTuple):
     attention: Float32[np.ndarray, "token source"] | None
 
 
-class Translator:
+class BatchSearch:
     """Beam search with a model, compiled once for batches of any size.
 
     Rows are translated in batches of similar length. A translation does not depend on the order of
     the rows or on the other rows.
 
     Args:
-        predictor: the restored model.
-        data: the data set that the model was trained on.
+        start_decoding: maps source tokens (batch, token) to a step function, its first state and
+            what all steps share.
+        pad: maps rows of source tokens to an array (batch, token), with eos and padding.
+        special: ids of tokens.
         options: of the search.
         nbest_size: number of translations for each row, at most ``options.beam_size``.
         batch_size: rows in a batch.
@@ -80,8 +77,9 @@ class Translator:
 
     def __init__(
         self,
-        predictor: TranslationModel,
-        data: TranslationDataset,
+        start_decoding: Callable[[Any], tuple[Any, Any, Any]],
+        pad: Callable[[list[list[int]]], Integer[np.ndarray, "batch token"]],
+        special: SpecialTokens,
         options: SearchOptions,
         *,
         nbest_size: int,
@@ -89,25 +87,31 @@ class Translator:
     ) -> None:
         import tensorflow as tf
 
-        model, self.data, self.batch_size = predictor.model, data, batch_size
-        start_decoding = params.model_module("translation", model.name).start_decoding
+        self.pad, self.batch_size = pad, batch_size
         tokens, hypotheses = (tf.TensorSpec((None,) * rank, tf.int32) for rank in (2, 3))
 
         @tf.function(input_signature=[tokens])
         def search(source: Any) -> Any:
-            step, state, shared = start_decoding(model, source)
-            lengths = tf.reduce_sum(tf.cast(source != PAD, tf.int32), axis=1) - 1  # without eos
+            step, state, shared = start_decoding(source)
+            lengths = (
+                tf.reduce_sum(tf.cast(source != special.pad, tf.int32), axis=1) - 1
+            )  # without eos
             longest = options.max_length_ratio * tf.cast(lengths, tf.float32)
             longest = tf.cast(longest, tf.int32) + EXTRA_TOKENS
             constraints = decoding.Constraints(
-                BOS, EOS, PAD, tf.zeros_like(longest), longest, options.no_repeat_ngram_size
+                special.bos,
+                special.eos,
+                special.pad,
+                tf.zeros_like(longest),
+                longest,
+                options.no_repeat_ngram_size,
             )
             return decoding.beam_search(
                 step,
                 state,
                 shared,
                 constraints,
-                source != PAD,
+                source != special.pad,
                 beam_size=options.beam_size,
                 nbest_size=nbest_size,
                 length_penalty=options.length_penalty,
@@ -116,8 +120,8 @@ class Translator:
 
         @tf.function(input_signature=[tokens, hypotheses])
         def align(source: Any, tokens: Any) -> Any:
-            step, state, shared = start_decoding(model, source)
-            attention = decoding.align(step, state, shared, tokens, BOS)
+            step, state, shared = start_decoding(source)
+            attention = decoding.align(step, state, shared, tokens, special.bos)
             return () if attention is None else (attention,)
 
         self._search, self._align = search, align
@@ -145,7 +149,7 @@ class Translator:
         return translations
 
     def _batch(self, rows: list[list[int]], attention: bool) -> list[list[Hypothesis]]:
-        source = self.data.pad(rows)
+        source = self.pad(rows)
         result = decoding.DecodeResult(*(x.numpy() for x in self._search(source)))
         maps = [x.numpy() for x in self._align(source, result.tokens)] if attention else []
         translations = []

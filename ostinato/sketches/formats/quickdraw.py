@@ -21,7 +21,7 @@ import orjson
 from jaxtyping import Bool, Float64, Integer, Real, UInt8
 
 from ostinato.errors import MalformedError
-from ostinato.sketches.strokes import BOX, MAX_COORDINATE, compiled
+from ostinato.sketches.formats.strokes import BOX, MAX_COORDINATE, compiled
 
 MAX_POINTS = 10_000  # of a drawing; a larger one was not drawn by a person
 
