@@ -22,8 +22,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from ruamel.yaml import YAML
 
 from flows import tune as module
+from flows.engine import search as search_settings
 from flows.engine import tuning_figures
-from flows.tune import Range, Values, state_of, tune
+from flows.engine.search import Range, Values, state_of
+from flows.tune import tune
 from ostinato import errors, params, store
 from stages import trial
 from tests import servers
@@ -114,8 +116,8 @@ def toy(
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "OPTUNA_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL_S", 1)
-    monkeypatch.setattr(module, "HEARTBEAT_TIMEOUT_S", 8)
+    monkeypatch.setattr(search_settings, "HEARTBEAT_INTERVAL_S", 1)
+    monkeypatch.setattr(search_settings, "HEARTBEAT_TIMEOUT_S", 8)
     yield tmp_path
     ours = {"params.yaml", "model.py", "files.json", "stages", "data", "trained", "scratch"}
     left = {path.name for path in tmp_path.iterdir() if not path.name.startswith("ml")}
