@@ -48,13 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.getoption("--no-shapes"):
         return
-    files = sorted((ROOT / "ostinato").rglob("*.py"))
-    names = [
-        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for file in files
-        if "\nimport keras\n" not in file.read_text(encoding="utf-8")
+    modules = [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in sorted((ROOT / "ostinato").rglob("*.py"))
+        if file.name != "__init__.py" and "\nimport keras\n" not in file.read_text("utf-8")
     ]
-    install_import_hook([name for name in names if "." in name], "tests.checked")
+    install_import_hook(modules, "tests.checked")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from jaxtyping import Float32, Int16, Int32, Int64, Shaped, UInt8
 
+from ostinato.data import tfrecords
 from ostinato.errors import DataError
 from ostinato.params import near
 from ostinato.sketches.dataset.protocols import Kind
@@ -146,9 +147,9 @@ class Dataset:
 
             return tf.data.Dataset.from_tensor_slices(starts).map(one)
 
-        records = tf.data.TFRecordDataset(self._files(split, parts), buffer_size=1 << 20)
+        records = tfrecords.read(self._files(split, parts))
         windows = records.batch(window).prefetch(1).enumerate()
-        return windows.flat_map(cut).map(self._tensors, tf.data.AUTOTUNE).prefetch(4)
+        return windows.flat_map(cut).map(self._tensors, num_parallel_calls=2).prefetch(4)
 
     def examples(self, split: str, max_examples: int | None = None) -> Drawings | Bitmaps:
         """The drawings of a split in memory, in the stored order.
@@ -159,7 +160,7 @@ class Dataset:
         """
         import tensorflow as tf
 
-        records = tf.data.TFRecordDataset(self._files(split, range(self._parts)))
+        records = tfrecords.read(self._files(split, range(self._parts)))
         count = self.size(split) if max_examples is None else min(max_examples, self.size(split))
         contents, labels, keys = [], [], []
         for found in records.take(count).batch(4096).as_numpy_iterator():

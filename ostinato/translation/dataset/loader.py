@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from ostinato.data import tfrecords
 from ostinato.errors import DataError
 from ostinato.params import near
 from ostinato.task import Manifest
@@ -79,7 +80,7 @@ class TranslationDataset:
         """The pairs of a split as texts, in the stored order; with a limit, the first ones."""
         import tensorflow as tf
 
-        records = tf.data.TFRecordDataset(self._files(split, range(self._shards)))
+        records = tfrecords.read(self._files(split, range(self._shards)))
         spec = {side: tf.io.FixedLenFeature((), tf.string) for side in SIDES}
         pairs: list[tuple[str, str]] = []
         for batch in records.take(-1 if limit is None else limit).batch(4096):
@@ -141,13 +142,9 @@ class TranslationDataset:
 
             return tf.data.Dataset.from_tensor_slices(ranges).map(select)
 
-        records = tf.data.TFRecordDataset(self._files(split, shards), buffer_size=1 << 20)
+        records = tfrecords.read(self._files(split, shards))
         windows = records.batch(WINDOW).prefetch(1).enumerate()
-        # With autotuning, the end of an epoch waits for a thread that sleeps up to a minute.
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        batches = windows.flat_map(cut).map(to_tensors, num_parallel_calls=2).prefetch(4)
-        return batches.with_options(options)
+        return windows.flat_map(cut).map(to_tensors, num_parallel_calls=2).prefetch(4)
 
     def pad(self, rows: list[list[int]]) -> Int32[np.ndarray, "batch token"]:
         """Tokens as a batch of sources, with eos, padded on the right."""

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int32, Shaped, UInt8
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
+from ostinato.data import tfrecords
 from ostinato.params import near
 from ostinato.task import Manifest
 from ostinato.units import Fraction
@@ -127,7 +128,7 @@ class ClipDataset:
         if seed is not None:
             rng = np.random.default_rng([seed, epoch])
             shards = rng.permutation(self._shards)
-        records = tf.data.TFRecordDataset(self._files(split, shards.tolist()), buffer_size=1 << 20)
+        records = tfrecords.read(self._files(split, shards.tolist()))
         if seed is not None:
             clip_bytes = self.frames * self.height * self.width * self.channels
             buffer = min(self.size(split), max(batch_size, SHUFFLE_BYTES // clip_bytes))
@@ -147,7 +148,7 @@ class ClipDataset:
             return {"clip": clip, "frames": frames}, tf.cast(parsed["label"], tf.int32)
 
         numbered = records.batch(batch_size).enumerate()
-        batches: Iterable[Any] = numbered.map(decode, tf.data.AUTOTUNE).prefetch(4)
+        batches: Iterable[Any] = numbered.map(decode, num_parallel_calls=2).prefetch(4)
         return batches
 
     def examples(self, split: str, max_examples: int | None = None) -> Clips:
@@ -159,7 +160,7 @@ class ClipDataset:
         """
         import tensorflow as tf
 
-        records = tf.data.TFRecordDataset(self._files(split, range(self._shards)))
+        records = tfrecords.read(self._files(split, range(self._shards)))
         size = self.size(split)
         count = size if max_examples is None else min(max_examples, size)
         shape = (count, self.frames, self.height, self.width, self.channels)
