@@ -187,7 +187,7 @@ def forecasts(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
 def translates(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
     """A model of texts gives a logit for each piece, reads any length, and no padding."""
     expected = answers(model, x)
-    assert expected.shape == (*x["before"].shape, run.data.vocabulary[1])
+    assert expected.shape == (*x["before"].shape, run.data.vocab_sizes[1])
     padded = {name: np.pad(part, ((0, 0), (0, 3))) for name, part in x.items()}
     found = answers(model, padded)[:, : expected.shape[1]]
     np.testing.assert_allclose(found, expected, atol=1e-4, err_msg="padding counts")

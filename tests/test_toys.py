@@ -91,7 +91,15 @@ def test_a_toy_goes_through_all_stages(toy: str, study: Study) -> None:
     assert f"**{name}**" in Path("report.md").read_text()
 
 
-@pytest.mark.parametrize("toy", ["autoencoder", "adversarial", "generator", "endless"])
+@pytest.mark.parametrize(
+    "toy",
+    [
+        "autoencoder",
+        "adversarial",
+        pytest.param("generator", marks=pytest.mark.slow),
+        pytest.param("endless", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_training_resumes_to_the_same_model(toy: str, study: Study) -> None:
     entry = study.entry("runs", f"{toy}-run")
     script = f"""

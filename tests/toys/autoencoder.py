@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from ostinato.training.steps import build_optimizer, minimise, part_of_batch
+from ostinato.training.steps import batch_length, build_optimizer, minimise, part_of_batch
 
 from ostinato.evaluation.comparison import metric_interval
 from ostinato.task import Evaluation, Metric, PerExample, TrainingContext
@@ -79,8 +79,8 @@ class Reconstruction:
     def _measure(self, batch: Any) -> Any:
         x, share = part_of_batch(batch)
         error = tf.reduce_sum((self.model(x) - x) ** 2, axis=1)
-        count = tf.cast(tf.shape(x)[0], tf.float32)
-        return share * tf.reduce_mean(error), {"loss": (tf.reduce_sum(error), count)}
+        count = share * tf.cast(batch_length(batch), tf.float32)
+        return share * tf.reduce_mean(error), {"loss": (count * tf.reduce_mean(error), count)}
 
 
 def fit(

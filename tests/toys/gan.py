@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Float
-from ostinato.training.steps import build_optimizer, minimise, part_of_batch
+from ostinato.training.steps import batch_length, build_optimizer, minimise, part_of_batch
 
 from ostinato.evaluation.comparison import metric_interval
 from ostinato.task import Evaluation, Metric, PerExample, TrainingContext
@@ -113,9 +113,9 @@ class Adversarial:
         false = generator(keras.random.normal(tf.shape(real), seed=1))
         right, wrong = discriminator(real), discriminator(false)
         losses = tf.nn.softplus(-right) + tf.nn.softplus(wrong), tf.nn.softplus(-wrong)
-        count = tf.cast(tf.shape(real)[0], tf.float32)
+        count = share * tf.cast(batch_length(batch), tf.float32)
         sums = {
-            name: (tf.reduce_sum(loss), count)
+            name: (count * tf.reduce_mean(loss), count)
             for name, loss in zip(self.metrics, losses, strict=True)
         }
         return share * tf.reduce_mean(losses[0]), share * tf.reduce_mean(losses[1]), sums
