@@ -256,7 +256,9 @@ def _train(
     evaluate = params.bind(
         params.module(domain, "evaluation").evaluate, study["evaluation"][domain]
     )
-    with params.bind(runtime, study["runtime"])(seed):
+    # Threads cannot be set any more if the process has used TensorFlow before.
+    unset = {"intra_op": None, "inter_op": None}
+    with params.bind(runtime, {**study["runtime"], **unset})(seed):
         trained = params.bind(model.build, blocks["build"])(loaded)
         context = TrainingContext(folder / "checkpoints", seed)
         params.bind(model.fit, blocks["fit"])(trained, loaded, context)

@@ -258,7 +258,7 @@ def test_a_killed_download_goes_on_where_it_was(site: Site, tmp_path: Path) -> N
     code = (
         "import sys, pathlib; from ostinato.download import Whole, fetch_all\n"
         "fetch_all({pathlib.Path(sys.argv[1]): sys.argv[2]}, Whole,"
-        " at_once=1, timeout=9, retries=0)"
+        " max_concurrency=1, timeout=9, retries=0)"
     )
     path, root = tmp_path / "lines", Path(__file__).parents[1]
     with subprocess.Popen(

@@ -19,7 +19,12 @@ from ostinato.sketches.dataset import profile as profiles
 from ostinato.sketches.formats import strokes
 from tests.test_sketches_dataset import CLASSES, drawn, prepared, raw
 
-LIMITS: dict[str, Any] = {"psi_threshold": 0.2, "ks_threshold": 0.15, "level": 0.01, "bins": 10}
+LIMITS: dict[str, Any] = {
+    "psi_threshold": 0.2,
+    "ks_threshold": 0.15,
+    "significance": 0.01,
+    "bins": 10,
+}
 NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 COUNTS = st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, 1000), min_size=1).filter(
     lambda counts: any(counts.values())
@@ -38,9 +43,9 @@ def compared(reference: Any, current: Any, **changed: Any) -> pd.DataFrame:
 @given(PROFILES)
 @settings(max_examples=40)
 def test_what_is_identical_has_not_moved(profile: dict[str, Any]) -> None:
-    found = compared(profile, profile, level=1.0)
+    found = compared(profile, profile, significance=1.0)
     np.testing.assert_array_equal(found["psi"], 0)
-    assert found.loc["x", "ks_threshold"] == 0
+    assert found.loc["x", "ks"] == 0
     assert found["p"].tolist() == [1, 1]
     assert not found["drifted"].any()
 
@@ -76,7 +81,7 @@ def test_the_tests_are_scipys_times_the_number_of_features(
 ) -> None:
     found = compared(one, other)
     wanted = stats.ks_2samp(one["numbers"]["x"], other["numbers"]["x"])
-    assert found.loc["x", "ks_threshold"] == wanted.statistic
+    assert found.loc["x", "ks"] == wanted.statistic
     assert found.loc["x", "p"] == pytest.approx(min(1, 2 * wanted.pvalue))
     table = pd.DataFrame([one["counts"]["y"], other["counts"]["y"]]).fillna(0)
     table = table.loc[:, table.any()]
@@ -113,7 +118,7 @@ def test_a_shift_is_found_and_noise_is_not(draw: str) -> None:
     assert not compared(then, known({"x": values(0)})).loc["x", "drifted"]
     found = compared(then, known({"x": values(0.6)})).loc["x"]
     assert found["drifted"]
-    assert found["psi"] > LIMITS["psi"]
+    assert found["psi"] > LIMITS["psi_threshold"]
     assert "PSI" in found["why"]
     assert "KS" in found["why"]
 
@@ -145,7 +150,7 @@ def test_a_large_sample_makes_no_drift_of_a_small_difference_nor_a_small_one_of_
     assert not found["drifted"]
     assert found["why"].startswith("a small change: a 50.0% to 51.0%")
     found = compared(known({"x": [1, 2, 3]}), known({"x": [4, 5, 6]})).loc["x"]
-    assert found["ks_threshold"] == 1
+    assert found["ks"] == 1
     assert not found["drifted"]
     assert found["why"] == "chance may have done it"
 
@@ -196,7 +201,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(source: Path) -> Path:
-    return prepared(source, source.parent / "data", shard=700)
+    return prepared(source, source.parent / "data", shard_size=700)
 
 
 def profile(folder: Path) -> dict[str, Any]:
@@ -257,7 +262,7 @@ def test_a_profile_tells_longer_drawings_and_other_classes(
     same = raw(tmp_path / "same", {"more": again}, words=True)
     found = compared(profile(folder), profile(prepared(same, tmp_path / "1")))
     assert not found["drifted"].any(), "other drawings of the same kind"
-    short = prepared(source, tmp_path / "2", points=25)
+    short = prepared(source, tmp_path / "2", max_points=25)
     found = compared(profile(folder), profile(short))
     assert set(found.index[found["drifted"]]) >= {"points", "strokes", "ink length"}
     assert not found.loc["category", "drifted"]

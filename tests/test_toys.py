@@ -107,7 +107,7 @@ import os, sys
 from pathlib import Path
 import ostinato
 ostinato.__path__.append(str(Path("library").resolve()))
-from ostinato import params
+from ostinato import models, params
 from ostinato.task import TrainingContext
 from ostinato.training.runtime import runtime
 stop = int(sys.argv[1])

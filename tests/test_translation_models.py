@@ -242,11 +242,11 @@ def test_scheduled_sampling_replaces_tokens_by_predictions() -> None:
     x, _, _ = next(iter(SixPairs().batches("train", batch_size=3, seed=None, epoch=1)))
     sampling = teacher_forcing.ScheduledSamplingModel(small)
     logits = small(x, training=False).numpy()
-    never = sampling({**x, "chance": tf.zeros((3, 1))}, training=False)
+    never = sampling({**x, "probability": tf.zeros((3, 1))}, training=False)
     np.testing.assert_array_equal(never, logits)
     predictions = 1 + logits[..., 1:].argmax(-1).astype(np.int32)
     before = tf.concat([x["before"][:, :1], predictions[:, :-1]], axis=1)
-    always = sampling({**x, "chance": tf.ones((3, 1))}, training=False)
+    always = sampling({**x, "probability": tf.ones((3, 1))}, training=False)
     np.testing.assert_allclose(always, small({**x, "before": before}, training=False), atol=1e-6)
 
 

@@ -374,7 +374,7 @@ def test_an_unavailable_tracking_server_loses_no_result(
     space = {"build.x": Values(values=[1, 2])}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://anna:hunter2@127.0.0.1:9")
     result = search(run="toy", space=space, sampler="grid")
-    assert states(result["study"]) == {"complete": 2}
+    assert states(result["name"]) == {"complete": 2}
     assert mlflow_runs() == {}
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     search(run="toy", space=space, sampler="grid")

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Float
-from ostinato.training.steps import batch_length, build_optimizer, minimise, part_of_batch
 
 from ostinato.evaluation.comparison import metric_interval
 from ostinato.task import Evaluation, Metric, PerExample, TrainingContext
 from ostinato.training import keras_model
+from ostinato.training.steps import batch_length, build_optimizer, minimise, part_of_batch
 from ostinato.training.trainer import train
 from ostinato.units import BatchSize, Epochs, LearningRate, Units
 from tests.toys import common
