@@ -37,10 +37,10 @@ from numpy.typing import NDArray
 
 from ostinato.sketches import dataset, sources
 from ostinato.sketches.dataset import shards
-from ostinato.sketches.dataset.shards import Records
 from ostinato.sketches.formats import quickdraw, strokes
 from ostinato.sketches.formats.quickdraw import ParsedText
 from ostinato.sketches.formats.raw import Form, RawFile, RawManifest
+from ostinato.sketches.formats.records import Records
 
 SETTINGS: dict[str, Any] = {
     "tolerated_rejects": 0.0,
@@ -165,7 +165,7 @@ def parse_with_orjson(text: bytes) -> tuple[ParsedText, list[tuple[int, str]]]:
 
 @no_garbage_collection()
 def encode_with_tensorflow(records: Records, field: str) -> np.ndarray:
-    """`shards.encode` by tf.train.Example and TFRecordWriter."""
+    """`records.encode` by tf.train.Example and TFRecordWriter."""
     import tensorflow as tf
 
     content, keys = records.content.tobytes(), records.keys.tobytes()

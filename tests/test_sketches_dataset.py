@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ostinato import errors, store
 from ostinato.sketches import dataset
 from ostinato.sketches.dataset import Bitmaps, Drawings, loader, raw_files, shards
-from ostinato.sketches.formats import strokes
+from ostinato.sketches.formats import records, strokes
 from ostinato.task import Manifest
 
 Lines = list[bytes]
@@ -496,7 +496,7 @@ def test_a_killed_prepare_leaves_no_manifest(tmp_path: Path) -> None:
 
 def test_the_hash_equals_its_reference_implementation() -> None:
     flat, ends = raw_files.concatenate([b"", b"a", b"5201136883597312"])
-    found = shards.digests(flat, ends, np.zeros(3, np.uint64))
+    found = records.digests(flat, ends, np.zeros(3, np.uint64))
 
     def slow(text: bytes) -> int:
         h = 0xCBF29CE484222325

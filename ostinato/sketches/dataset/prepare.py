@@ -18,9 +18,11 @@ from ostinato.sketches.dataset import raw_files, shards
 from ostinato.sketches.dataset.profile import profile
 from ostinato.sketches.dataset.protocols import Kind
 from ostinato.sketches.dataset.raw_files import COUNTS, PendingChunk, ReadReport
-from ostinato.sketches.dataset.shards import SPLITS, Records, Shard, Spill
+from ostinato.sketches.dataset.shards import SPLITS, Shard, Spill
 from ostinato.sketches.dataset.splits import split_of
+from ostinato.sketches.formats import records
 from ostinato.sketches.formats.raw import RawManifest
+from ostinato.sketches.formats.records import Records
 from ostinato.task import Manifest
 from ostinato.units import Count, Fraction, Points
 
@@ -132,7 +134,7 @@ def _read_and_spill(
         if splits is None:
             splits = split_of(chunk.keys, chunk.key_ends, fractions)
         seeds = np.array([_class_seed(name) for name in index], np.uint64)[labels]
-        digests = shards.digests(chunk.content, chunk.ends, seeds)
+        digests = records.digests(chunk.content, chunk.ends, seeds)
         found.append(Records(*chunk[:4], labels, splits, digests))
         reports.append((file, chunk.report))
     return reports, shards.spill(shards.join(found), list(index), path)

@@ -12,7 +12,7 @@ from jaxtyping import Int16, Int64, Integer, UInt8
 
 from ostinato.sketches.dataset import shards
 from ostinato.sketches.dataset.sketchrnn_npz import read_npz
-from ostinato.sketches.formats import quickdraw, strokes
+from ostinato.sketches.formats import quickdraw, records, strokes
 from ostinato.sketches.formats.raw import Form, RawManifest
 
 CHUNK_BYTES = 1 << 22  # of ndjson that a thread reads at a time
@@ -55,7 +55,7 @@ class ReadReport:
 
 
 class RawChunk(NamedTuple):
-    """The drawings of a chunk of a raw file. The first four fields are as in `shards.Records`."""
+    """The drawings of a chunk of a raw file. The first four fields are as in `records.Records`."""
 
     content: UInt8[np.ndarray, " byte"]
     ends: Int64[np.ndarray, " drawing"]
@@ -141,7 +141,7 @@ def _read_lines(
         points, stroke_ends = strokes.simplify_all(points, stroke_ends, parsed.drawings)
     rows, ends = strokes.stroke3_all(points.astype(np.int16), stroke_ends, parsed.drawings)
     rows, ends, counts["cut"] = _cut(rows, ends, max_points)
-    keys, key_ends = shards.gather(parsed.text, parsed.keys)
+    keys, key_ends = records.gather(parsed.text, parsed.keys)
     if category is None:
         names = [parsed.text[a:b].tobytes().decode() for a, b in parsed.words.tolist()]
     else:

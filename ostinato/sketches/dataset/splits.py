@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
 
-from ostinato.sketches.dataset.shards import digests
+from ostinato.sketches.formats.records import digests
 
 
 def split_of(
