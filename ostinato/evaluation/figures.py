@@ -61,6 +61,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
             mpl.rcParams.update(STYLE)
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # creates the ticks while the style is active
+            figure.set_layout_engine("none")  # the layout is done: do not repeat it when saving
         return figure
 
     return inner
