@@ -57,15 +57,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a Prefect server last, and with xdist a file's tests on one worker.
+    """The files with a Prefect server last, and in them the tests without one first.
 
     The threads of Prefect's client draw from the module ``random``. Keras takes seeds there, so a
-    model that is built beside them is not reproducible.
+    model that is built beside them is not reproducible. xdist hands out whole files, in this order.
     """
-    items.sort(key=lambda item: "prefect_server" in getattr(item, "fixturenames", ()))
-    for item in items:
-        server = "prefect_server" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}{' server' * server}"))
+
+    def with_server(item: pytest.Item) -> bool:
+        return "prefect_server" in getattr(item, "fixturenames", ())
+
+    files = {item.path for item in items if with_server(item)}
+    items.sort(key=lambda item: (item.path in files, with_server(item)))
 
 
 @pytest.fixture(scope="session")

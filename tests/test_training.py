@@ -898,7 +898,8 @@ def test_keras_is_imported_without_log_lines_and_packages_that_it_does_not_need(
 
 
 def test_only_packages_that_are_not_imported_are_hidden() -> None:
-    module = "wsgiref.handlers"  # in no other use here
+    module = "wsgiref.handlers"
+    sys.modules.pop(module, None)  # another test may have imported it
     with imports._not_installed("json", module):
         assert importlib.import_module("json") is json
         with pytest.raises(ModuleNotFoundError, match="wsgiref"):
