@@ -25,7 +25,6 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#767676",
 )  # fmt: skip
 COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, GREY)
-MARKERS = "osD^vPX*hp<>"
 WIDTH = 8.0  # inches, of every figure
 MAX_CLASSES = 26  # that are shown one by one
 STYLE: dict[Any, Any] = {
