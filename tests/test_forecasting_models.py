@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +40,24 @@ def test_the_seasonal_naive_forecast_repeats_the_last_season(
     last = past[:, -season:, 0]
     expected = np.tile(last, 20)[:, :horizon, None]
     np.testing.assert_array_equal(SeasonalNaive(season, horizon)(past), expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "rules"),
+    [(table().assign(value="5"), {}), (table(), {"season": 119})],
+    ids=["constant", "shorter than a season"],
+)
+def test_a_metric_without_a_value_is_left_out(
+    rows: pd.DataFrame, rules: dict[str, Any], tmp_path: Path
+) -> None:
+    data = prepared(tmp_path, rows, **rules)
+    predictor = KerasModel(seasonal_naive.build(data))
+    evaluate = params.bind(evaluation.evaluate, EVALUATION)
+    values = evaluate(predictor, data, 1).metrics
+    assert np.isfinite(list(values.values())).all()
+    assert {"mae", "rmse", "smape"} < values.keys()
+    assert "mase" not in values
+    assert "owa" not in values
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 10])

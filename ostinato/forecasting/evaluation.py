@@ -271,10 +271,11 @@ def interval(
 
 
 def seasonal_naive(data: SeriesDataset, windows: Windows) -> Float[np.ndarray, "window horizon"]:
-    """The values a season ago."""
-    ahead = np.arange(data.horizon) % data.season - data.season
+    """The values a season ago; a shorter history is repeated as a whole."""
+    ahead = np.arange(data.horizon)
     pairs = zip(windows.series, windows.history, strict=True)
-    return np.stack([data.history(series, steps)[ahead] for series, steps in pairs])
+    seasons = [data.history(series, steps)[-data.season :] for series, steps in pairs]
+    return np.stack([season[ahead % len(season)] for season in seasons])
 
 
 class _Calibration:
@@ -377,18 +378,23 @@ def _values(
     quantiles: Float[np.ndarray, "window horizon quantile"],
     bounds: Mapping[float, Interval],
 ) -> dict[str, float]:
-    """Metrics of all forecasts."""
+    """Metrics of all forecasts; those without a value are left out.
+
+    MASE and OWA have none where no history changes over a season, or all are shorter than one.
+    """
     truth, forecast, naive2 = arrays["truth"], arrays["forecast"], arrays["naive2"]
     errors = metrics.mae(truth, forecast, axis=1)
-    mase = np.nanmean(errors / arrays["scale"])
-    relative = mase / np.nanmean(metrics.mae(truth, naive2, axis=1) / arrays["scale"])
-    smape = metrics.smape(truth, forecast)
+    scaled = errors / arrays["scale"], metrics.mae(truth, naive2, axis=1) / arrays["scale"]
+    mase, mase_naive2 = (np.nan if np.isnan(x).all() else np.nanmean(x) for x in scaled)
+    smape, smape_naive2 = metrics.smape(truth, forecast), metrics.smape(truth, naive2)
+    with np.errstate(divide="ignore", invalid="ignore"):  # Naive2 is exact for a constant
+        owa = (np.divide(mase, mase_naive2) + np.divide(smape, smape_naive2)) / 2
     values = {
         "mae": float(np.nanmean(errors)),
         "rmse": float(metrics.rmse(truth, forecast)),
         "mase": float(mase),
         "smape": float(smape),
-        "owa": float(relative + smape / metrics.smape(truth, naive2)) / 2,
+        "owa": float(owa),
         "weighted_quantile_loss": metrics.weighted_quantile_loss(truth, quantiles),
         "naive_mae": float(metrics.mae(truth, arrays["naive"])),
     }
@@ -396,7 +402,7 @@ def _values(
         name = f"{100 * level:g}"
         values[f"coverage_{name}"] = float(metrics.coverage(truth, each.low, each.high))
         values[f"width_{name}"] = float((each.high - each.low).mean())
-    return values
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def _mae_interval(
