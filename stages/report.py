@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ostinato import params, store
+from ostinato.errors import EvaluationError
 from ostinato.evaluation.comparison import compare
 from ostinato.study import Study
 from ostinato.task import Comparison, Metric, PerExample, Reporting
@@ -152,7 +153,7 @@ def write_section(section: Section, missing: list[str], folder: Path) -> Iterato
             else f"{best.metrics['samples']:,} test {spec.examples}.\n"
         )
         yield from comparisons(section)
-        yield f"{spec.legend}\n"
+        yield f"{spec.legend.rstrip()}\n"
     if missing:
         yield f"No result yet: {', '.join(missing)}.\n"
     if section.results:
@@ -199,11 +200,11 @@ def value(metric: Metric, number: float | None) -> str:
 
 
 def with_interval(metric: Metric, result: Result) -> str:
-    """A metric's value with its confidence interval."""
+    """A metric's value with its confidence interval, where it has one."""
     number, low, high = (
-        value(metric, result.metrics[f"{metric.name}{end}"]) for end in ("", "_low", "_high")
+        value(metric, result.metrics.get(f"{metric.name}{end}")) for end in ("", "_low", "_high")
     )
-    return f"{number} [{low}, {high}]"
+    return f"{number} [{low}, {high}]" if low else number
 
 
 def comparisons(section: Section) -> Iterator[str]:
@@ -212,7 +213,11 @@ def comparisons(section: Section) -> Iterator[str]:
     baselines = [result for result in section.results if result.model in spec.baselines]
     networks = [result for result in section.results if result.model not in spec.baselines]
     for baseline in baselines if networks else []:
-        compared = {run.name: compared_with(section, run, baseline) for run in networks}
+        try:
+            compared = {run.name: compared_with(section, run, baseline) for run in networks}
+        except EvaluationError as error:
+            yield f"No comparison with {baseline.name}: {error}.\n"
+            continue
         wins = sum(comparison.low > 0 for comparison in compared.values())
         noun = spec.networks
         if wins == len(networks):
@@ -260,8 +265,13 @@ def figures_of(section: Section, folder: Path) -> Iterator[str]:
         {
             "run": [r.name for r in section.results],
             "score": [r.metrics[metric.name] for r in section.results],
-            "low": [r.metrics[f"{metric.name}_low"] for r in section.results],
-            "high": [r.metrics[f"{metric.name}_high"] for r in section.results],
+            **{
+                end: [
+                    r.metrics.get(f"{metric.name}_{end}", r.metrics[metric.name])
+                    for r in section.results
+                ]
+                for end in ("low", "high")
+            },
         }
     )
     if section.results[1:]:
@@ -278,11 +288,12 @@ def figures_of(section: Section, folder: Path) -> Iterator[str]:
         file = f"{section.data}-{name}.png"
         shutil.copyfile(best.folder / "figures" / f"{name}.png", folder / file)
         yield f"![{title}: {best.name}](report/{file})\n"
-    yield f"All figures of a run: `results/{best.name}/figures/`, or its run in MLflow.\n"
+    path = best.folder.relative_to(section.study.folder).as_posix()
+    yield f"All figures of the best run: `{path}/figures/`, or its run in MLflow.\n"
 
 
 def mirror(study: Study) -> None:
-    """Complete the study's runs in MLflow, if MLflow is installed."""
+    """Complete the study's runs in MLflow; a failure is reported and stops nothing."""
     from ostinato.tracking.client import log_and_continue
 
     import_keras_quietly()
@@ -290,7 +301,7 @@ def mirror(study: Study) -> None:
         from ostinato.tracking.mirror import mirror as mirrored
 
         count = sum(missing for _, missing in mirrored(study))
-        print(f"MLflow: {count} runs logged")
+        print(f"Runs logged to MLflow: {count}")
 
 
 if __name__ == "__main__":

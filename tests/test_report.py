@@ -142,3 +142,23 @@ def test_a_missing_result_is_named() -> None:
     assert "No result yet: cnn." in write_report(gru="rnn", cnn="bitmap_cnn")
     Path("results/gru/metrics.json").unlink()
     assert "No result yet: gru, cnn." in write_report(gru="rnn", cnn="bitmap_cnn")
+
+
+def test_a_test_split_of_one_cluster_has_no_intervals_and_no_comparison() -> None:
+    for name in ("gru", "cnn"):
+        result(name, accurate(0.9))
+        folder = Path("results", name)
+        numbers = store.read_json(folder / "metrics.json")
+        del numbers["top1_low"], numbers["top1_high"]
+        store.write_json(folder / "metrics.json", numbers)
+        arrays = store.read_arrays(folder / "predictions.npz")
+        store.write_arrays(folder / "predictions.npz", {k: v[:1] for k, v in arrays.items()})
+    text = write_report(gru="rnn", cnn="bitmap_cnn")
+    assert "| **0.900** |" in text
+    assert "No comparison with cnn: bootstrap: all examples are in one cluster" in text
+    assert Path("report/drawings-runs.png").exists()
+
+
+def test_the_figures_of_the_best_result_are_named_by_their_folder() -> None:
+    result("gru", accurate(0.9))
+    assert "`results/gru/figures/`" in write_report(gru="rnn")

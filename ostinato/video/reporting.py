@@ -13,7 +13,7 @@ REPORT = Reporting(
     metrics=(TOP1, TOP5, TOP1_VIDEO, LOG_LOSS, TOP1_SHUFFLED, SHUFFLING_DROP),
     examples="clips",
     baselines=("single_frame", "c3d"),
-    networks="challenger",
+    networks="other network",
     figures={
         "confusion": "Confusion matrix",
         "mistakes": "The most confident mistakes",
