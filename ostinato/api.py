@@ -122,7 +122,9 @@ def train_forecaster(
     frequency: str = "D",
     run: str = "weather-seq2seq",
     seed: int = 0,
-    **changes: Mapping[str, Any],
+    prepare: Mapping[str, Any] | None = None,
+    build: Mapping[str, Any] | None = None,
+    fit: Mapping[str, Any] | None = None,
 ) -> Forecaster:
     """Train a forecaster on a table with a row for each date.
 
@@ -136,7 +138,9 @@ def train_forecaster(
         frequency: of the dates, as pandas names it.
         run: of the default study, whose model and parameters are used.
         seed: of all that is random.
-        changes: of parameters: ``prepare={...}``, ``build={...}``, ``fit={...}``.
+        prepare: parameters of the data set that differ from the default study's.
+        build: likewise of the model.
+        fit: likewise of the training.
 
     Raises:
         OstinatoError: a column is missing, a value is no number, or the series is too short.
@@ -145,19 +149,19 @@ def train_forecaster(
     if missing:
         raise DataError(f"no column {missing[0]!r}; {params.near(missing[0], frame.columns)}")
     length = len(frame)
-    prepare = {
+    splits = {
         "horizon": horizon,
         "window": window,
         "season": season,
         "validation": max(2 * horizon, length // 5) + max(horizon, length // 5),
         "test": max(horizon, length // 5),
-        **changes.pop("prepare", {}),
     }
+    changes = {"prepare": {**splits, **(prepare or {})}, "build": build, "fit": fit}
     with store.private_folder() as folder:
         table = folder / "series.csv"
         frame[[date, target]].to_csv(table, index=False)
         source = {"where": str(table), "date": date, "target": target, "frequency": frequency}
-        metrics, service = _train(folder, run, "csv", source, seed, prepare, changes)
+        metrics, service = _train(folder, run, "csv", source, seed, changes)
     return Forecaster(metrics, service, date, target)
 
 
@@ -167,7 +171,9 @@ def train_drawing_classifier(
     form: str = "raw",
     run: str = "sketches-conv-bilstm",
     seed: int = 0,
-    **changes: Mapping[str, Any],
+    prepare: Mapping[str, Any] | None = None,
+    build: Mapping[str, Any] | None = None,
+    fit: Mapping[str, Any] | None = None,
 ) -> DrawingClassifier:
     """Train a classifier on a folder of .ndjson files in QuickDraw's format, one for each class.
 
@@ -176,15 +182,17 @@ def train_drawing_classifier(
         form: raw or simplified.
         run: of the default study, whose model and parameters are used.
         seed: of all that is random.
-        changes: of parameters: ``prepare={...}``, ``build={...}``, ``fit={...}``.
+        prepare: parameters of the data set that differ from the default study's.
+        build: likewise of the model.
+        fit: likewise of the training.
 
     Raises:
         OstinatoError: the folder has no drawings, or too many lines are malformed.
     """
     source = {"path": str(Path(path).resolve()), "form": form}
-    prepare = {"workers": 1, **changes.pop("prepare", {})}
+    changes = {"prepare": {"workers": 1, **(prepare or {})}, "build": build, "fit": fit}
     with store.private_folder() as folder:
-        metrics, service = _train(folder, run, "folder", source, seed, prepare, changes)
+        metrics, service = _train(folder, run, "folder", source, seed, changes)
     return DrawingClassifier(metrics, service)
 
 
@@ -194,7 +202,9 @@ def train_translator(
     languages: tuple[str, str],
     run: str = "translation-attention",
     seed: int = 0,
-    **changes: Mapping[str, Any],
+    prepare: Mapping[str, Any] | None = None,
+    build: Mapping[str, Any] | None = None,
+    fit: Mapping[str, Any] | None = None,
 ) -> Translator:
     """Train a translator on pairs of texts.
 
@@ -203,7 +213,9 @@ def train_translator(
         languages: codes of the source and the target language, such as ("en", "fr").
         run: of the default study, whose model and parameters are used.
         seed: of all that is random.
-        changes: of parameters: ``prepare={...}``, ``build={...}``, ``fit={...}``.
+        prepare: parameters of the data set that differ from the default study's.
+        build: likewise of the model.
+        fit: likewise of the training.
 
     Raises:
         OstinatoError: there are too few pairs.
@@ -220,8 +232,8 @@ def train_translator(
             "base_url": str(folder),
             "files": {"all": "all.{language}"},
         }
-        prepare = dict(changes.pop("prepare", {}))
-        metrics, service = _train(folder, run, "moses", source, seed, prepare, changes)
+        changes = {"prepare": prepare, "build": build, "fit": fit}
+        metrics, service = _train(folder, run, "moses", source, seed, changes)
     return Translator(metrics, service)
 
 
@@ -231,8 +243,7 @@ def _train(
     source: str,
     arguments: Mapping[str, Any],
     seed: int,
-    prepare: Mapping[str, Any],
-    changes: Mapping[str, Mapping[str, Any]],
+    changes: Mapping[str, Mapping[str, Any] | None],
 ) -> tuple[Mapping[str, float], Service]:
     """Fetch, prepare, train and evaluate in ``folder``; return the metrics and the service."""
     study = params.load(default_study())
@@ -247,10 +258,8 @@ def _train(
     fetch = params.function(params.module(domain, "sources"), source)
     params.bind(fetch, {**data["fetch"][source], **arguments})(raw, folder / "fetch", seed)
     dataset = params.module(domain, "dataset")
-    blocks = {
-        "prepare": {**data["prepare"], **prepare},
-        **{part: {**entry[part], **changes.get(part, {})} for part in ("build", "fit")},
-    }
+    defaults = {"prepare": data["prepare"], "build": entry["build"], "fit": entry["fit"]}
+    blocks = {part: {**block, **(changes[part] or {})} for part, block in defaults.items()}
     params.bind(dataset.prepare, blocks["prepare"])(raw, prepared)
     loaded, model = dataset.load(prepared), models.load(domain, entry["model"])
     evaluate = params.bind(

@@ -2,16 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ostinato.api import train_drawing_classifier, train_forecaster, train_translator
-from ostinato.errors import DataError, RequestError
-
-FIT: dict[str, Any] = {"epochs": 2}
+from ostinato.errors import DataError, ParamsError, RequestError
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +32,8 @@ def test_a_forecaster_of_a_table() -> None:
         model.predict(frame.tail(5))
     with pytest.raises(DataError, match="did you mean 'sales'"):
         train_forecaster(frame, date="day", target="sale")
+    with pytest.raises(ParamsError, match="epoch: unknown; did you mean 'epochs'"):
+        train_forecaster(frame, date="day", target="sales", fit={"epoch": 3})
     assert list(Path().iterdir()) == []
 
 
