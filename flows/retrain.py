@@ -215,8 +215,8 @@ def find_drift(report: RetrainReport) -> Iterator[str]:
         )
         return
     assert report.current
-    profiles = (report.reference.to_json(), report.current.to_json())
-    report.drift = drift.compare(*profiles, **report.thresholds).to_dict("records")
+    table = drift.compare(report.reference, report.current, **report.thresholds)
+    report.drift = table.to_dict("records")
     for row in report.drift:
         get_run_logger().info(f"{row['feature']}: {row['why']}")
     drifted = [f"{row['feature']}: {row['why']}" for row in report.drift if row["drifted"]]

@@ -1,15 +1,7 @@
-"""Whether data are still what they were: two profiles compared, feature by feature.
+"""Drift: two profiles of a data set compared, feature by feature.
 
-A profile is what a data set's ``profile.json`` holds, in every domain the same:
-
-    {"numbers": {feature: [a sample of its values]},
-     "counts": {feature: {category: how often}},
-     "examples": how many}
-
-Lengths are numbers; words of a vocabulary, classes and the like are categories.
-
-In large samples every difference is significant, in small ones chance alone looks like drift. So
-a feature has drifted only where both hold: the difference is significant, and it is large.
+In large samples every difference is significant, and in small ones noise looks like drift. So a
+feature has drifted only if its difference is both significant and large.
 """
 
 import warnings
@@ -22,12 +14,12 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 from scipy import stats
 
+from ostinato.task import Profile
 from ostinato.units import Count, Fraction
 
-LEAST = 1e-4  # a share below this counts as this much: a logarithm is taken of it
-NAMED = 3  # changed categories that are told by name
+MIN_SHARE = 1e-4  # a smaller share counts as this one, because the index takes its logarithm
+NUM_CATEGORIES = 3  # changed categories that a reason names
 
-Profile = Mapping[str, Any]
 Index = Annotated[float, Field(gt=0)]
 
 
@@ -40,24 +32,25 @@ def compare(
     significance: Fraction,
     bins: Count,
 ) -> pd.DataFrame:
-    """Compare what data are with what they were.
+    """Compare the profile of current data with a reference.
 
-    The tests are Kolmogorov and Smirnov's of two samples for numbers, and Pearson's of homogeneity
-    for categories. As many features are tested at once, each p is multiplied by their number
-    (Bonferroni; Dunn 1961): the probability of any false alarm is at most ``significance``.
+    Numeric features are tested by the two-sample Kolmogorov-Smirnov test, categorical ones by
+    Pearson's test of homogeneity. Each p value is multiplied by the number of features (Bonferroni;
+    Dunn 1961), so the probability of any false alarm is at most ``significance``.
 
     Args:
-        reference: the profile of the data as they were.
-        current: the profile of the data as they are.
+        reference: profile of the earlier data.
+        current: profile of the new data.
         psi_threshold: population stability index from which a difference is large; usually 0.1 is
             called moderate and 0.25 major (Siddiqi 2006, Credit Risk Scorecards).
-        ks_threshold: Kolmogorov-Smirnov distance of numbers from which a difference is large.
-        significance: of significance, for all features together.
-        bins: into which numbers are cut for their index.
+        ks_threshold: Kolmogorov-Smirnov distance of a numeric feature from which a difference is
+            large.
+        significance: level of significance, for all features together.
+        bins: number of bins of a numeric feature for the population stability index.
 
     Returns:
         A row for each feature: feature, kind (numbers or counts), psi, ks (NaN for counts), p
-        (corrected), drifted, why. A feature that only one profile knows has drifted.
+        (corrected), drifted, why. A feature of only one of the profiles has drifted.
     """
     then, now = _features(reference), _features(current)
     tests = len(then.keys() & now.keys())
@@ -75,11 +68,11 @@ def compare(
             f"{word} {x:.3f} (at least {least:g})" for word, x, least in measures if x >= least
         ]
         drifted = bool(large) and p < significance
-        why = "as it was" if p >= significance else "a small change"
+        why = "unchanged" if p >= significance else "a small change"
         if large:
-            why = " and ".join(large) if drifted else "chance may have done it"
+            why = " and ".join(large) if drifted else "not significant"
         if kind == "counts" and p < significance:
-            why += f": {told(changes(side, other))}"
+            why += f": {summary(changes(side, other))}"
         rows.append([name, kind, index, distance, p, drifted, why])
     return pd.DataFrame(rows, columns=["feature", "kind", "psi", "ks", "p", "drifted", "why"])
 
@@ -87,16 +80,16 @@ def compare(
 def stability_index(then: ArrayLike, now: ArrayLike) -> float:
     """Population stability index of two histograms: sum of (p - q) ln(p / q) over their shares.
 
-    It is Jeffreys' divergence (1946), symmetric, 0 for equal shares. An empty bin counts as half
-    an example, and at least as LEAST, so that what is new or gone neither is infinite nor weighs
-    more the more examples there are.
+    This is Jeffreys' divergence (1946): symmetric, and 0 for equal shares. An empty bin counts as
+    half an example, and at least as `MIN_SHARE`. So the index of a new or missing category is
+    finite, and does not grow with the number of examples.
 
     Args:
-        then: (bin,): how many were in each.
-        now: (bin,): the same bins.
+        then: number of examples in each bin.
+        now: the same of the other histogram.
     """
     a, b = np.asarray(then, np.float64), np.asarray(now, np.float64)
-    least = max(LEAST, 0.5 / min(a.sum(), b.sum()))
+    least = max(MIN_SHARE, 0.5 / min(a.sum(), b.sum()))
     p, q = np.maximum(a / a.sum(), least), np.maximum(b / b.sum(), least)
     return float(np.sum((p - q) * np.log(p / q)))
 
@@ -111,31 +104,31 @@ def changes(then: Mapping[str, float], now: Mapping[str, float]) -> pd.DataFrame
     return table.iloc[np.argsort(-size.to_numpy(), kind="stable")].reset_index(drop=True)
 
 
-def told(table: pd.DataFrame) -> str:
-    """The largest of `changes` in words."""
+def summary(table: pd.DataFrame) -> str:
+    """The largest of `changes` as text."""
     return ", ".join(
         f"{row['category']} {row['then']:.1%} to {row['now']:.1%}"
         + (" (new)" if not row["then"] else " (gone)" if not row["now"] else "")
-        for row in table.head(NAMED).to_dict("records")
+        for row in table.head(NUM_CATEGORIES).to_dict("records")
     )
 
 
 def _features(profile: Profile) -> dict[tuple[str, str], Any]:
-    """What a profile holds, by name and kind, without what there is none of."""
+    """The features of a profile by name and kind, without empty ones."""
     counts = {
-        name: {key: count for key, count in found.items() if count}
-        for name, found in profile["counts"].items()
+        name: {key: count for key, count in categories.items() if count}
+        for name, categories in profile.counts.items()
     }
-    found = {"numbers": profile["numbers"], "counts": counts}
-    return {(name, kind): x for kind in found for name, x in found[kind].items() if x}
+    features: dict[str, Mapping[str, Any]] = {"numbers": profile.numbers, "counts": counts}
+    return {(name, kind): x for kind in features for name, x in features[kind].items() if x}
 
 
 def _numbers(then: Sequence[float], now: Sequence[float], bins: int) -> tuple[float, float, float]:
-    # The bins hold equal shares of both samples together, so that neither side is special. Ties
-    # make fewer of them; where all values are equal there is one.
+    # The bins hold equal shares of the two samples together, so the index is symmetric. Ties give
+    # fewer bins; equal values give one.
     edges = np.unique(np.quantile([*then, *now], np.arange(1, bins) / bins))
-    places = (np.searchsorted(edges, side) for side in (then, now))
-    histograms = (np.bincount(place, minlength=len(edges) + 1) for place in places)
+    indices = (np.searchsorted(edges, side) for side in (then, now))
+    histograms = (np.bincount(index, minlength=len(edges) + 1) for index in indices)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "ks_2samp: Exact", RuntimeWarning)  # near p = 1
         test = stats.ks_2samp(then, now)
