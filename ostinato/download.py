@@ -1,9 +1,9 @@
-"""Files over HTTP: the part that is wanted, several at once, resumed, and never taken for whole.
+"""Download files, or the first part of files, over HTTP: concurrent, resumable and complete.
 
-A transfer runs into ``<name>.partial`` beside the final name, with what is known of the remote
-file in ``<name>.partial.json``. A killed or broken one goes on from there, by ``Range`` and
-``If-Range`` (RFC 9110, sections 13 and 14), as long as the server's file is still the same. The
-final name appears when everything wanted has come and its length agrees with the server's word.
+A transfer writes to ``<name>.partial`` beside the final path, and the URL, validator and length of
+the remote file to ``<name>.partial.json``. After an interruption it resumes from there by ``Range``
+and ``If-Range`` (RFC 9110, sections 13 and 14), as long as the server's file is unchanged. The
+final path appears when the requested part is complete and its length agrees with the server's.
 """
 
 import re
@@ -20,16 +20,16 @@ from tqdm import tqdm
 from ostinato import store
 from ostinato.errors import DownloadError, UnreachableError
 
-CONNECT = 5.0  # s; a host that takes longer to pick up is taken for absent
+CONNECT = 5.0  # s; a host that takes longer to connect counts as unreachable
 REDIRECTS = 5
 CHUNK = 1 << 20  # bytes read from a local file at a time
-LONGEST_WAIT = 30.0  # s between two tries, also where the server asks for more
-HEADWAY = 1 << 20  # bytes; a transfer that breaks after so many is continued, not counted as failed
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that are worth another try
+LONGEST_WAIT = 30.0  # s between two attempts, also where the server asks for more
+HEADWAY = 1 << 20  # bytes; a transfer that breaks after more is resumed and is no failed attempt
+PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses of temporary failures
 
 
 class _PassingError(DownloadError):
-    """Worth another try, after ``wait`` seconds or more."""
+    """A temporary failure: the transfer is retried after at least ``wait`` seconds."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -37,29 +37,29 @@ class _PassingError(DownloadError):
 
 
 class Part(Protocol):
-    """How much of a file is wanted, told from its bytes in order."""
+    """The requested part of a file, found from its bytes in order."""
 
     def take(self, chunk: bytes) -> int | None:
-        """The number of bytes of ``chunk`` with which the wanted part ends; None: read on."""
+        """The number of bytes of ``chunk`` up to the end of the part; None: read on."""
 
     def guess(self) -> int | None:
-        """About how many more bytes are wanted; None: all there are."""
+        """An estimate of the number of bytes that are missing; None: all of the file."""
 
 
 class Whole:
     """The whole file."""
 
     def take(self, chunk: bytes) -> int | None:
-        """Never ends before the file does."""
+        """None: the part ends with the file."""
         return None
 
     def guess(self) -> int | None:
-        """All there are."""
+        """None: all of the file."""
         return None
 
 
 class Lines:
-    """The first ``count`` lines, which have about ``typical`` bytes each."""
+    """The first ``count`` lines, of about ``typical`` bytes each."""
 
     def __init__(self, count: int, typical: int) -> None:
         self.left = count
@@ -67,7 +67,7 @@ class Lines:
         self.typical = typical
 
     def take(self, chunk: bytes) -> int | None:
-        """Ends after the last wanted line feed."""
+        """The end of the last requested line."""
         lines = chunk.count(b"\n")
         if lines >= self.left:
             end = 0
@@ -80,16 +80,16 @@ class Lines:
         return None
 
     def guess(self) -> int | None:
-        """By the mean length of the lines so far, and a little over."""
+        """An estimate from the mean length of the lines so far, plus 10%."""
         mean = self.read / self.found if self.found else max(self.typical, self.read)
         return max(4096, int(1.1 * mean * self.left))
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of the file ``name`` right in ``folder``.
+    """The path of the file ``name`` in ``folder``.
 
     Raises:
-        DownloadError: the name, which comes from outside, could lead out of the folder.
+        DownloadError: the name could lead out of the folder.
     """
     if name in {"", ".", ".."} or re.search(r"[/\\:\x00-\x1f]", name):
         raise DownloadError(f"{name!r} is not a plain file name")
@@ -109,20 +109,20 @@ def fetch_all(
     timeout: float,
     retries: int,
 ) -> None:
-    """Get ``part`` of each URL or local path of ``files`` under its final path.
+    """Download or copy ``part`` of each file to its final path.
 
-    Final paths that exist are left alone, so a second call goes on where the first one ended.
+    Final paths that exist are skipped, so a second call resumes the first one.
 
     Args:
         files: final path -> URL or local path.
-        part: makes the description of what is wanted of a file.
+        part: returns the requested part of a file.
         max_concurrency: transfers at the same time.
         timeout: seconds without a byte after which a transfer counts as broken.
-        retries: further tries of a transfer that makes no headway.
+        retries: further attempts of a transfer that breaks.
 
     Raises:
         UnreachableError: a host does not answer, within seconds.
-        DownloadError: names every file that could not be had; the others are there.
+        DownloadError: lists the files that failed; the others are complete.
     """
     for where in files.values():
         check(where)
@@ -164,18 +164,18 @@ def fetch_all(
                         raise
                     except DownloadError as error:
                         failed[tasks[task]] = error
-            finally:  # on an interruption too: no transfer goes on behind the caller's back
+            finally:  # also after an interruption: no transfer outlives the call
                 stop.set()
                 pool.shutdown(cancel_futures=True)
     if failed:
         lines = [str(failed[path]) for path in files if path in failed]
         raise DownloadError(
-            "\n  ".join([f"{len(failed)} of {len(files)} files could not be had:", *lines])
+            "\n  ".join([f"{len(failed)} of {len(files)} files cannot be downloaded:", *lines])
         )
 
 
 def client(*, timeout: float, max_concurrency: int) -> httpx.Client:
-    """A client that connects within seconds, follows few redirects and asks for plain bytes."""
+    """A client with a short connection timeout, few redirects and no compression."""
     return httpx.Client(
         timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT)),
         limits=httpx.Limits(max_connections=max_concurrency),
@@ -186,7 +186,7 @@ def client(*, timeout: float, max_concurrency: int) -> httpx.Client:
 
 
 def check(where: str) -> None:
-    """Refuse a URL that is not one of http or https with a host; a local path passes."""
+    """Raise an error for a URL that is not http or https with a host; local paths pass."""
     if is_url(where):
         try:
             url = httpx.URL(where)
@@ -197,7 +197,7 @@ def check(where: str) -> None:
 
 
 def reach(web: httpx.Client, url: str) -> None:
-    """Ask once whether the host of ``url`` answers, with whatever status.
+    """Check once that the host of ``url`` answers, with any status.
 
     Raises:
         UnreachableError: it does not, within twice CONNECT seconds.
@@ -210,10 +210,10 @@ def reach(web: httpx.Client, url: str) -> None:
             failure.clear()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             failure[0] = str(error) or type(error).__name__
-        except Exception:  # it answered, if strangely: the transfer itself says what is wrong
+        except Exception:  # the host answered; the transfer reports other errors
             failure.clear()
 
-    # In a thread of its own because looking up a name has no timeout.
+    # In a thread of its own, because a name lookup has no timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(2 * CONNECT)
@@ -250,11 +250,11 @@ def fetch(
     retries: int,
     advance: Callable[[int], None],
 ) -> None:
-    """Get ``part`` of ``url`` under ``path``; ``advance`` is told the bytes as they come.
+    """Download ``part`` of ``url`` to ``path``; ``advance`` receives the number of bytes written.
 
     Raises:
-        UnreachableError: no connection, in ``retries`` + 1 tries.
-        DownloadError: no such file, or transfers keep breaking; what came stays for the next call.
+        UnreachableError: no connection in ``retries`` + 1 attempts.
+        DownloadError: no such file, or all attempts broke; the next call resumes the file.
     """
     check(url)
     partial = path.with_name(f"{path.name}.partial")
@@ -271,7 +271,7 @@ def fetch(
         kind = DownloadError
         if isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout):
             kind = UnreachableError
-        raise kind(f"{error}; gave up after {retries + 1} tries") from error
+        raise kind(f"{error}; gave up after {retries + 1} attempts") from error
     with store.atomic_file(path) as temporary:
         partial.replace(temporary)
     _note(partial).unlink(missing_ok=True)
@@ -284,35 +284,35 @@ def _step(
     part: Callable[[], Part],
     advance: Callable[[int], None],
 ) -> bool:
-    """One request that adds to ``partial``; whether all that is wanted is there now."""
-    known: dict[str, Any] = {}
+    """Send one request and append to ``partial``; return whether the part is complete."""
+    remote: dict[str, Any] = {}
     if partial.exists() and _note(partial).exists():
-        known = store.read_json(_note(partial))
-    if known.get("url") != url:
-        known = {"url": url, "validator": None, "total": None, "ranged": True}
+        remote = store.read_json(_note(partial))
+    if remote.get("url") != url:
+        remote = {"url": url, "validator": None, "total": None, "ranged": True}
     wanted = part()
-    # Bytes that the server cannot match with its file are not gone on from.
-    with partial.open("r+b" if known["ranged"] and known["validator"] else "w+b") as file:
+    # Without a validator the server cannot confirm that the bytes are of its file: start over.
+    with partial.open("r+b" if remote["ranged"] and remote["validator"] else "w+b") as file:
         while chunk := file.read(CHUNK):
             end = wanted.take(chunk)
             if end is not None:
                 file.truncate(file.tell() - len(chunk) + end)
                 return True
         start = file.tell()
-        if start and start == known["total"]:
+        if start and start == remote["total"]:
             return True
         headers = {}
-        if known["ranged"]:
+        if remote["ranged"]:
             guess = wanted.guess()
             headers["Range"] = f"bytes={start}-{'' if guess is None else start + guess - 1}"
             if start:
-                headers["If-Range"] = known["validator"]
+                headers["If-Range"] = remote["validator"]
         try:
             with web.stream("GET", url, headers=headers) as response:
                 try:
-                    left = _length(response, start, known)
+                    left = _length(response, start, remote)
                 finally:
-                    store.write_json(_note(partial), known)
+                    store.write_json(_note(partial), remote)
                 if response.status_code == 416:
                     return True
                 if response.status_code == 200:
@@ -327,20 +327,20 @@ def _step(
         except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
             raise DownloadError(f"{url}: {error}") from error
         except httpx.TransportError as error:
-            if known["ranged"] and file.tell() - start >= HEADWAY:
+            if remote["ranged"] and file.tell() - start >= HEADWAY:
                 return False
             raise _PassingError(f"{url}: {str(error) or type(error).__name__}") from error
         if left > 0:
-            raise _PassingError(f"{url}: ended {left:.0f} bytes short of the length announced")
-        return response.status_code == 200 or file.tell() == known["total"]
+            raise _PassingError(f"{url}: ended {left:.0f} bytes before the announced length")
+        return response.status_code == 200 or file.tell() == remote["total"]
 
 
-def _length(response: httpx.Response, start: int, known: dict[str, Any]) -> float:
-    """The bytes that a response will bring; sets what ``known`` tells of the file.
+def _length(response: httpx.Response, start: int, remote: dict[str, Any]) -> float:
+    """The number of bytes of a response's body; updates ``remote``.
 
-    NaN where the response is chunked, which marks its own end.
+    NaN where the response is chunked: it marks its own end.
     """
-    url, status, headers = known["url"], response.status_code, response.headers
+    url, status, headers = remote["url"], response.status_code, response.headers
     problem = f"{url}: HTTP {status} {response.reason_phrase}"
     if status in PASSING:
         wait = headers.get("Retry-After", "")
@@ -348,28 +348,32 @@ def _length(response: httpx.Response, start: int, known: dict[str, Any]) -> floa
     if status not in {200, 206, 416}:
         raise DownloadError(problem)
     if headers.get("Content-Encoding", "identity") != "identity":
-        raise DownloadError(f"{url}: sent as {headers['Content-Encoding']}, though not asked for")
+        raise DownloadError(
+            f"{url}: compressed as {headers['Content-Encoding']}, which was not requested"
+        )
     validator = headers.get("ETag", "W/")
-    if validator.startswith("W/"):  # a weak one does not vouch for each byte
+    if validator.startswith("W/"):  # a weak one does not identify each byte
         validator = headers.get("Last-Modified")
     if status == 200:
         length = headers.get("Content-Length", "")
         if not length.isdigit() and headers.get("Transfer-Encoding") != "chunked":
-            raise DownloadError(f"{url}: sent without a length, so its end cannot be told")
-        known.update(validator=validator, ranged=False)
-        known["total"] = int(length) if length.isdigit() else None
+            raise DownloadError(
+                f"{url}: sent without a length, so it cannot be checked for completeness"
+            )
+        remote.update(validator=validator, ranged=False)
+        remote["total"] = int(length) if length.isdigit() else None
         return float(length or "nan")
     span = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)", headers.get("Content-Range", ""))
     total = int(span[3]) if span else None
-    if status == 416 and total == start:  # there is nothing beyond what has come
+    if status == 416 and total == start:  # the file ends here
         return 0
     if status == 416 or not span or int(span[1] or -1) != start or int(span[2]) < start:
-        known["ranged"] = False
-        raise _PassingError(f"{problem}: not the range asked for")
-    if start and (validator, total) != (known["validator"], known["total"]):
-        known["validator"] = None
+        remote["ranged"] = False
+        raise _PassingError(f"{problem}: not the requested range")
+    if start and (validator, total) != (remote["validator"], remote["total"]):
+        remote["validator"] = None
         raise _PassingError(f"{url}: changed while it was read")
-    known.update(validator=validator, total=total, ranged=bool(validator))
+    remote.update(validator=validator, total=total, ranged=bool(validator))
     return int(span[2]) + 1 - start
 
 
@@ -378,8 +382,8 @@ def _note(partial: Path) -> Path:
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """Seconds before the next try: exponential with jitter, or longer if the server says so."""
+    """Seconds before the next attempt: exponential with jitter, or as the server asks."""
     error = state.outcome.exception() if state.outcome else None
-    asked = error.wait if isinstance(error, _PassingError) else 0.0
+    requested = error.wait if isinstance(error, _PassingError) else 0.0
     backoff = tenacity.wait_exponential(multiplier=0.25) + tenacity.wait_random(0, 0.25)
-    return min(max(backoff(state), asked), LONGEST_WAIT)
+    return min(max(backoff(state), requested), LONGEST_WAIT)

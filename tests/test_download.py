@@ -104,7 +104,7 @@ def test_a_server_without_validators_still_gives_the_first_lines(
 
 def test_a_transfer_cut_short_is_never_taken_as_whole(site: Site, tmp_path: Path) -> None:
     site.drop_after, site.ranges = len(LINES) - 1, False
-    with pytest.raises(DownloadError, match=r"/lines: .*gave up after 3 tries"):
+    with pytest.raises(DownloadError, match=r"/lines: .*gave up after 3 attempts"):
         get(site, tmp_path, Whole)
     assert not (tmp_path / "lines").exists()
     assert len(site.gets) == 3
