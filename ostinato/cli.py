@@ -26,6 +26,7 @@ from ostinato import params, units
 from ostinato.errors import OstinatoError, ParamsError
 from ostinato.study import Study, studies
 from ostinato.task import Metric
+from ostinato.training.imports import import_keras_quietly
 
 MAX_WIDTH = 100  # columns of text
 DEFAULT_STUDY = Path("params.yaml")
@@ -74,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "--study", type=Path, help="a params.yaml, such as recipes/m4/params.yaml"
         )
     parsed = parser.parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's messages at its import
     try:
         if parsed.command == "list":
             lines = list(list_runs([parsed.study] if parsed.study else studies()))
@@ -242,6 +242,7 @@ def _describe_data(name: str, study: Study) -> Iterator[str]:
 
 
 def _describe_model(domain: str, name: str, study: Study | None) -> Iterator[str]:
+    import_keras_quietly()
     module = params.model_module(domain, name)
     yield f"{domain}/{name}: a model (ostinato/{domain}/models/{name}.py)"
     yield from _text(inspect.getdoc(module) or "", 2)
@@ -260,6 +261,7 @@ def _describe_model(domain: str, name: str, study: Study | None) -> Iterator[str
 def _describe_run(name: str, study: Study) -> Iterator[str]:
     entry = study.result(name)
     domain = entry["domain"]
+    import_keras_quietly()
     module = params.model_module(domain, study.model_name(name))
     if study.is_ensemble(name):
         text = f"an ensemble of {study.path}. Data set {entry['data']}, members: "
@@ -370,7 +372,8 @@ def _plain(hint: Any) -> str:
         inner, *metadata = arguments
         return ", ".join([type_text(inner), *filter(None, [_bounds(metadata)])])
     if origin is Literal:
-        return "one of " + ", ".join(_yaml(value) for value in arguments)
+        values = ", ".join(_yaml(value) for value in arguments)
+        return f"one of {values}" if len(arguments) > 1 else f"the word {values}"
     if origin in (Union, UnionType):
         # A value of params.yaml is never a function.
         return " or ".join(type_text(a) for a in arguments if _is_value(a))

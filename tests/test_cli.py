@@ -240,7 +240,7 @@ def test_every_unit_has_a_text() -> None:
     ("hint", "text"),
     [
         (int | None, "an integer or null"),
-        (list[str] | Literal["all"], "a list of: text or one of all"),
+        (list[str] | Literal["all"], "a list of: text or the word all"),
         (Literal["simplified", "raw"], "one of simplified, raw"),
         (dict[str, float], "a mapping of text to a number"),
         (str | Callable[[Any], Any], "text"),

@@ -29,7 +29,7 @@ def doodles(
         folder: gets ``<category>.ndjson`` and the manifest.
         scratch: not used.
         seed: of the drawings.
-        categories: names, or "all" that the generator can draw.
+        categories: names, or all that the generator can draw.
         per_class: drawings per category.
 
     Raises:

@@ -35,7 +35,7 @@ def quickdraw(
         seed: not used.
         base_url: a URL or a local folder that holds ``full/<form>/<category>.ndjson``.
         form: Google's simplification, or the raw drawings with times.
-        categories: names, or "all" 345.
+        categories: names, or all 345.
         per_class: drawings per category; all drawings of a file that has fewer.
         max_concurrency: simultaneous downloads.
         timeout: seconds without data after which a download is considered broken.

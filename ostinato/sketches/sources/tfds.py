@@ -49,7 +49,7 @@ def tfds(
         data_dir: TFDS's data folder in which ``quickdraw_bitmap`` is prepared, or null.
         base_url: used if ``data_dir`` is null: a URL or a local folder that holds
             ``full/numpy_bitmap/<category>.npy``.
-        categories: names, or "all" 345.
+        categories: names, or all 345.
         per_class: bitmaps per category; all bitmaps of a file that has fewer.
         max_concurrency: simultaneous downloads.
         timeout: seconds without data after which a download is considered broken.
