@@ -92,17 +92,17 @@ OLD_MODELS: Mapping[str, str] = {"stacked": "rnn", "cnn3d": "c3d", "factorised3d
 
 def near(name: str, names: Iterable[str]) -> str:
     """A hint with the names close to ``name``, or all of them where none is close."""
-    known = sorted(names)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    available = sorted(names)
+    close = difflib.get_close_matches(name, available, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(repr(c) for c in close)}?"
-    return f"there is {', '.join(known)}" if known else "there is none"
+    return f"there is {', '.join(available)}" if available else "there is none"
 
 
 def present_name(old: str, names: Iterable[str]) -> str | None:
     """The present name among ``names`` of a key that was renamed; None where there is none."""
-    known = set(names)
-    return next((name for name in OLD_NAMES.get(old, ()) if name in known), None)
+    available = set(names)
+    return next((name for name in OLD_NAMES.get(old, ()) if name in available), None)
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
@@ -188,12 +188,12 @@ def module(*path: str) -> ModuleType:
     """
     parents: list[Path] = [Path(folder) for folder in ostinato.__path__]
     for depth, part in enumerate(path):
-        known = {p.stem for folder in parents for p in folder.glob("[!_]*.py")}
-        known |= {p.parent.name for folder in parents for p in folder.glob("[!_]*/__init__.py")}
-        if part not in known:
+        available = {p.stem for folder in parents for p in folder.glob("[!_]*.py")}
+        available |= {p.parent.name for folder in parents for p in folder.glob("[!_]*/__init__.py")}
+        if part not in available:
             where = ".".join([ostinato.__name__, *path[:depth]])
             present = OLD_MODELS.get(part) if path[:depth][-1:] == ("models",) else None
-            hint = f"it is called {present} now" if present in known else near(part, known)
+            hint = f"it is called {present} now" if present in available else near(part, available)
             raise ParamsError(f"{where}: no module {part!r}; {hint}")
         parents = [folder / part for folder in parents]
     return importlib.import_module(".".join([ostinato.__name__, *path]))
@@ -211,10 +211,15 @@ def model_module(domain: str, name: str) -> ModuleType:
 def training_code(domain: str, name: str) -> list[Path]:
     """The files of code that determine the result of a model's training."""
     library = Path(__file__).parent
-    files = [library / "layers.py", *sorted((library / "training").glob("*.py"))]
     dataset = Path(str(module(domain, "dataset").__file__)).parent
-    models = Path(str(model_module(domain, name).__file__))
-    return [*files, *sorted(dataset.rglob("*.py")), dataset.parent / "layers.py", models]
+    folders = (library / "training", dataset, dataset.parent / "formats")
+    return [
+        library / "layers.py",
+        library / "data" / "tfrecords.py",
+        *(file for folder in folders for file in sorted(folder.rglob("*.py"))),
+        dataset.parent / "layers.py",
+        Path(str(model_module(domain, name).__file__)),
+    ]
 
 
 def domains() -> list[str]:
@@ -225,10 +230,10 @@ def domains() -> list[str]:
 
 def function(module: ModuleType, name: str) -> Callable[..., Any]:
     """The public function ``name`` of a module, or an error that names the near misses."""
-    known = functions(module)
-    if name not in known:
-        raise ParamsError(f"{module.__name__}: no function {name!r}; {near(name, known)}")
-    return known[name]
+    available = functions(module)
+    if name not in available:
+        raise ParamsError(f"{module.__name__}: no function {name!r}; {near(name, available)}")
+    return available[name]
 
 
 def functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -254,18 +259,18 @@ class Problem(NamedTuple):
     message: str
 
 
-def unknown_key(key: str, known: Iterable[str], *, within: Iterable[str] = ()) -> Problem:
+def unknown_key(key: str, available: Iterable[str], *, within: Iterable[str] = ()) -> Problem:
     """The problem of a key that a block may not have, with its present name or the near misses.
 
     Args:
         key: the unknown key.
-        known: the keys that the block may have.
+        available: the keys that the block may have.
         within: the keys of the blocks around it, from the outermost.
     """
-    known, dotted = list(known), ".".join([*within, key])
-    if present := present_name(key, known):
+    available, dotted = list(available), ".".join([*within, key])
+    if present := present_name(key, available):
         return Problem(dotted, "renamed", f"unknown; it is called {present} now")
-    return Problem(dotted, "unknown", f"unknown; {near(key, known)}")
+    return Problem(dotted, "unknown", f"unknown; {near(key, available)}")
 
 
 def without_renamed(problems: Iterable[Problem]) -> list[Problem]:
@@ -345,8 +350,8 @@ def _problem(error: Any, types: Mapping[str, Any]) -> Problem:
     key = str(error["loc"][0]).removeprefix("p_")
     if error["type"] == "extra_forbidden":
         *outer, name = (str(part).removeprefix("p_") for part in error["loc"])
-        known = getattr(types[key], "__annotations__", {}) if outer else types
-        return unknown_key(name, known, within=outer)
+        available = getattr(types[key], "__annotations__", {}) if outer else types
+        return unknown_key(name, available, within=outer)
     if error["type"] == "missing" and len(error["loc"]) == 1:
         return Problem(key, "missing", "missing")
     inner = "".join(f"[{part}]" for part in error["loc"][1:])
@@ -365,26 +370,26 @@ def fetch_problems(sources: ModuleType, block: Mapping[str, Any]) -> list[Proble
     Returns:
         What is wrong, with dotted keys: ``doodles.per_class``.
     """
-    known = functions(sources)
+    available = functions(sources)
     problems = []
     source = block.get("source")
     if "source" not in block:
-        problems.append(Problem("source", "missing", f"missing; {near('', known)}"))
-    elif not isinstance(source, str) or source not in known:
-        hint = near(str(source), known)
+        problems.append(Problem("source", "missing", f"missing; {near('', available)}"))
+    elif not isinstance(source, str) or source not in available:
+        hint = near(str(source), available)
         problems.append(Problem("source", "invalid", f"no source {source!r}; {hint}"))
     elif source not in block:
         problems.append(Problem(source, "missing", "missing: the chosen source has no block"))
     for name, arguments in block.items():
         if name == "source":
             continue
-        if name not in known:
-            hint = near(str(name), ["source", *known])
+        if name not in available:
+            hint = near(str(name), ["source", *available])
             problems.append(Problem(str(name), "unknown", f"unknown; {hint}"))
         elif not isinstance(arguments, Mapping):
             message = f"expected a mapping, found {type(arguments).__name__} {arguments!r}"
             problems.append(Problem(name, "invalid", message))
         else:
-            _, found = validate(known[name], arguments)
+            _, found = validate(available[name], arguments)
             problems += [p._replace(key=f"{name}.{p.key}") for p in found]
     return problems

@@ -25,7 +25,7 @@ RECIPES = "recipes"  # the folder of all studies but the default one
 
 @dataclass(frozen=True)
 class Study:
-    """A params.yaml and the places of its files; the working directory is the checkout's root.
+    """A params.yaml and the paths of its files; the working directory is the checkout's root.
 
     Args:
         path: of the params file, relative to the root: params.yaml or recipes/NAME/params.yaml.
@@ -40,8 +40,8 @@ class Study:
         """Read a params file and check the names in it, and that it stands where it says.
 
         Raises:
-            ParamsError: the file cannot be read, its name or place is not that of a study, or its
-                keys ``root`` and ``at`` do not fit the place.
+            ParamsError: the file cannot be read, its name or folder is not that of a study, or its
+                keys ``root`` and ``at`` do not fit the folder.
         """
         path = Path(path)
         parts = path.parts
@@ -52,11 +52,11 @@ class Study:
                 "from the root of the checkout"
             )
         study = cls(path, params.load(path))
-        place = {
+        paths = {
             "root": "../.." if recipe else ".",
             "at": f"{RECIPES}/{parts[1]}/" if recipe else "",
         }
-        for key, expected in place.items():
+        for key, expected in paths.items():
             if study.params.get(key) != expected:
                 raise ParamsError(
                     f"{path}: {key}: must be {expected!r} for a study in this folder, found "
@@ -124,11 +124,12 @@ def studies(root: Path = Path()) -> list[Path]:
     return [Path("params.yaml"), *recipes]
 
 
-def check(values: Mapping[str, Any]) -> None:
+def check(values: Mapping[str, Any], path: Path = Path("params.yaml")) -> None:
     """Check every key and value of a params.yaml.
 
     Args:
         values: the file's content, as `params.load` returns it.
+        path: of the file, for the error.
 
     Raises:
         ParamsError: lists all that is wrong; each line begins with the dotted key.
@@ -139,44 +140,44 @@ def check(values: Mapping[str, Any]) -> None:
         checker.value("seed", Seed, top["seed"])
     checker.blocks(top)
     data = checker.entries("data", top, checker.data)
-    runs = checker.entries("runs", top, lambda place, run: checker.run(place, run, data))
+    runs = checker.entries("runs", top, lambda location, run: checker.run(location, run, data))
     ensembles = checker.entries(
-        "ensembles", top, lambda place, e: checker.ensemble(place, e, data, runs)
+        "ensembles", top, lambda location, e: checker.ensemble(location, e, data, runs)
     )
     for name in ensembles:
         if name in runs:
             checker.wrong(f"ensembles.{name}", "a run has this name; give the ensemble another one")
     checker.evaluation(top, runs)
-    checker.entries("gates", top, lambda place, gate: checker.gate(place, gate, data))
+    checker.entries("gates", top, lambda location, gate: checker.gate(location, gate, data))
     if problems := checker.lines():
-        raise ParamsError("\n  ".join([f"params.yaml: {len(problems)} wrong", *problems]))
+        raise ParamsError("\n  ".join([f"{path}: {len(problems)} wrong", *problems]))
 
 
 class _Checker:
-    """Collects the problems, and the known keys, from which the hints are made."""
+    """Collects the problems, and the valid keys, from which the hints are made."""
 
     def __init__(self) -> None:
-        self.problems: list[tuple[str, Problem]] = []  # the place of the block, and its problem
-        self.known: list[str] = []  # dotted keys that signatures and tables have
+        self.problems: list[tuple[str, Problem]] = []  # the location of the block, and its problem
+        self.valid_keys: list[str] = []  # dotted keys that signatures and tables have
         self.broken: set[str] = set()  # tables that are no mappings, so nothing can refer to them
 
-    def wrong(self, place: str, message: str) -> None:
-        parent, _, key = place.rpartition(".")
+    def wrong(self, location: str, message: str) -> None:
+        parent, _, key = location.rpartition(".")
         self.problems.append((parent, Problem(key, "invalid", message)))
 
     def table(
-        self, place: str, value: Any, required: Iterable[str], optional: Iterable[str] = ()
+        self, location: str, value: Any, required: Iterable[str], optional: Iterable[str] = ()
     ) -> Mapping[str, Any]:
         """Check the keys of a mapping; returns it, or an empty one where it is no mapping."""
         if not isinstance(value, Mapping):
             message = f"expected a mapping, found {type(value).__name__} {value!r}"
-            self.wrong(place or "params.yaml", message)
+            self.wrong(location or "params.yaml", message)
             return {}
         allowed = [*required, *optional]
-        self.known += [_joined(place, key) for key in allowed]
+        self.valid_keys += [_joined(location, key) for key in allowed]
         problems = [params.unknown_key(str(key), allowed) for key in value if key not in allowed]
         problems += [Problem(key, "missing", "missing") for key in required if key not in value]
-        self.problems += [(place, problem) for problem in params.without_renamed(problems)]
+        self.problems += [(location, problem) for problem in params.without_renamed(problems)]
         return {key: inner for key, inner in value.items() if key in allowed}
 
     def entries(
@@ -192,33 +193,33 @@ class _Checker:
             check(f"{name}.{key}", entry)
         return {key: entry for key, entry in table.items() if isinstance(entry, Mapping)}
 
-    def value(self, place: str, hint: Any, value: Any) -> None:
+    def value(self, location: str, hint: Any, value: Any) -> None:
         """Check one value against a type."""
         try:
             TypeAdapter(hint).validate_python(value, strict=True)
         except ValidationError as error:
             (first, *_) = error.errors()
-            self.wrong(place, f"{first['msg']}, found {value!r}")
+            self.wrong(location, f"{first['msg']}, found {value!r}")
 
-    def call(self, place: str, function: Callable[..., Any], block: Any) -> bool:
+    def call(self, location: str, function: Callable[..., Any], block: Any) -> bool:
         """Check a block against a signature; returns whether it fits."""
-        self.known += [_joined(place, key) for key in params.arguments(function)]
+        self.valid_keys += [_joined(location, key) for key in params.arguments(function)]
         if not isinstance(block, Mapping):
-            self.wrong(place, f"expected a mapping, found {type(block).__name__} {block!r}")
+            self.wrong(location, f"expected a mapping, found {type(block).__name__} {block!r}")
             return False
         _, problems = params.validate(function, block)
-        self.problems += [(place, problem) for problem in problems]
+        self.problems += [(location, problem) for problem in problems]
         return not problems
 
-    def module(self, place: str, domain: Any, *parts: Any) -> Any | None:
-        """A module of a domain, or None with a problem at ``place``."""
+    def module(self, location: str, domain: Any, *parts: Any) -> Any | None:
+        """A module of a domain, or None with a problem at ``location``."""
         if domain not in (names := params.domains()):
-            self.wrong(place, f"no domain {domain!r}; {params.near(str(domain), names)}")
+            self.wrong(location, f"no domain {domain!r}; {params.near(str(domain), names)}")
             return None
         try:
             return params.module(str(domain), *map(str, parts))
         except ParamsError as error:
-            self.wrong(place, str(error))
+            self.wrong(location, str(error))
             return None
 
     # The blocks of params.yaml
@@ -243,65 +244,65 @@ class _Checker:
                     self.wrong(f"flows.stages.{pattern}", "a pattern is text: put it in quotes")
                 self.call(f"flows.stages.{pattern}", RetryPolicy, policy)
 
-    def data(self, place: str, entry: Any) -> None:
+    def data(self, location: str, entry: Any) -> None:
         """A data set: its domain, the blocks of its sources, and how it is prepared."""
-        entry = self.table(place, entry, ["domain", "fetch", "prepare"])
-        sources = self.domain(place, entry, "sources")
+        entry = self.table(location, entry, ["domain", "fetch", "prepare"])
+        sources = self.domain(location, entry, "sources")
         if sources and "fetch" in entry:
-            fetch = f"{place}.fetch"
+            fetch = f"{location}.fetch"
             if isinstance(entry["fetch"], Mapping):
                 found = params.fetch_problems(sources, entry["fetch"])
                 self.problems += [(fetch, problem) for problem in found]
             else:
                 self.wrong(fetch, f"expected a mapping, found {entry['fetch']!r}")
-        if (dataset := self.domain(place, entry, "dataset")) and "prepare" in entry:
-            self.call(f"{place}.prepare", dataset.prepare, entry["prepare"])
+        if (dataset := self.domain(location, entry, "dataset")) and "prepare" in entry:
+            self.call(f"{location}.prepare", dataset.prepare, entry["prepare"])
         if sources and isinstance(entry.get("fetch"), Mapping):
             # The chosen source first: the first that fits is the hint.
             functions, chosen = params.functions(sources), entry["fetch"].get("source")
             for name in sorted(functions, key=lambda name: name != chosen):
                 keys = params.arguments(functions[name])
-                self.known += [f"{place}.fetch.{name}.{key}" for key in keys]
+                self.valid_keys += [f"{location}.fetch.{name}.{key}" for key in keys]
 
-    def run(self, place: str, entry: Any, data: Mapping[str, Any]) -> None:
+    def run(self, location: str, entry: Any, data: Mapping[str, Any]) -> None:
         """A run: its data set, and the arguments of its model's build and fit."""
-        entry = self.table(place, entry, ["data", "domain", "model", "build", "fit"])
-        self.on_data(place, entry, data)
-        if not {"domain", "model"} <= entry.keys() or not self.domain(place, entry, "dataset"):
+        entry = self.table(location, entry, ["data", "domain", "model", "build", "fit"])
+        self.on_data(location, entry, data)
+        if not {"domain", "model"} <= entry.keys() or not self.domain(location, entry, "dataset"):
             return
-        if model := self.module(f"{place}.model", entry["domain"], "models", entry["model"]):
+        if model := self.module(f"{location}.model", entry["domain"], "models", entry["model"]):
             for part in ("build", "fit"):
                 if (function := getattr(model, part, None)) is None:
                     self.wrong(
-                        f"{place}.model", f"{entry['model']!r} is no model: it has no {part}"
+                        f"{location}.model", f"{entry['model']!r} is no model: it has no {part}"
                     )
                 elif part in entry:
-                    self.call(f"{place}.{part}", function, entry[part])
+                    self.call(f"{location}.{part}", function, entry[part])
 
     def ensemble(
-        self, place: str, entry: Any, data: Mapping[str, Any], runs: Mapping[str, Any]
+        self, location: str, entry: Any, data: Mapping[str, Any], runs: Mapping[str, Any]
     ) -> None:
         """An ensemble: its data set, its members, and how they are combined."""
-        entry = self.table(place, entry, ["domain", "data", "members", "combine"])
-        self.on_data(place, entry, data)
-        if (module := self.domain(place, entry, "models", "ensemble")) and "combine" in entry:
-            self.call(place, module.build, {"combine": entry["combine"]})
+        entry = self.table(location, entry, ["domain", "data", "members", "combine"])
+        self.on_data(location, entry, data)
+        if (module := self.domain(location, entry, "models", "ensemble")) and "combine" in entry:
+            self.call(location, module.build, {"combine": entry["combine"]})
         members = entry.get("members", [])
         if not isinstance(members, list):
-            self.wrong(f"{place}.members", f"expected a list of runs, found {members!r}")
+            self.wrong(f"{location}.members", f"expected a list of runs, found {members!r}")
             return
         if len({str(member) for member in members}) < max(2, len(members)):
             self.wrong(
-                f"{place}.members", f"expected two or more different runs, found {members!r}"
+                f"{location}.members", f"expected two or more different runs, found {members!r}"
             )
         for member in members:
             if not isinstance(member, str) or member not in runs:
                 hint = params.near(str(member), runs)
-                self.wrong(f"{place}.members", f"no run {member!r}; {hint}")
+                self.wrong(f"{location}.members", f"no run {member!r}; {hint}")
             elif runs[member].get("data") != entry.get("data"):
                 self.wrong(
-                    f"{place}.members",
-                    f"{member} learned from {runs[member].get('data')}, not from "
+                    f"{location}.members",
+                    f"{member} was trained on {runs[member].get('data')}, not on "
                     f"{entry.get('data')}; leave it out, or make an ensemble for each data set",
                 )
 
@@ -321,35 +322,37 @@ class _Checker:
             if domain not in blocks:
                 self.wrong(f"evaluation.{domain}", f"missing: run {name} is evaluated with it")
 
-    def gate(self, place: str, block: Any, data: Mapping[str, Any]) -> None:
+    def gate(self, location: str, block: Any, data: Mapping[str, Any]) -> None:
         """A gate of promotion, which has the name of a data set."""
-        name = place.removeprefix("gates.")
+        name = location.removeprefix("gates.")
         if "data" in self.broken:
             return
         if name not in data:
-            self.wrong(place, f"no data set {name!r}; {params.near(name, data)}")
-        elif self.call(place, Gate, block) and data[name].get("domain") in params.domains():
+            self.wrong(location, f"no data set {name!r}; {params.near(name, data)}")
+        elif self.call(location, Gate, block) and data[name].get("domain") in params.domains():
             try:
                 params.bind(Gate, block)().check(data[name]["domain"])
             except ParamsError as error:
-                self.wrong(place, str(error))
+                self.wrong(location, str(error))
 
-    def domain(self, place: str, entry: Mapping[str, Any], *parts: str) -> Any | None:
+    def domain(self, location: str, entry: Mapping[str, Any], *parts: str) -> Any | None:
         """A module of an entry's domain."""
         return (
-            self.module(f"{place}.domain", entry["domain"], *parts) if "domain" in entry else None
+            self.module(f"{location}.domain", entry["domain"], *parts)
+            if "domain" in entry
+            else None
         )
 
-    def on_data(self, place: str, entry: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    def on_data(self, location: str, entry: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """The data set that a run or an ensemble names, which is of the same domain."""
         if "data" not in entry or "data" in self.broken:
             return
         name = entry["data"]
         if not isinstance(name, str) or name not in data:
-            self.wrong(f"{place}.data", f"no data set {name!r}; {params.near(str(name), data)}")
+            self.wrong(f"{location}.data", f"no data set {name!r}; {params.near(str(name), data)}")
         elif "domain" in entry and data[name].get("domain") != entry["domain"]:
             self.wrong(
-                f"{place}.domain",
+                f"{location}.domain",
                 f"{entry['domain']!r}, but its data set {name} is of {data[name].get('domain')!r}",
             )
 
@@ -358,17 +361,19 @@ class _Checker:
     def lines(self) -> list[str]:
         """A line for each problem, without repetition."""
         lines = []
-        for place, problem in self.problems:
+        for location, problem in self.problems:
             message = problem.message
             if problem.kind == "unknown" and "did you mean" not in message:
-                inner, _, key = _joined(place, problem.key).rpartition(".")
+                inner, _, key = _joined(location, problem.key).rpartition(".")
                 message = self._elsewhere(inner, key) or message
-            lines.append(f"{_joined(place, problem.key)}: {message}")
+            lines.append(f"{_joined(location, problem.key)}: {message}")
         return list(dict.fromkeys(lines))
 
-    def _elsewhere(self, place: str, key: str) -> str | None:
-        """A hint where a key that is unknown at its place is known further down or up."""
-        below = [path for path in self.known if path.startswith(f"{place}." if place else "")]
+    def _elsewhere(self, location: str, key: str) -> str | None:
+        """A hint where a key that is unknown at its location is valid further down or up."""
+        below = [
+            path for path in self.valid_keys if path.startswith(f"{location}." if location else "")
+        ]
         for same in (
             key,
             *params.OLD_NAMES.get(key, ()),
@@ -376,16 +381,16 @@ class _Checker:
         ):
             if found := next((path for path in below if _last(path) == same), None):
                 return f"unknown here; did you mean {found!r}?"
-        while place:
-            place = place.rpartition(".")[0]
-            if (found := _joined(place, key)) in self.known:
-                stands = f"under {place!r}" if place else "at the top of params.yaml"
+        while location:
+            location = location.rpartition(".")[0]
+            if (found := _joined(location, key)) in self.valid_keys:
+                stands = f"under {location!r}" if location else "at the top of params.yaml"
                 return f"unknown here; {key!r} stands {stands}"
         return None
 
 
-def _joined(place: str, key: str) -> str:
-    return f"{place}.{key}" if place else key
+def _joined(location: str, key: str) -> str:
+    return f"{location}.{key}" if location else key
 
 
 def _last(path: str) -> str:

@@ -70,7 +70,7 @@ def load_study(path: str) -> Study:
     passed = PASSED / store.digest(repr(study.params), names, *files)
     if not passed.exists():
         import_keras_quietly()
-        check(study.params)
+        check(study.params, study.path)
         PASSED.mkdir(parents=True, exist_ok=True)
         passed.touch()
     return study

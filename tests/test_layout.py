@@ -117,6 +117,19 @@ def test_the_code_that_a_stage_runs_is_what_it_depends_on(stage: str) -> None:
         assert idle == set(), "is a dependency, but never runs"
 
 
+def test_a_training_resumes_only_with_the_code_that_it_began_with() -> None:
+    without_influence = {
+        *(f"ostinato/{name}.py" for name in ("models", "params", "store", "task", "units")),
+        "ostinato/data/profile.py",
+    }
+    for study in STUDIES:
+        for key, run in study.params["runs"].items():
+            files = params.training_code(run["domain"], run["model"])
+            digested = {file.relative_to(ROOT).as_posix() for file in files}
+            runs = reached(entry_points("train", key, study) - {"stages/train.py"})
+            assert runs - digested <= without_influence, f"{study.name}: {key}"
+
+
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_every_file_that_the_graph_names_exists(study: Study) -> None:
     for stage, deps in GRAPHS[study.name].items():

@@ -249,7 +249,7 @@ def test_an_ensemble_needs_members_of_one_data_set_and_a_unique_name() -> None:
     assert "ensembles.gru.members: no run 'gro'; did you mean 'gru'?" in found
     other = {**entry, "data": "tea", "members": ["gru", "baseline"]}
     found += problems(values(ensembles={"tea": other}))
-    wanted = "gru learned from drawings, not from tea; leave it out, or make an ensemble"
+    wanted = "gru was trained on drawings, not on tea; leave it out, or make an ensemble"
     assert f"ensembles.tea.members: {wanted} for each data set" in found
     few = "expected two or more different runs, found ['gro']"
     assert f"ensembles.gru.members: {few}" in found
@@ -372,6 +372,11 @@ def test_the_first_stage_finds_an_error_in_the_last_run(checkout: Path) -> None:
             "  runs.gru.fit.patiense: unknown; did you mean 'patience'?\n"
         )
     assert not (checkout / "data").exists()
+
+
+def test_the_error_names_the_params_file_of_a_recipe() -> None:
+    with pytest.raises(errors.ParamsError, match=r"^recipes/x/params\.yaml: 1 wrong\n  sed: "):
+        study.check(values(sed=1), Path("recipes/x/params.yaml"))
 
 
 def test_a_checked_study_is_checked_again_after_a_change(checkout: Path) -> None:
