@@ -32,7 +32,7 @@ from ostinato.tracking.live import LIVE
 # The packages of a logged model, apart from MLflow.
 PACKAGES = ("jaxtyping", "keras", "numpy", "pydantic", "ruamel.yaml", "tensorflow", "tqdm")
 OUTS = "outs"  # the tag that makes a run complete: set last
-TRAINED_BY = {"train": "evaluate", "ensemble": "ensemble"}  # stage -> the one that evaluates it
+EVALUATED_BY = {"train": "evaluate", "ensemble": "ensemble"}  # stage -> the one that evaluates
 
 
 def experiment_name(study: Study, data: str) -> str:
@@ -43,7 +43,7 @@ def experiment_name(study: Study, data: str) -> str:
 def stages_of(study: Study, name: str) -> tuple[str, str]:
     """The names in dvc.lock of the stages that make a result's model and its evaluation."""
     stage = "ensemble" if study.is_ensemble(name) else "train"
-    return f"{stage}@{name}", f"{TRAINED_BY[stage]}@{name}"
+    return f"{stage}@{name}", f"{EVALUATED_BY[stage]}@{name}"
 
 
 def find(client: Any, study: Study, name: str) -> Any | None:
