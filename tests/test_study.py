@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -528,3 +529,29 @@ def test_the_store_writes_to_its_folders_and_to_configured_ones(
             store.write_text(folder / "text", "x")
     store.write_text(Path("report.md"), "x")
     assert Path("report/text").read_text() == Path("results/a/tables/text").read_text() == "x"
+
+
+# `dvc exp run -S`
+
+
+@pytest.mark.parametrize("path", study.studies(ROOT), ids=str)
+def test_an_override_changes_the_entry_that_it_names_and_no_other(
+    path: Path, tmp_path: Path
+) -> None:
+    """DVC writes a block that is an alias of another one twice: the second write wins."""
+    before = params.load(ROOT / path)
+    for table in ("data", "runs", "gates"):
+        for name, entry in before.get(table, {}).items():
+            for key, value in first_numbers(entry):
+                file = tmp_path / "params.yaml"
+                shutil.copy(ROOT / path, file)
+                apply_overrides(file, [f"{table}.{name}.{key}={value + 7}"])
+                after = params.load(file)[table]
+                assert [n for n in after if after[n] != before[table][n]] == [name], key
+
+
+def first_numbers(block: dict[str, Any]) -> list[tuple[str, float]]:
+    """A number of each nested block, by its dotted key."""
+    numbers = [(k, v) for k, v in block.items() if type(v) in (int, float)][:1]
+    blocks = [(k, v) for k, v in block.items() if isinstance(v, dict)]
+    return numbers + [(f"{k}.{inner}", v) for k, b in blocks for inner, v in first_numbers(b)]
