@@ -566,3 +566,8 @@ def test_two_months_published_twice_are_read_once(tmp_path: Path) -> None:
     assert found["filled"] == 0
     days = pd.date_range("2001-01-01", "2019-05-31")
     assert found["rows"] - found["duplicates"] == len(days)
+
+
+def test_an_empty_training_split_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="longest series has 50 steps, and validation begins at 60"):
+        prepared(tmp_path, table(50))

@@ -107,6 +107,12 @@ def prepare(
     lengths = np.array([len(each.target) for each in series])
     begins = (validation, validation if calibration is None else calibration, test)
     bounds = _bounds(begins, grid, first, lengths)
+    if not bounds[:, 1].any():
+        raise DataError(
+            f"prepare: the training split is empty: the longest series has {lengths.max()} steps, "
+            f"and validation begins at {validation}; use smaller values (or later dates) of "
+            "validation, calibration and test"
+        )
     if per == "series" and not (scalable := bounds[:, 1] > 0).all():
         for index in np.flatnonzero(~scalable):
             rejected = series[index]
@@ -117,7 +123,7 @@ def prepare(
                 rejected.name,
                 "has no training step to fit a scale on; see `per`",
             )
-        report.check(tolerated_rejects if scalable.any() else 0.0)
+        report.check(tolerated_rejects)
         series = [each for each, keep in zip(series, scalable, strict=True) if keep]
         first, lengths, bounds = first[scalable], lengths[scalable], bounds[scalable]
     report.counts["series"] = len(series)
