@@ -164,7 +164,7 @@ def test_all_failures_are_in_one_error_and_the_other_files_are_kept(site: Site, 
 
 def test_a_truncated_transfer_is_an_error_that_names_its_file(site: Site, out: Path) -> None:
     site.drop_after = 5_000
-    with pytest.raises(DownloadError, match=r"cat\.ndjson: .*gave up after 2 tries"):
+    with pytest.raises(DownloadError, match=r"cat\.ndjson: .*gave up after 2 attempts"):
         quickdraw(site, out, categories=["cat"], per_class=10**6)
     assert not list(out.iterdir())
 
