@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ostinato import params
 from ostinato.data import drift
 from ostinato.data.profile import SAMPLE
 from ostinato.sketches import dataset
@@ -178,15 +177,6 @@ def test_a_feature_that_only_one_side_has_has_drifted() -> None:
     assert found["drifted"].all()
     assert found["why"].tolist() == [f"the feature is {w}" for w in ("gone", "gone", "new")]
     assert found["psi"].isna().all()
-
-
-@pytest.mark.parametrize(
-    "file", sorted(Path(__file__).parents[1].glob("params*.yaml")), ids=lambda file: file.name
-)
-def test_params_hold_the_limits(file: Path) -> None:
-    values = params.load(file)
-    found = params.bind(drift.compare, values["drift"])(known({"x": [1]}), known({"x": [1]}))
-    assert len(found) == 1
 
 
 # Profiles of drawings
