@@ -82,7 +82,7 @@ def build(data, *, units: Units):
     classes = keras.layers.Dense(len(data.classes), "softmax", dtype="float32")(hidden)
     return keras.Model(strokes, classes)
 '''
-    (workspace.folder / "ostinato" / "sketches" / "mean_point.py").write_text(source)
+    (workspace.folder / "ostinato" / "sketches" / "models" / "mean_point.py").write_text(source)
 
     def add(values: Values) -> None:
         run = values["runs"]["sketches-gru"]
@@ -117,6 +117,12 @@ def test_real_input_over_http_from_fetch_to_report(workspace: Workspace, tmp_pat
     params.bind(sources.doodles, block)(tmp_path / "made", tmp_path, 1)
     whole = {f"full/raw/{p.name}": p.read_bytes() for p in (tmp_path / "made").glob("*.ndjson")}
     circle, star = "full/raw/circle.ndjson", "full/raw/star.ndjson"
+    quickdraw = {
+        "base_url": "http://127.0.0.1:9", "form": "simplified", "categories": ["cat"],
+        "per_class": 60, "max_concurrency": 2, "timeout": 10.0, "retries": 5,
+    }  # fmt: skip
+    workspace.edit(lambda values: values["data"]["sketches"]["fetch"].update(quickdraw=quickdraw))
+    workspace.commit()
     with serve(whole) as site:
         values = {
             "source": "quickdraw",
@@ -141,7 +147,7 @@ def test_real_input_over_http_from_fetch_to_report(workspace: Workspace, tmp_pat
         site.files = {**whole, circle: whole[circle][:-100]}
         cut = workspace.run(*run(102))
         assert cut.returncode != 0
-        assert "circle.ndjson: cut off at the source" in cut.stderr
+        assert "circle.ndjson: truncated at the origin" in cut.stderr
 
         lines = whole[circle].splitlines(keepends=True)
         broken = [line[:50] + b"\n" if i < 3 else line for i, line in enumerate(lines)]
@@ -153,9 +159,8 @@ def test_real_input_over_http_from_fetch_to_report(workspace: Workspace, tmp_pat
 
         workspace(*run(103, "-S", "data.sketches.prepare.tolerated_rejects=0.05"))
     manifest = json.loads((workspace.folder / "data" / "sketches" / "manifest.json").read_text())
-    assert (manifest["source"], manifest["malformed"]) == ("quickdraw", 3)
+    assert (manifest["source"], manifest["details"]["malformed"]) == ("quickdraw", 3)
     rejects = (workspace.folder / "data" / "sketches" / "rejects.ndjson").read_text().splitlines()
     assert [json.loads(line)["line"] for line in rejects] == [1, 2, 3]
-    assert "source quickdraw" in (workspace.folder / "report.md").read_text()
     names = [run["name"] for run in workspace.runs()]
     assert names.count("sketches-nearest") == 2, "of the embedded drawings, and of these"
