@@ -85,13 +85,21 @@ class PerExample:
         rows = self.statistics[metric.name]
         return float(metric.aggregate(rows[~np.isnan(rows).any(axis=1)].sum(axis=0)))
 
+    def select(self, rows: Integer[np.ndarray, " selected"]) -> "PerExample":
+        """The statistics of some examples."""
+        statistics = {name: values[rows] for name, values in self.statistics.items()}
+        return PerExample(self.keys[rows], self.clusters[rows], statistics)
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """The results of a model on the test split; all but ``speed`` repeats exactly.
 
+    Models are chosen by their metrics on the validation split, and judged on the test split once.
+
     Args:
-        metrics: values by metric name; each confidence bound as ``<name>_low``, ``<name>_high``.
+        metrics: values by metric name; each confidence bound as ``<name>_low``, ``<name>_high``;
+            and the values on the validation split (`validation_metrics`).
         tables: written as CSV.
         figures: written as PNG.
         arrays: a row for each test example, from which ``per_example`` computes its statistics.
@@ -106,6 +114,17 @@ class Evaluation:
     arrays: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
     speed: Mapping[str, float] = field(default_factory=dict)
     serving: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
+
+
+def validation_metrics(results: PerExample, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """The metrics of the validation split, by which a model is chosen: ``validation_<name>``.
+
+    Args:
+        results: of the examples of the validation split.
+        metrics: the domain's ``METRICS``; those without a value are left out.
+    """
+    values = {f"validation_{name}": results.value(metric) for name, metric in metrics.items()}
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 @dataclass(frozen=True)
@@ -131,10 +150,14 @@ class Comparison:
     examples: int
     clusters: int
 
+    def improves(self, margin: float = 0.0) -> bool:
+        """Whether ours is better: the interval lies above 0, and reaches a margin."""
+        return self.low > 0 and self.low >= margin
+
     @property
-    def significant(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
+    def worsens(self) -> bool:
+        """Whether ours is worse: the interval lies below 0."""
+        return self.high < 0
 
 
 @runtime_checkable

@@ -75,7 +75,9 @@ def test_a_comparison_is_antisymmetric_and_a_model_does_not_differ_from_itself(
     back = compare(two, one, ACCURACY, resamples=20, seed=0)
     assert forth.difference == pytest.approx(-back.difference)
     same = compare(one, one, ACCURACY, resamples=20, seed=0)
-    assert (same.difference, same.low, same.high, same.significant) == (0, 0, 0, False)
+    assert (same.difference, same.low, same.high) == (0, 0, 0)
+    assert not same.improves()
+    assert not same.worsens
 
 
 def test_a_lower_loss_is_a_positive_difference() -> None:
@@ -83,7 +85,8 @@ def test_a_lower_loss_is_a_positive_difference() -> None:
     comparison = compare(better, worse, LOSS, resamples=100, seed=0)
     assert comparison.difference == pytest.approx(0.5)
     assert comparison.low == pytest.approx(0.5)
-    assert comparison.significant
+    assert comparison.improves()
+    assert not comparison.improves(margin=0.6)
 
 
 def test_a_metric_that_is_no_mean_over_examples_is_aggregated_from_the_sums() -> None:

@@ -249,6 +249,7 @@ def test_metrics_are_finite_and_their_statistics_aggregate_to_them(run: Run) -> 
     primary = report.metrics[0]
     needed = {f"{primary.name}{end}" for end in ("", "_low", "_high")}
     needed |= {metric.name for metric in report.metrics}
+    needed |= {f"validation_{name}" for name in params.module(domain, "metrics").METRICS}
     assert {"samples", "parameters", *needed} <= set(evaluation.metrics)
     assert all(math.isfinite(value) for value in evaluation.metrics.values())
     assert set(report.figures) - {"learning_curves", "alignments"} <= set(evaluation.figures)

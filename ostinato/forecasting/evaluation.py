@@ -15,7 +15,7 @@ from ostinato.forecasting import metrics
 from ostinato.forecasting.dataset import SeriesDataset, Windows
 from ostinato.forecasting.dataset.windows import Inputs
 from ostinato.forecasting.metrics import METRICS
-from ostinato.task import Evaluation, PerExample
+from ostinato.task import Evaluation, PerExample, validation_metrics
 from ostinato.units import BatchSize, Count, Fraction
 
 LOG = logging.getLogger(__name__)
@@ -95,26 +95,18 @@ def evaluate(
     timer = timing.Timer(predictor)
     scaled = _predict(timer, data, "test", numbers, batch_size)
     seconds = timer.seconds
-    truth = np.where(windows.observed, windows.truth, np.nan)
     quantiles = data.unscaled(scaled, windows)
-    forecast = data.unscaled(metrics.quantile(scaled, 0.5), windows)
-    naive = seasonal_naive(data, windows)
     calibrated = _Calibration(data, timer, windows, scaled, batch_size, calibration_window)
     bounds = {level: calibrated.interval(level) for level in intervals}
 
-    pairs = zip(windows.series, windows.history, strict=True)
-    histories = [data.history(series, steps) for series, steps in pairs]
-    scale = np.array([metrics.naive_scale(history, data.season) for history in histories])
-    scale[scale == 0] = np.nan
-    naive2 = np.stack([metrics.naive2(past, data.season, data.horizon) for past in histories])
-    arrays = {
-        "keys": windows.keys,
-        "truth": truth,
-        "forecast": forecast,
-        "naive": naive,
-        "naive2": naive2,
-        "scale": scale,
-    }
+    arrays, histories = _arrays(data, windows, scaled)
+    truth, forecast, naive = arrays["truth"], arrays["forecast"], arrays["naive"]
+    earlier = np.arange(0, data.size("validation"), stride)
+    validation, _ = _arrays(
+        data,
+        data.windows("validation", earlier),
+        _predict(predictor, data, "validation", earlier, batch_size),
+    )
     for level, each in bounds.items():
         arrays |= {f"low_{100 * level:g}": each.low, f"high_{100 * level:g}": each.high}
     values = _values(arrays, quantiles, bounds)
@@ -153,6 +145,7 @@ def evaluate(
             **mae_interval,
             **values,
             "parameters": predictor.parameters,
+            **validation_metrics(per_example(validation), METRICS),
         },
         tables=tables,
         figures=drawn,
@@ -163,6 +156,27 @@ def evaluate(
             "margins": np.array([each.last_margin for each in bounds.values()]),
         },
     )
+
+
+def _arrays(
+    data: SeriesDataset,
+    windows: Windows,
+    scaled: Float64[np.ndarray, "window horizon quantile"],
+) -> tuple[dict[str, Shaped[np.ndarray, "window ..."]], list[Float[np.ndarray, " step"]]]:
+    """The arrays that `per_example` reads, and the history of each window."""
+    pairs = zip(windows.series, windows.history, strict=True)
+    histories = [data.history(series, steps) for series, steps in pairs]
+    scale = np.array([metrics.naive_scale(history, data.season) for history in histories])
+    scale[scale == 0] = np.nan
+    arrays = {
+        "keys": windows.keys,
+        "truth": np.where(windows.observed, windows.truth, np.nan),
+        "forecast": data.unscaled(metrics.quantile(scaled, 0.5), windows),
+        "naive": seasonal_naive(data, windows),
+        "naive2": np.stack([metrics.naive2(past, data.season, data.horizon) for past in histories]),
+        "scale": scale,
+    }
+    return arrays, histories
 
 
 def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ostinato.evaluation import classification, timing
 from ostinato.sketches.dataset.protocols import EvaluationData
 from ostinato.sketches.metrics import METRICS
-from ostinato.task import Evaluation, PerExample
+from ostinato.task import Evaluation, PerExample, validation_metrics
 from ostinato.units import BatchSize, Count, Fraction
 
 Predict = Callable[[Float32[np.ndarray, "batch ..."]], Float[np.ndarray, "batch class"]]
@@ -74,10 +74,9 @@ def evaluate(
     examples, classes = data.examples("test"), data.classes
     size, truth = len(examples), np.asarray(examples.labels)
     predict = timing.Timer(predictor)
-    found = classification.collect(
-        batches(predict, data, examples, batch_size, "test"), truth, len(classes)
-    )
+    found, arrays = predict_split(predict, data, "test", batch_size)
     batched_seconds = predict.seconds
+    _, validation = predict_split(predictor, data, "validation", batch_size)
 
     counts = classification.confusion_matrix(truth, found.prediction, len(classes))
     per_class = classification.per_class(counts, classes)
@@ -95,6 +94,7 @@ def evaluate(
         "calibration_error": calibration_error,
         "macro_f1": float(per_class["f1"].mean()),
         "parameters": predictor.parameters,
+        **validation_metrics(per_example(validation), METRICS),
     }
     tables = {
         "per_class": per_class,
@@ -142,7 +142,7 @@ def evaluate(
         metrics=metrics,
         tables=tables,
         figures=plots,
-        arrays={"keys": np.asarray(examples.keys, str), **found.arrays()},
+        arrays=arrays,
         speed=timing.speed(predictor, singles, batched_seconds, size),
     )
 
@@ -150,6 +150,19 @@ def evaluate(
 def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:
     """The statistics of each test drawing, from the arrays that `evaluate` returned."""
     return classification.per_example(arrays, METRICS)
+
+
+def predict_split(
+    predict: Predict, data: EvaluationData, split: str, batch_size: int
+) -> tuple[classification.Predictions, dict[str, Shaped[np.ndarray, "..."]]]:
+    """The predictions for a split, and its arrays (`Evaluation.arrays`) in the stored order."""
+    examples = data.examples(split)
+    found = classification.collect(
+        batches(predict, data, examples, batch_size, split),
+        np.asarray(examples.labels),
+        len(data.classes),
+    )
+    return found, {"keys": np.asarray(examples.keys, str), **found.arrays()}
 
 
 def early_recognition(

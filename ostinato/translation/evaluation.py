@@ -17,7 +17,7 @@ from pydantic import Field
 from ostinato import params
 from ostinato.decoding.batch_search import BatchSearch, SearchOptions, SpecialTokens
 from ostinato.evaluation import comparison, timing
-from ostinato.task import Evaluation, PerExample
+from ostinato.task import Evaluation, PerExample, validation_metrics
 from ostinato.translation import metrics
 from ostinato.translation.dataset import BOS, EOS, PAD, TranslationDataset, cleaning
 from ostinato.units import BatchSize, Count, NonNegative
@@ -105,17 +105,19 @@ def evaluate(
     hypotheses = [best for best, *_ in translate(rows)]
     seconds = time.perf_counter() - start
     texts = data.decode([hypothesis.tokens for hypothesis in hypotheses])
+    earlier = data.texts("validation")
+    translated = [best.tokens for best, *_ in translate(data.encode([s for s, _ in earlier]))]
+    validation = _arrays(earlier, data.decode(translated))
 
     scorers = {"bleu": BLEU(), "chrf": CHRF(), "ter": TER()}
     corpus = {
         name: scorer.corpus_score(texts, [references]).score for name, scorer in scorers.items()
     }
     arrays = {
-        "keys": np.array([pair_key(*pair) for pair in pairs]),
+        **_arrays(pairs, texts),
         "truth": np.array(references),
         "text": np.array(texts),
         "log_probability": np.array([hypothesis.log_probability for hypothesis in hypotheses]),
-        **metrics.sentence_statistics(texts, references),
     }
     statistics = per_example(arrays)
     low, high = comparison.metric_interval(statistics, metrics.BLEU, resamples=resamples, seed=seed)
@@ -146,6 +148,7 @@ def evaluate(
             texts, references, lambda index, word: word in source_words[index]
         ),
         "parameters": predictor.parameters,
+        **validation_metrics(per_example(validation), metrics.METRICS),
     }
     # References without rare or copied words have no accuracy of them.
     values = {name: value for name, value in values.items() if not np.isnan(value)}
@@ -210,6 +213,14 @@ def translator(
     return BatchSearch(
         start, data.pad, special, options, nbest_size=nbest_size, batch_size=batch_size
     )
+
+
+def _arrays(
+    pairs: Sequence[tuple[str, str]], texts: Sequence[str]
+) -> dict[str, Shaped[np.ndarray, "sentence ..."]]:
+    """The arrays that `per_example` reads, of pairs and the translations of their sources."""
+    keys = np.array([pair_key(*pair) for pair in pairs])
+    return {"keys": keys, **metrics.sentence_statistics(texts, [target for _, target in pairs])}
 
 
 def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ostinato.evaluation import classification, comparison
 from ostinato.evaluation.classification import TOP1, Predictions
 from ostinato.evaluation.timing import Timer, speed
-from ostinato.task import Evaluation, PerExample
+from ostinato.task import Evaluation, PerExample, validation_metrics
 from ostinato.units import BatchSize, Count
 from ostinato.video.dataset import ClipDataset, Clips
 from ostinato.video.dataset.loader import Inputs
@@ -141,20 +141,15 @@ def evaluate(
     test, rows = EvaluationSplit(data, clips, batch_size), np.arange(len(clips))
     rng = np.random.default_rng(seed)
     timer = Timer(predictor)
-    predictions = classification.collect(
-        test.predict(timer, rows, "test"), clips.labels, len(classes), np.float32
-    )
+    predictions = _collect(test, timer, "test")
     seconds = timer.seconds
+    earlier = EvaluationSplit(data, data.examples("validation"), batch_size)
+    validation = _arrays(earlier.clips, _collect(earlier, predictor, "validation"))
     orders = rng.permuted(np.tile(np.arange(data.frames), (len(clips), 1)), axis=1)
     rank_shuffled = np.empty(len(clips), np.int32)
     for batch, p in test.predict(predictor, rows, "shuffled", shuffled_frames(orders)):
         rank_shuffled[batch] = classification.ranks(p, clips.labels[batch])
-    arrays = {
-        "keys": clips.keys,
-        "videos": clips.videos,
-        "rank_shuffled": rank_shuffled,
-        **predictions.arrays(),
-    }
+    arrays = {**_arrays(clips, predictions), "rank_shuffled": rank_shuffled}
     results = per_example(arrays)
     chosen = np.sort(rng.permutation(len(clips))[:max_examples])
     prefixes = prefix_accuracy(
@@ -194,6 +189,7 @@ def evaluate(
             for count, top1 in zip(prefix_frames, prefixes["top1"], strict=True)
         },
         "parameters": predictor.parameters,
+        **validation_metrics(per_example(validation), METRICS),
     }
     tables = {
         "per_class": classes_table,
@@ -205,6 +201,17 @@ def evaluate(
     return Evaluation(
         metrics, tables, figures, arrays, speed(predictor, requests, seconds, len(clips))
     )
+
+
+def _collect(split: EvaluationSplit, model: Predict, description: str) -> Predictions:
+    """The predictions for all clips of a split."""
+    batches = split.predict(model, np.arange(len(split.clips)), description)
+    return classification.collect(batches, split.clips.labels, len(split.data.classes), np.float32)
+
+
+def _arrays(clips: Clips, predictions: Predictions) -> dict[str, Shaped[np.ndarray, "clip ..."]]:
+    """The arrays that `per_example` reads."""
+    return {"keys": clips.keys, "videos": clips.videos, **predictions.arrays()}
 
 
 def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ostinato.evaluation.comparison import metric_interval
 from ostinato.task import Evaluation, Metric, PerExample, TrainingContext
 from ostinato.training.steps import batch_length, build_optimizer, minimise, part_of_batch
 from ostinato.training.trainer import train
@@ -106,19 +105,15 @@ def fit(
 
 
 def evaluate(predictor: Any, data: Any, seed: int, *, resamples: int) -> Evaluation:
-    x = data.arrays["test"]
-    error = ((predictor(x) - x) ** 2).sum(axis=1).astype(float)
-    keys = np.array([f"test-{i}" for i in range(len(x))])
-    arrays = {"keys": keys, "error": np.stack([error, np.ones(len(x))], axis=1), "y": predictor(x)}
-    low, high = metric_interval(
-        per_example(arrays), METRICS["error"], resamples=resamples, seed=seed
+    def measure(split: str) -> dict[str, np.ndarray]:
+        x = data.arrays[split]
+        y = predictor(x)
+        error = ((y - x) ** 2).sum(axis=1).astype(float)
+        return {"error": np.stack([error, np.ones(len(x))], axis=1), "y": y}
+
+    return common.evaluation(
+        measure, METRICS["error"], predictor.parameters, resamples=resamples, seed=seed
     )
-    numbers = {"samples": len(x), "error": float(error.mean()), "error_low": low}
-    numbers |= {"error_high": high, "parameters": predictor.parameters}
-    return Evaluation(numbers, arrays=arrays, speed=SPEED)
-
-
-SPEED = {"inference_ms_single": 1.0, "inference_ms_batched": 1.0}
 
 
 def per_example(arrays: Mapping[str, Any]) -> PerExample:

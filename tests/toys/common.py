@@ -1,6 +1,6 @@
 """What the toy tasks share: a data set of arrays, and the parts of a domain that they lack."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,17 @@ import numpy as np
 import pydantic
 
 from ostinato import models, store
-from ostinato.task import Manifest, Metric, PerExample, Profile, Reporting, Serving
+from ostinato.evaluation.comparison import metric_interval
+from ostinato.task import (
+    Evaluation,
+    Manifest,
+    Metric,
+    PerExample,
+    Profile,
+    Reporting,
+    Serving,
+    validation_metrics,
+)
 
 SPLITS = {"train": 96, "validation": 24, "test": 24}
 
@@ -79,6 +89,46 @@ def per_example(arrays: Mapping[str, Any], names: Sequence[str]) -> PerExample:
     """Statistics that were kept as arrays of the same name."""
     keys = arrays["keys"]
     return PerExample(keys, np.arange(len(keys)), {name: arrays[name] for name in names})
+
+
+def evaluation(
+    measure: Callable[[str], Mapping[str, np.ndarray]],
+    metric: Metric,
+    parameters: int,
+    *,
+    resamples: int,
+    seed: int,
+) -> Evaluation:
+    """Evaluate a model by one metric.
+
+    Args:
+        measure: the statistics of a split, and the responses ``y`` of a served model.
+        metric: the task's.
+        parameters: the number of learned values.
+        resamples: number of bootstrap samples.
+        seed: of the bootstrap.
+    """
+
+    def arrays(split: str) -> dict[str, np.ndarray]:
+        found = measure(split)
+        keys = np.array([f"{split}-{i}" for i in range(len(found[metric.name]))])
+        return {"keys": keys, **found}
+
+    test = arrays("test")
+    results = per_example(test, [metric.name])
+    low, high = metric_interval(results, metric, resamples=resamples, seed=seed)
+    metrics = {
+        "samples": len(results.keys),
+        metric.name: results.value(metric),
+        f"{metric.name}_low": low,
+        f"{metric.name}_high": high,
+        "parameters": parameters,
+        **validation_metrics(
+            per_example(arrays("validation"), [metric.name]), {metric.name: metric}
+        ),
+    }
+    speed = {"inference_ms_single": 1.0, "inference_ms_batched": 1.0}
+    return Evaluation(metrics, arrays=test, speed=speed)
 
 
 def report(metric: Metric) -> Reporting:

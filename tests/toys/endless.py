@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from ostinato import store
-from ostinato.evaluation.comparison import metric_interval
 from ostinato.task import Evaluation, Manifest, Metric, PerExample, Profile, TrainingContext
 from ostinato.training import trainer
 from ostinato.units import BatchSize, Count, Epochs
@@ -95,16 +94,15 @@ def fit(
 
 
 def evaluate(predictor: Any, data: Any, seed: int, *, resamples: int) -> Evaluation:
-    x, y = data.draw("test", None, 0)
-    answer = predictor(x)
-    error = np.abs(answer - y)[:, 0].astype(float)
-    keys = np.array([f"test-{i}" for i in range(len(x))])
-    arrays = {"keys": keys, "error": np.stack([error, np.ones(len(x))], axis=1), "y": answer}
-    results = per_example(arrays)
-    low, high = metric_interval(results, METRICS["error"], resamples=resamples, seed=seed)
-    found = {"samples": len(x), "error": float(error.mean()), "error_low": low, "error_high": high}
-    speed = {"inference_ms_single": 1.0, "inference_ms_batched": 1.0}
-    return Evaluation({**found, "parameters": predictor.parameters}, arrays=arrays, speed=speed)
+    def measure(split: str) -> dict[str, np.ndarray]:
+        x, truth = data.draw(split, None, 0)
+        y = predictor(x)
+        error = np.abs(y - truth)[:, 0].astype(float)
+        return {"error": np.stack([error, np.ones(len(x))], axis=1), "y": y}
+
+    return common.evaluation(
+        measure, METRICS["error"], predictor.parameters, resamples=resamples, seed=seed
+    )
 
 
 def per_example(arrays: Mapping[str, Any]) -> PerExample:

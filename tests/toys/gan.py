@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 from jaxtyping import Float
 
-from ostinato.evaluation.comparison import metric_interval
 from ostinato.task import Evaluation, Metric, PerExample, TrainingContext
 from ostinato.training import keras_model
 from ostinato.training.steps import batch_length, build_optimizer, minimise, part_of_batch
@@ -164,23 +163,16 @@ def restore(folder: Path) -> Sampler:
 
 
 def evaluate(predictor: Sampler, data: Any, seed: int, *, resamples: int) -> Evaluation:
-    real = data.arrays["test"][:, 0].astype(float)
-    made = predictor.sample(len(real), seed)[:, 0].astype(float)
-    statistics = np.stack([np.ones(len(real)), real, real**2, made, made**2], axis=1)
-    keys = np.array([f"test-{i}" for i in range(len(real))])
-    arrays = {
-        "keys": keys,
-        "frechet": statistics,
-        "y": np.repeat(predictor.sample(1, 7), len(real), axis=0),
-    }
-    results = per_example(arrays)
-    low, high = metric_interval(results, METRICS["frechet"], resamples=resamples, seed=seed)
-    numbers = {"samples": len(real), "frechet": results.value(METRICS["frechet"])}
-    numbers |= {"frechet_low": low, "frechet_high": high, "parameters": predictor.parameters}
-    return Evaluation(numbers, arrays=arrays, speed=SPEED)
+    def measure(split: str) -> dict[str, np.ndarray]:
+        real = data.arrays[split][:, 0].astype(float)
+        made = predictor.sample(len(real), seed)[:, 0].astype(float)
+        columns = [np.ones(len(real)), real, real**2, made, made**2]
+        y = np.repeat(predictor.sample(1, 7), len(real), axis=0)
+        return {"frechet": np.stack(columns, axis=1), "y": y}
 
-
-SPEED = {"inference_ms_single": 1.0, "inference_ms_batched": 1.0}
+    return common.evaluation(
+        measure, METRICS["frechet"], predictor.parameters, resamples=resamples, seed=seed
+    )
 
 
 def per_example(arrays: Mapping[str, Any]) -> PerExample:

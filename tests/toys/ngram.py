@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float
 
 from ostinato import store
-from ostinato.evaluation.comparison import metric_interval
 from ostinato.task import Evaluation, Metric, PerExample, Serving, TrainingContext
 from ostinato.training import keras_model, trainer
 from ostinato.units import BatchSize, Epochs, Units
@@ -161,21 +160,19 @@ def generate(model: Any, *, seed: int, temperature: float, length: int) -> list[
 
 
 def evaluate(predictor: Any, data: Any, seed: int, *, resamples: int) -> Evaluation:
-    texts = data.arrays["test"]
-    logits = predictor.logits(texts[:, :-1]).astype(float)
-    nats = -np.take_along_axis(logits, texts[:, 1:, None], axis=2)[..., 0].sum(axis=1)
-    keys = np.array([f"test-{i}" for i in range(len(texts))])
-    statistics = np.stack([nats, np.full(len(texts), LENGTH - 1.0)], axis=1)
-    text = generate(predictor, seed=0, temperature=1.0, length=3)
-    y = np.tile(np.array(text, float), (len(texts), 1))
-    arrays = {"keys": keys, "perplexity": statistics, "y": y}
-    results = per_example(arrays)
-    low, high = metric_interval(results, METRICS["perplexity"], resamples=resamples, seed=seed)
-    numbers = {"samples": len(texts), "perplexity": results.value(METRICS["perplexity"])}
-    numbers |= {"perplexity_low": low, "perplexity_high": high}
-    numbers |= {"parameters": predictor.parameters}
-    speed = {"inference_ms_single": 1.0, "inference_ms_batched": 1.0}
-    return Evaluation(numbers, arrays=arrays, speed=speed)
+    def measure(split: str) -> dict[str, np.ndarray]:
+        texts = data.arrays[split]
+        logits = predictor.logits(texts[:, :-1]).astype(float)
+        nats = -np.take_along_axis(logits, texts[:, 1:, None], axis=2)[..., 0].sum(axis=1)
+        text = generate(predictor, seed=0, temperature=1.0, length=3)
+        return {
+            "perplexity": np.stack([nats, np.full(len(texts), LENGTH - 1.0)], axis=1),
+            "y": np.tile(np.array(text, float), (len(texts), 1)),
+        }
+
+    return common.evaluation(
+        measure, METRICS["perplexity"], predictor.parameters, resamples=resamples, seed=seed
+    )
 
 
 def per_example(arrays: Mapping[str, Any]) -> PerExample:
