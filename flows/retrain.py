@@ -32,8 +32,9 @@ from flows.reproduce import reproduce, retry_policies, run_stage
 from ostinato import params, store
 from ostinato.data import drift
 from ostinato.errors import RegistryError
+from ostinato.promotion import Verdict
 from ostinato.study import Study
-from ostinato.task import Profile, Verdict
+from ostinato.task import Profile
 from ostinato.tracking import dvc_lock, registry, runs
 from ostinato.tracking.client import experiment, masked
 

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from ostinato import params
 from ostinato.errors import ParamsError
 from ostinato.params import Problem
-from ostinato.policies import Gate, RetryPolicy
+from ostinato.policies import RetryPolicy
+from ostinato.promotion import Gate
 from ostinato.units import Seed
 
 REQUIRED = ("root", "at", "seed", "runtime", "data", "evaluation", "runs", "ensembles")

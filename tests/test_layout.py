@@ -18,6 +18,7 @@ WITHOUT_EFFECT = {
     *(file.relative_to(ROOT).as_posix() for file in (ROOT / "ostinato/tracking").glob("*.py")),
     "ostinato/errors.py",
     "ostinato/policies.py",
+    "ostinato/promotion.py",
     "ostinato/study.py",
     "stages/entry.py",
 }

@@ -127,7 +127,7 @@ def test_an_unknown_function_is_reported_with_similar_names() -> None:
 def all_present_keys() -> set[str]:
     """The parameters of all sources, data sets, models, evaluations and policies."""
     from ostinato.data import drift
-    from ostinato.policies import Gate
+    from ostinato.promotion import Gate
 
     keys = {*REQUIRED, *OPTIONAL, *params.arguments(drift.compare), *params.arguments(Gate)}
     for domain in params.domains():

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from flows.engine.verification import PromoteError
 from ostinato import errors, params, store
 from ostinato.study import Study, studies
 from ostinato.tracking import dvc_lock, mirror, runs
-from stages import sample_requests
+from stages import report, sample_requests
 from tests.workspace import ROOT, Workspace, default_values, dvc_md5
 
 CLASSES = ("circle", "fish", "house")
@@ -74,8 +75,17 @@ class World:
         self.lock(f"fetch@{name}", flat, [], [raw])
         self.lock(f"prepare@{name}", flat, [raw], [data])
 
-    def train(self, name: str, correct: Callable[[int], bool], only: bool = True) -> str:
-        """A run that is correct on each test example whose number makes ``correct`` true."""
+    def train(
+        self,
+        name: str,
+        correct: Callable[[int], bool],
+        only: bool = True,
+        validation: float | None = None,
+    ) -> str:
+        """A run that is correct on each test example whose number makes ``correct`` true.
+
+        Its accuracy on the validation split is that of the test split, unless it is stated.
+        """
         from ostinato.evaluation.classification import Predictions
         from ostinato.sketches import dataset, serving
 
@@ -100,6 +110,7 @@ class World:
         found = Predictions(split.labels, label, rank, confidence, likelihood, p)
         top1 = float((rank == 1).mean())
         scores = {"samples": len(rank), "top1": top1, "top1_low": top1, "top1_high": top1}
+        scores["validation_top1"] = top1 if validation is None else validation
         digest = self.write_result(name, {"keys": split.keys, **found.arrays()}, scores)
         requests = serving.to_requests(
             study.raw_folder("sketches"), study.data_folder("sketches"), split.keys.tolist()
@@ -152,6 +163,14 @@ class World:
         }
         with file.open("w") as opened:
             YAML().dump(content, opened)
+
+    def edit_lock(self, stage: str, output: Path) -> None:
+        """Record the present content of an output in dvc.lock."""
+        content: Any = params.load(Path("dvc.lock"))
+        (record,) = [o for o in content["stages"][stage]["outs"] if o["path"] == str(output)]
+        record["md5"] = dvc_md5(output)
+        with Path("dvc.lock").open("w") as file:
+            YAML().dump(content, file)
 
     def changed_outputs(self, *stages: str) -> dict[str, list[str]]:
         """What `dvc status` finds."""
@@ -225,10 +244,10 @@ def world(
 
 def patch_flow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace what needs a process: a check takes 5 s after each edit, DVC 2 s."""
-    from flows import promote
-    from flows.engine import dvc_graph
+    from flows.engine import candidates, dvc_graph, verification
 
-    monkeypatch.setattr(promote, "run_command", world.command)
+    for module in (candidates, verification):
+        monkeypatch.setattr(module, "run_command", world.command)
     monkeypatch.setattr(dvc_graph, "check_study", Study.load)
     monkeypatch.setattr(dvc_graph, "changed_outputs", world.changed_outputs)
     monkeypatch.setattr(sample_requests, "load_study", Study.load)
@@ -341,8 +360,8 @@ def test_a_better_challenger_becomes_champion_and_the_champion_previous(world: W
     verdict = decide()
     assert verdict.promoted
     assert verdict.champion_score == pytest.approx(0.5, abs=0.01)
-    assert verdict.low <= verdict.difference <= verdict.high
-    assert verdict.low >= GATE["margin"]
+    assert verdict.comparison.low <= verdict.comparison.difference <= verdict.comparison.high
+    assert verdict.comparison.low >= GATE["margin"]
     assert aliases() == {"champion": "2", "previous": "1"}
     assert training("second").data.tags["alias"] == "champion"
     assert training("first").data.tags["alias"] == "previous"
@@ -358,10 +377,10 @@ def test_a_worse_challenger_is_not_registered(world: World) -> None:
     world.train("second", lambda n: n % 2 == 0)
     verdict = decide()
     assert not verdict.promoted
-    assert verdict.difference < 0
+    assert verdict.comparison.difference < 0
     assert aliases() == {"champion": "1"}
     assert len(versions()) == 1
-    assert records()[0].data.metrics["gate/difference"] == verdict.difference
+    assert records()[0].data.metrics["gate/difference"] == verdict.comparison.difference
 
 
 def test_an_insignificant_improvement_is_not_promoted(world: World) -> None:
@@ -370,8 +389,8 @@ def test_an_insignificant_improvement_is_not_promoted(world: World) -> None:
     # Correct on the other half than the champion, and on four more.
     world.train("second", lambda n: n % 2 == 1 or n < 8)
     verdict = decide()
-    assert verdict.difference > GATE["margin"]
-    assert verdict.low < 0 < verdict.high
+    assert verdict.comparison.difference > GATE["margin"]
+    assert verdict.comparison.low < 0 < verdict.comparison.high
     assert not verdict.promoted
     assert aliases() == {"champion": "1"}
 
@@ -382,7 +401,7 @@ def test_the_lower_end_of_the_interval_has_to_reach_the_margin(world: World) -> 
     world.train("second", lambda n: n % 2 == 0 or n % 8 == 1)
     world.gate(margin=0.11)
     verdict = decide()
-    assert 0 < verdict.low < 0.11 < verdict.difference
+    assert 0 < verdict.comparison.low < 0.11 < verdict.comparison.difference
     assert not verdict.promoted
     world.gate(margin=0.05)
     assert decide().promoted
@@ -408,6 +427,48 @@ def test_the_best_run_is_the_challenger_and_a_second_promotion_changes_nothing(
     assert len(versions()) == len(records()) == 1
 
 
+def test_the_challenger_is_the_best_on_the_validation_split_and_alone_judged_on_test(
+    world: World,
+) -> None:
+    world.train("lucky", lambda n: True, validation=0.7)
+    world.train("chosen", lambda n: n % 4 != 0, only=False, validation=0.8)
+    verdict = decide()
+    assert (verdict.run, verdict.promoted) == ("chosen", True)
+    assert verdict.score == pytest.approx(0.75, abs=0.01)
+    text = verdict.to_markdown()
+    assert "| **chosen** | 0.800 | 0.7" in text
+    assert "| lucky | 0.700 |  |  | not chosen |" in text
+    assert records()[0].data.metrics["gate/validation"] == 0.8
+
+
+def test_a_champion_that_is_still_a_result_is_compared_by_its_evaluation_as_in_the_report(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.engine import verification
+
+    world.train("first", lambda n: n % 2 == 0)
+    decide()
+    world.train("second", lambda n: n % 4 != 0, only=False)
+    monkeypatch.setattr(verification, "verify", lambda *arguments: None)
+    monkeypatch.setattr(verification, "predict", lambda *arguments: pytest.fail("it predicts"))
+    verdict = decide()
+    assert verdict.promoted
+    assert verdict.comparison.examples == verdict.examples
+    study = Study.load()
+    section, _ = next(report.sections(study))
+    first, second = sorted(section.results, key=lambda result: result.name)
+    assert report.compared_with(section, second, first) == verdict.comparison
+
+
+def test_without_a_value_on_the_validation_split_a_run_is_left_out(world: World) -> None:
+    world.train("old", lambda n: True)
+    file = Path("results/old/metrics.json")
+    scores = store.read_json(file)
+    store.write_json(file, {**scores, "validation_top1": None})
+    world.edit_lock("evaluate@old", file)
+    assert "has no validation_top1" in decide().candidates[0].left_out
+
+
 def test_a_champion_with_other_classes_is_compared_by_their_names(world: World) -> None:
     world.train("first", lambda n: True)
     decide()
@@ -424,18 +485,17 @@ def test_results_that_differ_from_dvc_lock_are_left_out_with_the_reason(world: W
     Path("results/first/predictions.npz").write_bytes(b"other")
     verdict = decide()
     assert not verdict.promoted
-    assert "the output of evaluate@first is not that of dvc.lock" in verdict.left_out[0]
+    assert "the output of evaluate@first is not that of dvc.lock" in verdict.candidates[0].left_out
     world.train("first", lambda n: True)
     with Path("data/raw/sketches/fish.ndjson").open("a") as file:
         file.write("\n")
-    assert "the output of fetch@sketches is not that of dvc.lock" in decide().left_out[0]
+    assert "the output of fetch@sketches is not that of dvc.lock" in decide().candidates[0].left_out
 
 
 @pytest.mark.parametrize("how", ["other predictions", "another file"])
 def test_a_version_that_does_not_reproduce_its_evaluation_is_not_promoted(
     world: World, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import promote
     from ostinato.tracking import registry
 
     world.train("first", lambda n: n % 2 == 0)
@@ -453,7 +513,7 @@ def test_a_version_that_does_not_reproduce_its_evaluation_is_not_promoted(
         return version
 
     monkeypatch.setattr(registry, "register", tampered)
-    with pytest.raises(promote.PromoteError, match="version 2"):
+    with pytest.raises(PromoteError, match="version 2"):
         decide()
     assert aliases() == {"champion": "1"}
     assert versions()["2"].tags["check"].startswith("failed")
@@ -468,7 +528,7 @@ def test_a_version_that_does_not_reproduce_its_evaluation_is_not_promoted(
 def test_a_promotion_killed_after_the_registration_resumes_with_that_version(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import promote
+    from flows.engine import verification
 
     class Cut(BaseException): ...
 
@@ -477,7 +537,7 @@ def test_a_promotion_killed_after_the_registration_resumes_with_that_version(
 
     world.train("first", lambda n: True)
     with monkeypatch.context() as patch:
-        patch.setattr(promote, "verify", cut)
+        patch.setattr(verification, "verify", cut)
         with pytest.raises(Cut):
             decide()
     assert (aliases(), len(versions())) == ({}, 1)
@@ -518,11 +578,11 @@ def test_an_interrupted_move_of_aliases_is_completed_by_the_next_flow(
 def test_a_second_rollback_reverts_the_first(world: World) -> None:
     from flows import promote
 
-    with pytest.raises(promote.PromoteError, match="no previous champion"):
+    with pytest.raises(PromoteError, match="no previous champion"):
         promote.rollback("sketches")
     world.train("first", lambda n: n % 2 == 0)
     decide()
-    with pytest.raises(promote.PromoteError, match="version 1 alone"):
+    with pytest.raises(PromoteError, match="version 1 alone"):
         promote.rollback("sketches")
     world.train("second", lambda n: True)
     decide()
@@ -552,7 +612,6 @@ def test_a_version_that_was_rolled_back_needs_an_approval(world: World) -> None:
 
 
 def test_with_approval_a_challenger_waits_for_a_reviewer(world: World) -> None:
-    from flows import promote
 
     world.gate(approval=True)
     world.train("first", lambda n: True)
@@ -560,10 +619,10 @@ def test_with_approval_a_challenger_waits_for_a_reviewer(world: World) -> None:
     assert (verdict.promoted, verdict.version) == (False, 1)
     assert "waits for approval" in verdict.reason
     assert aliases() == {"challenger": "1"}
-    with pytest.raises(promote.PromoteError, match="no version 7"):
+    with pytest.raises(PromoteError, match="no version 7"):
         decide(version=7)
     world.deviates = True
-    with pytest.raises(promote.PromoteError, match="predictions differ"):
+    with pytest.raises(PromoteError, match="predictions differ"):
         decide(version=1)
     assert aliases() == {"challenger": "1"}
     world.deviates = False
@@ -714,6 +773,7 @@ class SeriesWorld(World):
             "scale": np.ones(len(shift)),
         }
         scores = {"samples": len(shift), "mae": 1.0, "mae_low": 1.0, "mae_high": 1.0}
+        scores["validation_mae"] = float(np.abs(shift).mean())
         digest = self.write_result(name, arrays, scores)
         requests = serving.to_requests(
             study.raw_folder("weather"), study.data_folder("weather"), windows.keys.tolist()
@@ -752,18 +812,18 @@ def test_of_forecasts_a_lower_error_is_better_and_weeks_are_resampled_together(
     assert (verdict.promoted, verdict.score) == (True, pytest.approx(2.0))
     series.forecast("longer", lambda n: 0.5 + 0 * n)
     series.steps = 5  # the champion's
-    with pytest.raises(promote.PromoteError, match="longer cannot be compared with the champion"):
+    with pytest.raises(PromoteError, match="longer cannot be compared with the champion"):
         judged()
     series.steps = 7
     # Better for two months, worse for the next two: single days would seem significant.
     series.forecast("lucky", lambda n: np.where(n // 60 % 2, 2.8, 1.0))
     verdict = judged()
     gain = np.where(np.arange(359) // 60 % 2, -0.8, 1.0)
-    assert verdict.difference == pytest.approx(gain.mean())
+    assert verdict.comparison.difference == pytest.approx(gain.mean())
     assert np.quantile(np.random.default_rng(0).choice(gain, (500, 359)).mean(axis=1), 0.05) > 0
-    assert verdict.low < 0
+    assert verdict.comparison.low < 0
     assert not verdict.promoted
-    assert verdict.clusters == 26
+    assert verdict.comparison.clusters == 26
     digest = series.forecast("second", lambda n: 1.0 + 0 * n, members=["lucky", "first"])
     verdict = judged()
     assert verdict.run == "second"

@@ -25,8 +25,9 @@ from flows import retrain as module
 from flows.engine import dvc_graph
 from flows.retrain import retrain
 from ostinato import store
+from ostinato.promotion import Verdict
 from ostinato.study import Study
-from ostinato.task import Profile, Verdict
+from ostinato.task import Profile
 from ostinato.tracking.client import connected, experiment
 from tests import servers
 from tests.workspace import Workspace
@@ -113,7 +114,7 @@ class Toys:
     def promote(self, data: list[str], study: str) -> dict[str, Verdict]:
         assert study == "params.yaml"
         self.judged.append(data)
-        return {name: Verdict(promoted=True, reason="it is better") for name in data}
+        return {name: Verdict(name, promoted=True, reason="it is better") for name in data}
 
     def world(self, name: str, values: Any) -> None:
         file = self.folder / "world" / f"{name}.json"

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Shaped
 from pydantic import BaseModel, Field
 
 from ostinato import models, store
-from ostinato.errors import RequestError
+from ostinato.errors import EvaluationError, RequestError
 from ostinato.forecasting import metrics
 from ostinato.forecasting.dataset import features
 from ostinato.forecasting.dataset.cleaning import ReadReport, Series, read_series
@@ -319,8 +319,14 @@ def from_responses(
         responses: JSON of `Response`.
         truth: of each window.
         classes: not used.
+
+    Raises:
+        EvaluationError: a forecast has another number of steps than its truth.
     """
-    return {
-        "truth": np.array(truth, np.float64),
-        "forecast": np.array([response["forecast"] for response in responses]),
-    }
+    forecasts = [response["forecast"] for response in responses]
+    for forecast, true in zip(forecasts, truth, strict=True):
+        if len(forecast) != len(true):
+            raise EvaluationError(
+                f"the model forecasts {len(forecast)} steps, the data set has {len(true)}"
+            )
+    return {"truth": np.array(truth, np.float64), "forecast": np.array(forecasts)}
