@@ -44,11 +44,24 @@ class Result:
 
     @classmethod
     def read(cls, study: Study, name: str) -> "Result | None":
-        """Read a result; None where it is incomplete."""
+        """Read a result; None where none of its files exists.
+
+        Raises:
+            EvaluationError: some of its files exist, and some do not.
+        """
         folder = study.result_folder(name)
         files = ("metrics.json", "speed.json", "history.csv", "predictions.npz")
-        if not all((folder / file).exists() for file in files):
+        missing = [file for file in files if not (folder / file).exists()]
+        if len(missing) == len(files):
             return None
+        if missing:
+            found = ", ".join(file for file in files if file not in missing)
+            stage = study.stage("ensemble" if study.is_ensemble(name) else "evaluate", name)
+            raise EvaluationError(
+                f"{folder}: half of a result: found {found}, but no {', '.join(missing)}; "
+                f"`dvc pull {stage}` fetches the rest from DVC's remote, `dvc repro {stage}` "
+                "computes it"
+            )
         with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
             history = list(csv.DictReader(file))
         return cls(

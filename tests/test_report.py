@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from ostinato import store
+from ostinato.errors import EvaluationError
 from ostinato.evaluation.classification import TOP1
 from ostinato.evaluation.comparison import metric_interval
 from ostinato.study import Study
@@ -140,8 +141,27 @@ def test_runs_are_compared_on_the_examples_of_both_by_key() -> None:
 def test_a_missing_result_is_named() -> None:
     result("gru", accurate(0.9))
     assert "No result yet: cnn." in write_report(gru="rnn", cnn="bitmap_cnn")
-    Path("results/gru/metrics.json").unlink()
-    assert "No result yet: gru, cnn." in write_report(gru="rnn", cnn="bitmap_cnn")
+    Path("results/cnn/model").mkdir(parents=True)
+    assert "No result yet: cnn." in write_report(gru="rnn", cnn="bitmap_cnn")
+
+
+@pytest.mark.parametrize(
+    "lost", ["metrics.json", "speed.json", "history.csv", "predictions.npz", "all but metrics.json"]
+)
+def test_half_of_a_result_is_an_error(lost: str) -> None:
+    write_report(cnn="bitmap_cnn")
+    before = Path("report.md").read_bytes()
+    result("cnn", accurate(0.8))
+    result("gru", accurate(0.9))
+    files = ["speed.json", "history.csv", "predictions.npz"] if lost.startswith("all") else [lost]
+    for file in files:
+        Path("results/gru", file).unlink()
+    missing = ", ".join(files)
+    with pytest.raises(
+        EvaluationError, match=rf"results/gru: .*but no {missing}; .*dvc repro evaluate@gru"
+    ):
+        write_report(gru="rnn", cnn="bitmap_cnn")
+    assert Path("report.md").read_bytes() == before
 
 
 def test_a_test_split_of_one_cluster_has_no_intervals_and_no_comparison() -> None:
