@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import pandas as pd
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import FailedRun
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import Field
@@ -31,7 +32,7 @@ from flows.promote import artifact_key, promote
 from flows.reproduce import reproduce, retry_policies, run_stage
 from ostinato import params, store
 from ostinato.data import drift
-from ostinato.errors import RegistryError
+from ostinato.errors import OstinatoError, ParamsError, RegistryError
 from ostinato.promotion import Verdict
 from ostinato.study import Study
 from ostinato.task import Profile
@@ -42,7 +43,7 @@ MAX_TEXT_CHARS = 5000  # of a tag in MLflow
 NUM_CATEGORY_FIGURES = 3  # features whose shifts of categories are drawn
 
 
-class RetrainError(RuntimeError):
+class RetrainError(OstinatoError):
     """A data set could not be brought up to date; the message names it, the step and the reason."""
 
 
@@ -133,7 +134,7 @@ def retrain(
     A data set that fails does not stop the others; the flow fails after them.
 
     Args:
-        data: Data sets of the study, such as sketches; all when empty.
+        data: Data sets of the study, such as sketches; all that have a gate when empty.
         max_age_days: Days since its training after which a champion is challenged in any case.
         force: Retrain in any case.
         max_concurrency: Number of stages that run at the same time.
@@ -154,7 +155,7 @@ def retrain(
                     get_run_logger().info(f"{report.data}: {'; '.join(report.reasons)}")
                     report.stages = train_again(report, max_concurrency, train_on)
                     report.verdict = promote([report.data], study=study)[report.data]
-            except Exception as error:
+            except (OstinatoError, FailedRun) as error:
                 report.error = masked(str(error)) or type(error).__name__
             if not report.reasons:
                 restore_data(report, lock)
@@ -177,13 +178,20 @@ def new_reports(study: Study, data: list[str]) -> list[RetrainReport]:
     """An empty report for each data set.
 
     Raises:
-        ParamsError: there is no such data set, or the block ``drift`` is missing or wrong.
+        ParamsError: there is no such data set, it has no gate, so no champion either, or the block
+            ``drift`` is missing or wrong.
     """
     thresholds = dict(study.entry("drift"))
     params.bind(drift.compare, thresholds)
+    gates = study.params.get("gates", {})
     for name in data:
         study.entry("data", name)
-    return [RetrainReport(study, name, thresholds) for name in data or study.params["data"]]
+        if name not in gates:
+            raise ParamsError(
+                f"{study.path}: data set {name} has no gate, so it has no champion to retrain; add "
+                f"gates.{name}"
+            )
+    return [RetrainReport(study, name, thresholds) for name in data or gates]
 
 
 def find_reasons(report: RetrainReport, max_age_days: float, force: bool) -> list[str]:
@@ -449,7 +457,7 @@ def record(report: RetrainReport, text: str, folder: Path) -> str:
 def main() -> None:
     """Run the flow from a shell."""
     parser = argparse.ArgumentParser(prog="python -m flows.retrain", description=__doc__)
-    parser.add_argument("data", nargs="*", help="data sets; none: all of the study")
+    parser.add_argument("data", nargs="*", help="data sets; none: all that have a gate")
     parser.add_argument("--study", default="params.yaml", metavar="PARAMS", help="params file")
     parser.add_argument("--max-age-days", type=float, default=30.0, metavar="DAYS")
     parser.add_argument("--force", action="store_true", help="retrain in any case")

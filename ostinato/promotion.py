@@ -9,7 +9,7 @@ luckiest of many candidates win (a simulation in tests/test_promotion.py shows b
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -162,17 +162,21 @@ class Verdict:
     def to_metrics(self) -> dict[str, float]:
         """The numbers of the decision, by name."""
         numbers = {
-            "validation": self._validation,
+            "validation": {c.run: c.validation for c in self.candidates}.get(self.run or ""),
             "score": self.score,
             "examples": self.examples,
             "champion_score": self.champion_score,
-            **(asdict(self.comparison) if self.comparison else {}),
         }
-        return {key: float(x) for key, x in numbers.items() if isinstance(x, int | float)}
-
-    @property
-    def _validation(self) -> float | None:
-        return next((c.validation for c in self.candidates if c.run == self.run), None)
+        if found := self.comparison:
+            numbers |= {
+                "difference": found.difference,
+                "low": found.low,
+                "high": found.high,
+                "confidence": found.confidence,
+                "compared": found.examples,
+                "clusters": found.clusters,
+            }
+        return {name: float(x) for name, x in numbers.items() if x is not None}
 
     def to_markdown(self) -> str:
         """The decision, and one table: who competed, on which examples, and the difference."""

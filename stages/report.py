@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ostinato import params, store
 from ostinato.errors import EvaluationError
-from ostinato.evaluation.comparison import compare
+from ostinato.evaluation.comparison import compare, metric_interval
+from ostinato.promotion import Gate
 from ostinato.study import Study
 from ostinato.task import Comparison, Metric, PerExample, Reporting
 from ostinato.training.imports import import_keras_quietly
@@ -37,7 +39,7 @@ class Result:
     name: str
     model: str
     folder: Path
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float]  # of the test split, and of the validation split
     speed: Mapping[str, float]
     epochs: int
     seconds: float  # of training
@@ -77,7 +79,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Section:
-    """The results on one data set, the best first."""
+    """The results on one data set, the best on the validation split first."""
 
     study: Study
     domain: str
@@ -90,10 +92,31 @@ class Section:
         spec: Reporting = params.module(self.domain, "reporting").REPORT
         return spec
 
+    @cached_property
+    def gate(self) -> Gate | None:
+        """The promotion gate of the data set, if it has one."""
+        block = self.study.params.get("gates", {}).get(self.data)
+        return params.bind(Gate, block)() if block else None
+
     @property
     def primary(self) -> Metric:
-        """The metric by which runs are ranked and compared."""
-        return self.spec.metrics[0]
+        """The metric by which runs are chosen and compared: the gate's, where there is one."""
+        return self.gate.check(self.domain) if self.gate else self.spec.metrics[0]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics of the table, the primary one first."""
+        rest = [metric for metric in self.spec.metrics if metric.name != self.primary.name]
+        return [self.primary, *rest]
+
+    @property
+    def resamples(self) -> int:
+        """Bootstrap samples behind the intervals of metrics."""
+        return int(self.study.entry("evaluation", self.domain, "resamples"))
+
+    def validation(self, result: Result) -> float | None:
+        """The primary metric on the validation split."""
+        return result.metrics.get(f"validation_{self.primary.name}")
 
     @cached_property
     def per_example(self) -> Mapping[str, PerExample]:
@@ -132,7 +155,7 @@ def further_sections(sections: list[Section]) -> Iterator[str]:
             yield from further(
                 {name: result for s in same for name, result in s.per_example.items()},
                 {result.name: f"{s.domain}/{result.model}" for s in same for result in s.results},
-                resamples=section.study.entry("evaluation", section.domain, "resamples"),
+                resamples=section.resamples,
                 seed=section.study.params["seed"],
             )
 
@@ -146,9 +169,13 @@ def sections(study: Study) -> Iterator[tuple[Section, list[str]]]:
     for (domain, data), group in names.items():
         read = {name: Result.read(study, name) for name in group}
         section = Section(study, domain, data, [result for result in read.values() if result])
-        metric = section.primary
-        sign = -1 if metric.higher_is_better else 1
-        section.results.sort(key=lambda r: (sign * r.metrics[metric.name], r.name))
+        sign = -1 if section.primary.higher_is_better else 1
+
+        def rank(result: Result, section: Section = section, sign: int = sign) -> tuple[Any, ...]:
+            value = section.validation(result)
+            return value is None, sign * (value or 0.0), result.name
+
+        section.results.sort(key=rank)
         yield section, [name for name, result in read.items() if result is None]
 
 
@@ -158,12 +185,12 @@ def write_section(section: Section, missing: list[str], folder: Path) -> Iterato
     if section.results:
         best, spec = section.results[0], section.spec
         yield from table(section)
+        examples = f"{best.metrics['samples']:,} test {spec.examples}"
         yield (
-            f"**{best.name}** is the best of {len(section.results)}: {section.primary.title} "
-            f"{with_interval(section.primary, best)} on {best.metrics['samples']:,} test "
-            f"{spec.examples}.\n"
+            f"**{best.name}** is the best of {len(section.results)} on the validation split. Its "
+            f"{section.primary.title} on {examples}: {with_interval(section, best)}.\n"
             if section.results[1:]
-            else f"{best.metrics['samples']:,} test {spec.examples}.\n"
+            else f"{examples}.\n"
         )
         yield from comparisons(section)
         yield f"{spec.legend.rstrip()}\n"
@@ -175,9 +202,10 @@ def write_section(section: Section, missing: list[str], folder: Path) -> Iterato
 
 def table(section: Section) -> Iterator[str]:
     """The metrics of all results as a Markdown table."""
-    first, *others = section.spec.metrics
+    first, *others = section.metrics
     head = [
         "Run",
+        f"{first.title}, validation",
         first.title,
         *(m.title for m in others),
         "Parameters",
@@ -187,10 +215,11 @@ def table(section: Section) -> Iterator[str]:
     yield row(head)
     yield row(["---", *["---:"] * (len(head) - 1)])
     for index, result in enumerate(section.results):
-        name, score = result.name, with_interval(first, result)
+        name, score = result.name, with_interval(section, result)
         yield row(
             [
                 name if index else f"**{name}**",
+                value(first, section.validation(result)),
                 score if index else f"**{score}**",
                 *(value(metric, result.metrics.get(metric.name)) for metric in others),
                 f"{result.metrics['parameters']:,}",
@@ -212,12 +241,28 @@ def value(metric: Metric, number: float | None) -> str:
     return "" if number is None else format(number, metric.format)
 
 
-def with_interval(metric: Metric, result: Result) -> str:
-    """A metric's value with its confidence interval, where it has one."""
-    number, low, high = (
-        value(metric, result.metrics.get(f"{metric.name}{end}")) for end in ("", "_low", "_high")
-    )
-    return f"{number} [{low}, {high}]" if low else number
+def with_interval(section: Section, result: Result) -> str:
+    """The primary metric with its confidence interval, where it has one."""
+    metric = section.primary
+    number = value(metric, result.metrics.get(metric.name))
+    bounds = interval(section, result)
+    return f"{number} [{', '.join(value(metric, bound) for bound in bounds)}]" if bounds else number
+
+
+def interval(section: Section, result: Result) -> tuple[float, float] | None:
+    """The 95% confidence interval of the primary metric; None where it has none."""
+    name = section.primary.name
+    if f"{name}_low" in result.metrics:
+        return result.metrics[f"{name}_low"], result.metrics[f"{name}_high"]
+    try:  # a gate may name a metric whose interval the evaluation does not compute
+        return metric_interval(
+            section.per_example[result.name],
+            section.primary,
+            resamples=section.resamples,
+            seed=section.study.params["seed"],
+        )
+    except EvaluationError:
+        return None
 
 
 def comparisons(section: Section) -> Iterator[str]:
@@ -231,7 +276,7 @@ def comparisons(section: Section) -> Iterator[str]:
         except EvaluationError as error:
             yield f"No comparison with {baseline.name}: {error}.\n"
             continue
-        wins = sum(comparison.low > 0 for comparison in compared.values())
+        wins = sum(comparison.improves() for comparison in compared.values())
         noun = spec.networks
         if wins == len(networks):
             answer = f"Every {noun} beats {baseline.name}."
@@ -239,25 +284,31 @@ def comparisons(section: Section) -> Iterator[str]:
             answer = f"**No {noun} beats {baseline.name}.**"
         else:
             answer = f"{wins} of {len(networks)} {noun}s beat {baseline.name}."
-        yield f"{answer} Paired differences of {section.primary.title} with 95% intervals:\n"
+        confidence = next(iter(compared.values())).confidence
+        yield (
+            f"{answer} Paired differences of {section.primary.title} with {confidence:.0%} "
+            "intervals:\n"
+        )
         yield "\n".join([*(line(section, n, c) for n, c in compared.items()), ""])
 
 
 def compared_with(section: Section, run: Result, baseline: Result) -> Comparison:
-    """The paired comparison of two results by the primary metric."""
-    return compare(
-        section.per_example[run.name],
-        section.per_example[baseline.name],
-        section.primary,
-        resamples=section.study.entry("evaluation", section.domain, "resamples"),
-        seed=section.study.params["seed"],
-    )
+    """The paired comparison of two results by the primary metric, as the gate compares them."""
+    ours, theirs = section.per_example[run.name], section.per_example[baseline.name]
+    seed = section.study.params["seed"]
+    if section.gate:
+        return section.gate.compare(ours, theirs, section.primary, seed)
+    return compare(ours, theirs, section.primary, resamples=section.resamples, seed=seed)
 
 
 def line(section: Section, name: str, comparison: Comparison) -> str:
     """A comparison as a list item."""
     verdict = (
-        "is better" if comparison.low > 0 else "is worse" if comparison.high < 0 else "is no better"
+        "is better"
+        if comparison.improves()
+        else "is worse"
+        if comparison.worsens
+        else "is no better"
     )
     difference, low, high = (
         format(number, "+" + section.primary.format)
@@ -274,19 +325,9 @@ def figures_of(section: Section, folder: Path) -> Iterator[str]:
     from ostinato.evaluation import figures
 
     metric, best = section.primary, section.results[0]
-    runs = pd.DataFrame(
-        {
-            "run": [r.name for r in section.results],
-            "score": [r.metrics[metric.name] for r in section.results],
-            **{
-                end: [
-                    r.metrics.get(f"{metric.name}_{end}", r.metrics[metric.name])
-                    for r in section.results
-                ]
-                for end in ("low", "high")
-            },
-        }
-    )
+    scores = [(r.name, r.metrics[metric.name], interval(section, r)) for r in section.results]
+    rows = [(name, score, *(bounds or (score, score))) for name, score, bounds in scores]
+    runs = pd.DataFrame(rows, columns=["run", "score", "low", "high"])
     if section.results[1:]:
         file = f"{section.data}-runs.png"
         drawn = figures.comparison(runs, metric.title, not metric.higher_is_better)

@@ -26,7 +26,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_report(**models: str) -> str:
+def write_report(gates: dict[str, Any] | None = None, /, **models: str) -> str:
     """The report of a study with a run for each model, by the run's name."""
     runs = {
         name: {"data": "drawings", "domain": "sketches", "model": model}
@@ -35,6 +35,7 @@ def write_report(**models: str) -> str:
     values = {
         "root": ".", "at": "", "seed": 5, "data": {"drawings": {"domain": "sketches"}},
         "evaluation": {"sketches": {"resamples": 300}}, "runs": runs, "ensembles": {},
+        "gates": gates or {},
     }  # fmt: skip
     with STUDY.open("w") as file:
         YAML().dump(values, file)
@@ -54,7 +55,7 @@ def result(
     numbers = {
         "samples": len(right), "top1": float(right.mean()), "top1_low": low, "top1_high": high,
         "top5": 0.987, "map3": 0.912, "log_loss": 0.345, "calibration_error": 0.021,
-        "parameters": 12345,
+        "parameters": 12345, "validation_top1": float(right.mean()),
     }  # fmt: skip
     store.write_json(folder / "metrics.json", numbers)
     speed = {"inference_ms_single": 1.5, "inference_ms_batched": 0.25}
@@ -97,9 +98,36 @@ def test_each_run_has_a_row_with_its_numbers_and_the_best_is_first() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| **gru**", "| floor"]
     assert rows[2] == (
-        f"| **gru** | **0.750 [{low:.3f}, {high:.3f}]** | 0.987 | 0.912 | 0.345 | 0.021 | 12,345 "
-        "| 123 s | 1.50 / 0.250 |"
+        f"| **gru** | 0.750 | **0.750 [{low:.3f}, {high:.3f}]** | 0.987 | 0.912 "
+        "| 0.345 | 0.021 | 12,345 | 123 s | 1.50 / 0.250 |"
     )
+
+
+def test_the_best_on_the_validation_split_is_named_even_where_another_wins_on_test() -> None:
+    for name, share, validation in (("gru", 0.7, 0.9), ("lstm", 0.8, 0.6)):
+        result(name, accurate(share))
+        numbers = store.read_json(Path("results", name, "metrics.json"))
+        numbers["validation_top1"] = validation
+        store.write_json(Path("results", name, "metrics.json"), numbers)
+    text = write_report(gru="rnn", lstm="rnn")
+    assert "**gru** is the best of 2 on the validation split." in text
+    assert text.index("| **gru** | 0.900 |") < text.index("| lstm | 0.600 |")
+
+
+def test_a_gate_decides_by_which_metric_and_interval_runs_are_compared() -> None:
+    for name, share in (("gru", 0.9), ("cnn", 0.8)):
+        result(name, accurate(share))
+        numbers = store.read_json(Path("results", name, "metrics.json"))
+        loss = float(-share * np.log(0.9) - (1 - share) * np.log(0.1))
+        numbers |= {"log_loss": loss, "validation_log_loss": loss}
+        store.write_json(Path("results", name, "metrics.json"), numbers)
+    gate = {
+        "metric": "log_loss", "at_most": 1.0, "margin": 0.0, "confidence": 0.9,
+        "resamples": 100, "max_examples": 10, "approval": False,
+    }  # fmt: skip
+    text = write_report({"drawings": gate}, gru="rnn", cnn="bitmap_cnn")
+    assert "Paired differences of Log loss with 90% intervals" in text
+    assert "| Run | Log loss, validation | Log loss | Top-1 accuracy |" in text
 
 
 def test_links_lead_to_files_that_exist() -> None:
@@ -174,7 +202,7 @@ def test_a_test_split_of_one_cluster_has_no_intervals_and_no_comparison() -> Non
         arrays = store.read_arrays(folder / "predictions.npz")
         store.write_arrays(folder / "predictions.npz", {k: v[:1] for k, v in arrays.items()})
     text = write_report(gru="rnn", cnn="bitmap_cnn")
-    assert "| **0.900** |" in text
+    assert "| 0.900 | **0.900** |" in text
     assert "No comparison with cnn: bootstrap: all examples are in one cluster" in text
     assert Path("report/drawings-runs.png").exists()
 

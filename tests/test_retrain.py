@@ -40,6 +40,8 @@ at: ""
 data:
   toy: {domain: toys}
   other: {domain: toys}
+  unguarded: {domain: toys}
+gates: {toy: {}, other: {}}
 runs:
   one: {data: toy, domain: toys}
   two: {data: toy, domain: toys}
@@ -170,7 +172,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
         (folder / name).write_text(text)
     shutil.copy(ROOT / ".dvcignore", folder)
     (folder / "world").mkdir()
-    for name in ("toy", "other"):
+    for name in ("toy", "other", "unguarded"):
         (folder / "world" / f"{name}.json").write_text(json.dumps(CALM))
     (folder / ".dvc").mkdir()
     (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
@@ -326,6 +328,27 @@ def test_an_unknown_data_set_is_an_error_before_anything_is_fetched(toys: Toys) 
     assert state.is_failed()
     assert "did you mean 'toy'?" in state.message
     assert toys.files() == before
+
+
+def test_only_data_sets_with_a_gate_have_a_champion_to_retrain(toys: Toys) -> None:
+    state = toys("unguarded")
+    assert state.is_failed()
+    assert "params.yaml: data set unguarded has no gate" in state.message
+    assert [r.data for r in module.new_reports(Study.load(), [])] == ["toy", "other"]
+
+
+def test_a_bug_ends_the_flow_with_its_traceback(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(report: Any) -> Any:
+        raise KeyError("psi")
+
+    toys.promote_version()
+    monkeypatch.setattr(module, "find_drift", bug)
+    state = toys()
+    assert state.is_failed()
+    with pytest.raises(KeyError, match="psi"):
+        state.result()
 
 
 RETRAIN = """
