@@ -30,8 +30,10 @@ def main(study: str, name: str, max_examples: str, file: str) -> None:
     keys = np.random.default_rng(loaded.params["seed"]).permutation(keys[counts == 1])
     import_keras_quietly()
     raw, prepared = loaded.raw_folder(entry["data"]), loaded.data_folder(entry["data"])
-    requests = serving.to_requests(raw, prepared, keys.tolist())
-    sampled = [key for key in keys.tolist() if key in requests][: int(max_examples)]
+    # Twice as many, because some examples cannot be requests; all would fill the memory.
+    drawn = keys[: 2 * int(max_examples)].tolist()
+    requests = serving.to_requests(raw, prepared, drawn)
+    sampled = [key for key in drawn if key in requests][: int(max_examples)]
     content = {"keys": sampled, "inputs": [requests[key] for key in sampled]}
     store.write_text(Path(file), json.dumps(content))
 

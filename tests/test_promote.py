@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -368,7 +369,7 @@ def test_a_better_challenger_becomes_champion_and_the_champion_previous(world: W
     with get_client(sync_client=True) as prefect:
         shown = max(prefect.read_artifacts(), key=lambda artifact: str(artifact.created))
     assert (shown.key, shown.type) == ("promote-sketches", "markdown")
-    assert verdict.reason in str(shown.data)
+    assert str(shown.data) == verdict.to_markdown()
 
 
 def test_a_worse_challenger_is_not_registered(world: World) -> None:
@@ -842,17 +843,39 @@ def test_of_forecasts_a_lower_error_is_better_and_weeks_are_resampled_together(
     assert json.dumps(request) in version.description
 
 
+# Python imports it at its start: it records the names of the files that a process opens.
+RECORD_OPENED = """
+import os, sys
+def record(event, arguments):
+    if event == "open" and isinstance(arguments[0], str):
+        if "/data/" in os.path.abspath(arguments[0]):
+            line = os.path.relpath(arguments[0], {folder!r}) + "\\n"
+            os.write(log, line.encode())
+log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+sys.addaudithook(record)
+"""
+
+
 @pytest.mark.slow
-def test_the_champion_predicts_with_its_own_code(
+def test_the_champion_predicts_with_its_own_code_and_no_data_are_read_twice(
     tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With real trainings, stages and processes."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(tmp_path / "checkout")
     workspace.edit(lambda values: values["gates"]["sketches"].update(at_least=0.1))
     workspace("dvc", "repro", "-q")
-    monkeypatch.chdir(tmp_path)
-    workspace(sys.executable, "-m", "flows.promote")
+    monkeypatch.chdir(workspace.folder)
+    script, log = tmp_path / "sitecustomize.py", tmp_path / "opened"
+    script.write_text(RECORD_OPENED.format(folder=str(workspace.folder), log=str(log)))
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        workspace(sys.executable, "-m", "flows.promote")
+    opened = Counter(log.read_text().splitlines())
+    assert opened["data/sketches/manifest.json"] > 0
+    large = {path: n for path, n in opened.items() if Path(path).stat().st_size > 10_000}
+    assert large
+    assert max(large.values()) == 1, "DVC knows the hashes, and one process reads the examples"
     (version,) = versions().values()
     assert (version.tags["run"], aliases()) == ("sketches-nearest", {"champion": "1"})
     assert version.tags["check"].startswith("passed: 16 examples")

@@ -129,6 +129,7 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         for name in TRACKED:
             if (ROOT / name).is_dir():
                 ignored = shutil.ignore_patterns("__pycache__")
