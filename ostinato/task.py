@@ -7,6 +7,7 @@ save and restore, and a metric is whatever can be aggregated from statistics of 
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -99,21 +100,40 @@ class Evaluation:
 
     Args:
         metrics: values by metric name; each confidence bound as ``<name>_low``, ``<name>_high``;
-            and the values on the validation split (`validation_metrics`).
+            and the values on the validation split (`validation_metrics`). None where a metric is
+            not defined; a value that is not finite becomes None.
         tables: written as CSV.
         figures: written as PNG.
         arrays: a row for each test example, from which ``per_example`` computes its statistics.
         speed: milliseconds for each example: ``inference_ms_single``, ``inference_ms_batched``.
         serving: what a served model needs besides its weights, such as the margins of intervals;
             kept as serving.npz.
+        undefined: why a metric may have no value, by its name; kept for those without one, which
+            are written as tables/undefined.csv.
     """
 
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | None]
     tables: Mapping[str, "pd.DataFrame"] = field(default_factory=dict)
     figures: Mapping[str, "Figure"] = field(default_factory=dict)
     arrays: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
     speed: Mapping[str, float] = field(default_factory=dict)
     serving: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
+    undefined: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        metrics = {
+            name: None if value is None or not math.isfinite(value) else value
+            for name, value in self.metrics.items()
+        }
+        missing = [name for name, value in metrics.items() if value is None]
+        reasons = {name: self.undefined.get(name, "its value is not finite") for name in missing}
+        object.__setattr__(self, "metrics", metrics)
+        object.__setattr__(self, "undefined", reasons)
+
+    def value(self, metric: str) -> float:
+        """The value of a metric; NaN where it is not defined."""
+        value = self.metrics[metric]
+        return math.nan if value is None else value
 
 
 def validation_metrics(results: PerExample, metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -121,10 +141,9 @@ def validation_metrics(results: PerExample, metrics: Mapping[str, Metric]) -> di
 
     Args:
         results: of the examples of the validation split.
-        metrics: the domain's ``METRICS``; those without a value are left out.
+        metrics: the domain's ``METRICS``; NaN where one is not defined.
     """
-    values = {f"validation_{name}": results.value(metric) for name, metric in metrics.items()}
-    return {name: value for name, value in values.items() if np.isfinite(value)}
+    return {f"validation_{name}": results.value(metric) for name, metric in metrics.items()}
 
 
 @dataclass(frozen=True)

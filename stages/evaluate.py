@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from ostinato import models, params, store
+from ostinato.evaluation import undefined
 from ostinato.task import Evaluation
 from ostinato.training.imports import import_keras_quietly
 from stages.entry import command, key_of, load_study
@@ -33,6 +34,9 @@ def write(evaluation: Evaluation, folder: Path) -> None:
     with store.atomic_folder(folder / "tables") as tables:
         for name, table in evaluation.tables.items():
             store.write_table(tables / f"{name}.csv", table)
+        if evaluation.undefined:
+            table = undefined.to_table(evaluation.undefined)
+            store.write_table(tables / f"{undefined.TABLE}.csv", table)
     with store.atomic_folder(folder / "figures") as figures:
         for name, figure in evaluation.figures.items():
             store.write_figure(figures / f"{name}.png", figure)

@@ -5,17 +5,18 @@ bytes. Its figures are in report/.
 """
 
 import csv
+import math
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ostinato import params, store
 from ostinato.errors import EvaluationError
+from ostinato.evaluation import undefined
 from ostinato.evaluation.comparison import compare, metric_interval
 from ostinato.promotion import Gate
 from ostinato.study import Study
@@ -39,10 +40,11 @@ class Result:
     name: str
     model: str
     folder: Path
-    metrics: Mapping[str, float]  # of the test split, and of the validation split
+    metrics: Mapping[str, float | None]  # of the test split, and of the validation split
     speed: Mapping[str, float]
     epochs: int
     seconds: float  # of training
+    undefined: Mapping[str, str] = field(default_factory=dict)  # why a metric has no value
 
     @classmethod
     def read(cls, study: Study, name: str) -> "Result | None":
@@ -74,6 +76,7 @@ class Result:
             store.read_json(folder / "speed.json"),
             len(history),
             sum(float(row["seconds"]) for row in history),
+            undefined.read(folder),
         )
 
 
@@ -117,6 +120,12 @@ class Section:
     def validation(self, result: Result) -> float | None:
         """The primary metric on the validation split."""
         return result.metrics.get(f"validation_{self.primary.name}")
+
+    def rank(self, result: Result) -> tuple[float, str]:
+        """The order of results: by the validation split, those without a value last."""
+        number = self.validation(result)
+        sign = -1 if self.primary.higher_is_better else 1
+        return math.inf if number is None else sign * number, result.name
 
     @cached_property
     def per_example(self) -> Mapping[str, PerExample]:
@@ -169,13 +178,7 @@ def sections(study: Study) -> Iterator[tuple[Section, list[str]]]:
     for (domain, data), group in names.items():
         read = {name: Result.read(study, name) for name in group}
         section = Section(study, domain, data, [result for result in read.values() if result])
-        sign = -1 if section.primary.higher_is_better else 1
-
-        def rank(result: Result, section: Section = section, sign: int = sign) -> tuple[Any, ...]:
-            value = section.validation(result)
-            return value is None, sign * (value or 0.0), result.name
-
-        section.results.sort(key=rank)
+        section.results.sort(key=section.rank)
         yield section, [name for name, result in read.items() if result is None]
 
 
@@ -185,11 +188,12 @@ def write_section(section: Section, missing: list[str], folder: Path) -> Iterato
     if section.results:
         best, spec = section.results[0], section.spec
         yield from table(section)
+        yield from undefined_metrics(section)
         examples = f"{best.metrics['samples']:,} test {spec.examples}"
         yield (
             f"**{best.name}** is the best of {len(section.results)} on the validation split. Its "
             f"{section.primary.title} on {examples}: {with_interval(section, best)}.\n"
-            if section.results[1:]
+            if section.results[1:] and section.validation(best) is not None
             else f"{examples}.\n"
         )
         yield from comparisons(section)
@@ -219,9 +223,9 @@ def table(section: Section) -> Iterator[str]:
         yield row(
             [
                 name if index else f"**{name}**",
-                value(first, section.validation(result)),
+                value(first, result, "validation_"),
                 score if index else f"**{score}**",
-                *(value(metric, result.metrics.get(metric.name)) for metric in others),
+                *(value(metric, result) for metric in others),
                 f"{result.metrics['parameters']:,}",
                 f"{result.seconds:,.0f} s",
                 f"{result.speed['inference_ms_single']:.2f} / "
@@ -236,40 +240,58 @@ def row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def value(metric: Metric, number: float | None) -> str:
-    """A metric's value; empty where it has none."""
-    return "" if number is None else format(number, metric.format)
+def undefined_metrics(section: Section) -> Iterator[str]:
+    """Why metrics of the table have no value, a paragraph for each reason."""
+    runs: dict[tuple[str, str], list[str]] = {}
+    for result in section.results:
+        for metric in section.spec.metrics:
+            if reason := result.undefined.get(metric.name):
+                runs.setdefault((metric.title, reason), []).append(result.name)
+    for (title, reason), names in runs.items():
+        yield f"n/a: {title} is not defined for {', '.join(names)}: {reason}.\n"
+
+
+def value(metric: Metric, result: Result, split: str = "") -> str:
+    """A metric's value on the test split or another: "n/a" where undefined, empty if unknown."""
+    key = f"{split}{metric.name}"
+    number = result.metrics.get(key)
+    if number is None:
+        return "n/a" if key in result.undefined else ""
+    return format(number, metric.format)
 
 
 def with_interval(section: Section, result: Result) -> str:
     """The primary metric with its confidence interval, where it has one."""
-    metric = section.primary
-    number = value(metric, result.metrics.get(metric.name))
-    bounds = interval(section, result)
-    return f"{number} [{', '.join(value(metric, bound) for bound in bounds)}]" if bounds else number
+    number, bounds = value(section.primary, result), interval(section, result)
+    if not bounds:
+        return number
+    low, high = (format(bound, section.primary.format) for bound in bounds)
+    return f"{number} [{low}, {high}]"
 
 
 def interval(section: Section, result: Result) -> tuple[float, float] | None:
     """The 95% confidence interval of the primary metric; None where it has none."""
     name = section.primary.name
     if f"{name}_low" in result.metrics:
-        return result.metrics[f"{name}_low"], result.metrics[f"{name}_high"]
-    try:  # a gate may name a metric whose interval the evaluation does not compute
-        return metric_interval(
-            section.per_example[result.name],
-            section.primary,
-            resamples=section.resamples,
-            seed=section.study.params["seed"],
-        )
-    except EvaluationError:
-        return None
+        low, high = (result.metrics[f"{name}_{end}"] for end in ("low", "high"))
+    else:  # a gate may name a metric whose interval the evaluation does not compute
+        try:
+            low, high = metric_interval(
+                section.per_example[result.name],
+                section.primary,
+                resamples=section.resamples,
+                seed=section.study.params["seed"],
+            )
+        except EvaluationError:
+            return None
+    return None if low is None or high is None else (low, high)
 
 
 def comparisons(section: Section) -> Iterator[str]:
     """Compare every other run with each baseline, paired on the examples of both."""
-    spec = section.spec
-    baselines = [result for result in section.results if result.model in spec.baselines]
-    networks = [result for result in section.results if result.model not in spec.baselines]
+    spec, results = section.spec, with_value(section)
+    baselines = [result for result in results if result.model in spec.baselines]
+    networks = [result for result in results if result.model not in spec.baselines]
     for baseline in baselines if networks else []:
         try:
             compared = {run.name: compared_with(section, run, baseline) for run in networks}
@@ -290,6 +312,11 @@ def comparisons(section: Section) -> Iterator[str]:
             "intervals:\n"
         )
         yield "\n".join([*(line(section, n, c) for n, c in compared.items()), ""])
+
+
+def with_value(section: Section) -> list[Result]:
+    """The results that have a value of the primary metric."""
+    return [r for r in section.results if r.metrics[section.primary.name] is not None]
 
 
 def compared_with(section: Section, run: Result, baseline: Result) -> Comparison:
@@ -325,10 +352,13 @@ def figures_of(section: Section, folder: Path) -> Iterator[str]:
     from ostinato.evaluation import figures
 
     metric, best = section.primary, section.results[0]
-    scores = [(r.name, r.metrics[metric.name], interval(section, r)) for r in section.results]
-    rows = [(name, score, *(bounds or (score, score))) for name, score, bounds in scores]
-    runs = pd.DataFrame(rows, columns=["run", "score", "low", "high"])
-    if section.results[1:]:
+    rows = [
+        (result.name, score, *(interval(section, result) or (score, score)))
+        for result in with_value(section)
+        for score in [result.metrics[metric.name]]
+    ]
+    if rows[1:]:
+        runs = pd.DataFrame(rows, columns=["run", "score", "low", "high"])
         file = f"{section.data}-runs.png"
         drawn = figures.comparison(runs, metric.title, not metric.higher_is_better)
         store.write_figure(folder / file, drawn)

@@ -112,6 +112,23 @@ def test_repeated_keys_are_paired_in_their_order() -> None:
     assert compare(model, model, ACCURACY, resamples=10, seed=0).examples == 3
 
 
+def test_a_metric_that_is_not_defined_for_the_examples_of_both_is_an_error() -> None:
+    ratio = Metric("ratio", "Ratio", aggregate=lambda sums: sums[..., 0] / sums[..., 1])
+    known, nothing = results([1.0, 2.0], ratio), results([1.0, 2.0], ratio, counts=[0.0, 0.0])
+    unknown = results([np.nan, np.nan], ratio)
+    with np.errstate(divide="ignore"), pytest.raises(EvaluationError, match="ratio: is not defin"):
+        compare(known, nothing, ratio, resamples=10, seed=0)
+    with pytest.raises(EvaluationError, match="ratio: no test example has a value in both"):
+        compare(known, unknown, ratio, resamples=10, seed=0)
+
+
+def test_samples_without_a_value_are_left_out_of_an_interval() -> None:
+    """A sample that draws only examples of count 0 has no mean."""
+    rare = results([0.0, 0.0, 6.0, 8.0], counts=[0.0, 0.0, 1.0, 1.0])
+    low, high = metric_interval(rare, ACCURACY, resamples=500, seed=0)
+    assert (low, high) == (6, 8)
+
+
 def test_what_cannot_be_compared_is_an_error() -> None:
     one = results([1.0, 0.0])
     other = PerExample(np.array(["x", "y"]), one.clusters, one.statistics)

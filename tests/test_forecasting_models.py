@@ -42,22 +42,39 @@ def test_the_seasonal_naive_forecast_repeats_the_last_season(
     np.testing.assert_array_equal(SeasonalNaive(season, horizon)(past), expected)
 
 
+def perfect() -> pd.DataFrame:
+    """The same week over and over."""
+    rows = table()
+    return rows.assign(value=np.resize(["10", "20", "30", "25", "15", "5", "8"], len(rows)))
+
+
 @pytest.mark.parametrize(
     ("rows", "rules"),
-    [(table().assign(value="5"), {}), (table(), {"season": 119})],
-    ids=["constant", "shorter than a season"],
+    [
+        (table().assign(value="5"), {}),
+        (table(), {"season": 119}),
+        (perfect(), {}),
+        (table().assign(value="0"), {}),
+        (table().assign(value=[*table().value[:100], *["0"] * 20]), {}),
+    ],
+    ids=["constant", "shorter than a season", "perfect", "zeros", "ends in zeros"],
 )
-def test_a_metric_without_a_value_is_left_out(
+def test_a_metric_that_is_not_defined_is_none_with_its_reason(
     rows: pd.DataFrame, rules: dict[str, Any], tmp_path: Path
 ) -> None:
     data = prepared(tmp_path, rows, **rules)
     predictor = KerasModel(seasonal_naive.build(data))
     evaluate = params.bind(evaluation.evaluate, EVALUATION)
-    values = evaluate(predictor, data, 1).metrics
-    assert np.isfinite(list(values.values())).all()
-    assert {"mae", "rmse", "smape"} < values.keys()
-    assert "mase" not in values
-    assert "owa" not in values
+    evaluated = evaluate(predictor, data, 1)
+    for name in ("mae", "rmse", "smape", "naive_mae", "coverage_80"):
+        assert np.isfinite(evaluated.value(name))
+    missing = {name for name, value in evaluated.metrics.items() if value is None}
+    assert missing
+    assert evaluated.undefined.keys() == missing
+    assert not any("not finite" in reason for reason in evaluated.undefined.values())
+    results = evaluation.per_example(evaluated.arrays)
+    for name in ("mase", "owa"):  # the gate reads these
+        assert np.isfinite(results.value(metrics.METRICS[name])) == (name not in missing)
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 10])

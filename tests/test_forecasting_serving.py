@@ -93,7 +93,7 @@ def test_mae_has_the_bootstrap_interval_of_its_clusters(served: Served) -> None:
     results = evaluation.per_example(evaluated.arrays)
     low, high = comparison.metric_interval(results, METRICS["mae"], resamples=100, seed=1)
     assert (evaluated.metrics["mae_low"], evaluated.metrics["mae_high"]) == (low, high)
-    assert low < evaluated.metrics["mae"] < high
+    assert low < evaluated.value("mae") < high
 
 
 def test_mae_has_no_interval_where_all_forecasts_are_in_one_cluster(

@@ -467,7 +467,10 @@ def test_without_a_value_on_the_validation_split_a_run_is_left_out(world: World)
     scores = store.read_json(file)
     store.write_json(file, {**scores, "validation_top1": None})
     world.edit_lock("evaluate@old", file)
-    assert "has no validation_top1" in decide().candidates[0].left_out
+    assert (
+        "validation_top1 is not defined: metrics.json has no value"
+        in decide().candidates[0].left_out
+    )
 
 
 def test_a_champion_with_other_classes_is_compared_by_their_names(world: World) -> None:

@@ -120,7 +120,7 @@ def test_batches_by_length_equal_single_predictions(kind: Kind) -> None:
         classification.log_loss(classification.likelihoods(p, truth)), rel=1e-4
     )
     assert found.metrics["parameters"] == model(kind).count_params()
-    assert found.metrics["top1_low"] < found.metrics["top1"] < found.metrics["top1_high"]
+    assert found.value("top1_low") < found.value("top1") < found.value("top1_high")
 
 
 def test_the_batch_size_changes_no_metric() -> None:

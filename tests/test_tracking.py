@@ -20,6 +20,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from ostinato import store
+from ostinato.evaluation import undefined
 from ostinato.study import Study
 from ostinato.tracking import __main__ as tracking
 from ostinato.tracking import client as mlflow_store
@@ -360,6 +361,20 @@ def test_the_latest_scores_of_a_model_are_logged_with_its_run(workspace: Path) -
         edit_lock("evaluate@toy-a", "outs", "results/toy-a/metrics.json", dvc_md5(file))
         log_results()
         assert training().data.metrics["test/top1"] == value
+
+
+def test_a_metric_that_is_not_defined_has_its_reason_as_a_tag(workspace: Path) -> None:
+    results = workspace / "results/toy-a"
+    file = results / "metrics.json"
+    for number, reasons in enumerate([{"top1": "no classes"}, {}]):
+        store.write_json(file, {"top1": None if reasons else 0.5, "samples": 4})
+        store.write_table(results / "tables" / "undefined.csv", undefined.to_table(reasons))
+        edit_lock("evaluate@toy-a", "outs", "results/toy-a/metrics.json", dvc_md5(file))
+        log_results()
+        run = training()
+        assert run.data.metrics["test/samples"] == 4
+        assert ("test/top1" in run.data.metrics) == bool(number)
+        assert run.data.tags.get("undefined.top1") == reasons.get("top1")
 
 
 def test_scores_of_an_earlier_model_are_not_logged_with_a_new_one(workspace: Path) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Integer, Shaped
 from flows.engine import dvc_graph
 from flows.engine.verification import PromoteError, run_command
 from ostinato import params, store
+from ostinato.evaluation import undefined
 from ostinato.promotion import Candidate
 from ostinato.study import Study
 from ostinato.task import Json, Manifest, Metric, PerExample
@@ -94,9 +95,12 @@ def find_candidates(target: Target, metric: Metric) -> list[Candidate]:
         if name in problems:
             candidates.append(Candidate(name, left_out=problems[name]))
             continue
-        file = study.result_folder(name) / "metrics.json"
-        value = store.read_json(file).get(f"validation_{metric.name}")
-        reason = "" if value is not None else f"{file} has no validation_{metric.name}"
+        folder, key = study.result_folder(name), f"validation_{metric.name}"
+        value = store.read_json(folder / "metrics.json").get(key)
+        reason = ""
+        if value is None:
+            why = undefined.read(folder).get(key, "metrics.json has no value; run reproduce")
+            reason = f"{key} is not defined: {why}"
         candidates.append(Candidate(name, value, reason))
     return candidates
 

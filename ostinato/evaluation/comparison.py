@@ -52,8 +52,14 @@ def resample(
 def interval(
     values: Float[np.ndarray, " resample"], confidence: float = 0.95
 ) -> tuple[float, float]:
-    """The percentile interval (low, high) of bootstrap values."""
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    """The percentile interval (low, high) of bootstrap values; NaN where none is finite.
+
+    Samples on which the metric is not defined are left out.
+    """
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
@@ -98,7 +104,8 @@ def compare(
         confidence: of the interval.
 
     Raises:
-        EvaluationError: fewer than two clusters of examples have a value in both.
+        EvaluationError: fewer than two clusters of examples have a value in both, or the metric is
+            not defined on these examples.
     """
     _, mine, others = np.intersect1d(
         _distinct(ours.keys), _distinct(theirs.keys), return_indices=True
@@ -106,6 +113,8 @@ def compare(
     a, b = ours.statistics[metric.name][mine], theirs.statistics[metric.name][others]
     clusters = ours.clusters[mine]
     known = ~(np.isnan(a).any(axis=1) | np.isnan(b).any(axis=1))
+    if len(mine) and not known.any():
+        raise EvaluationError(f"{metric.name}: no test example has a value in both models")
     if not known.any():
         raise EvaluationError(
             f"{metric.name}: the models have no test example in common; were they evaluated on "
@@ -119,10 +128,15 @@ def compare(
         return np.asarray(sign * gained)
 
     sums = resample(both, clusters, resamples=resamples, seed=seed)
+    value = float(difference(both.sum(axis=0)))
     low, high = interval(difference(sums), confidence)
+    if not np.isfinite([value, low, high]).all():
+        raise EvaluationError(
+            f"{metric.name}: is not defined on the {len(both):,} test examples of both models"
+        )
     return Comparison(
         metric=metric.name,
-        difference=float(difference(both.sum(axis=0))),
+        difference=value,
         low=low,
         high=high,
         confidence=confidence,

@@ -19,6 +19,11 @@ from ostinato.task import Evaluation, PerExample, validation_metrics
 from ostinato.units import BatchSize, Count, Fraction
 
 LOG = logging.getLogger(__name__)
+UNDEFINED = {
+    "mase": "no series changes from one season to the next, or all are shorter than a season",
+    "owa": "no series changes from one season to the next, or Naive2 forecasts all without error",
+    "weighted_quantile_loss": "all true values of the test split are 0",
+}
 CURVE_LEVELS = np.arange(0.1, 1.0, 0.1)  # of the figure of nominal and observed coverage
 
 
@@ -155,6 +160,7 @@ def evaluate(
             "levels": np.array(list(bounds)),
             "margins": np.array([each.last_margin for each in bounds.values()]),
         },
+        undefined=UNDEFINED,
     )
 
 
@@ -392,10 +398,7 @@ def _values(
     quantiles: Float[np.ndarray, "window horizon quantile"],
     bounds: Mapping[float, Interval],
 ) -> dict[str, float]:
-    """Metrics of all forecasts; those without a value are left out.
-
-    MASE and OWA have none where no history changes over a season, or all are shorter than one.
-    """
+    """Metrics of all forecasts; not finite where one is not defined (see `UNDEFINED`)."""
     truth, forecast, naive2 = arrays["truth"], arrays["forecast"], arrays["naive2"]
     errors = metrics.mae(truth, forecast, axis=1)
     scaled = errors / arrays["scale"], metrics.mae(truth, naive2, axis=1) / arrays["scale"]
@@ -416,7 +419,7 @@ def _values(
         name = f"{100 * level:g}"
         values[f"coverage_{name}"] = float(metrics.coverage(truth, each.low, each.high))
         values[f"width_{name}"] = float((each.high - each.low).mean())
-    return {name: value for name, value in values.items() if np.isfinite(value)}
+    return values
 
 
 def _mae_interval(

@@ -118,10 +118,14 @@ def quantile(quantiles: ArrayLike, level: float) -> Float[np.ndarray, "..."]:
 
 
 def weighted_quantile_loss(truth: ArrayLike, quantiles: ArrayLike) -> float:
-    """Mean over `levels` of twice the summed pinball loss over the summed absolute truth."""
+    """Mean over `levels` of twice the summed pinball loss over the summed absolute truth.
+
+    NaN where all of the truth is 0.
+    """
     t, q = np.asarray(truth), np.asarray(quantiles)
     loss = 2 * np.nansum(pinball(t, q, levels(q.shape[-1])).reshape(-1, q.shape[-1]), axis=0)
-    return float((loss / np.nansum(np.abs(t))).mean())
+    size = np.nansum(np.abs(t))
+    return float((loss / size).mean()) if size else float("nan")
 
 
 def coverage(

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ostinato import params, store
+from ostinato.evaluation import undefined
 from ostinato.study import Study
 from ostinato.task import Record
 from ostinato.tracking import dvc_lock
@@ -32,6 +33,7 @@ from ostinato.tracking.live import LIVE
 # The packages of a logged model, apart from MLflow.
 PACKAGES = ("jaxtyping", "keras", "numpy", "pydantic", "ruamel.yaml", "tensorflow", "tqdm")
 OUTS = "outs"  # the tag that makes a run complete: set last
+UNDEFINED = "undefined."  # before a metric's name: the tag that says why it has no value
 EVALUATED_BY = {"train": "evaluate", "ensemble": "ensemble"}  # stage -> the one that evaluates
 
 
@@ -118,6 +120,12 @@ def mirror_result(client: Any, study: Study, name: str, records: Mapping[str, St
         _log_numbers(client, key, folder / "speed.json", "speed", output.model_id)
         for part in ("figures", "tables"):
             client.log_artifacts(key, str(folder / part), part)
+        reasons = {f"{UNDEFINED}{m}": reason for m, reason in undefined.read(folder).items()}
+        for tag in tags.keys() - reasons.keys():
+            if tag.startswith(UNDEFINED):  # of an earlier evaluation
+                client.delete_tag(key, tag)
+        for tag, reason in reasons.items():
+            client.set_tag(key, tag, reason)
         client.set_tag(key, "evaluate.params", to_json(evaluation.values(name)))
         client.set_tag(key, "evaluate.deps", to_json(evaluation.deps))
         client.set_tag(key, f"evaluate.{OUTS}", to_json(evaluation.outs))

@@ -150,9 +150,10 @@ def evaluate(
         "parameters": predictor.parameters,
         **validation_metrics(per_example(validation), metrics.METRICS),
     }
-    # References without rare or copied words have no accuracy of them.
-    values = {name: value for name, value in values.items() if not np.isnan(value)}
-
+    undefined = {
+        "rare_word_accuracy": "no reference has a rare word",
+        "copy_accuracy": "no reference has a word of its source",
+    }
     lengths = length_table(
         np.array([len(row) for row in rows]), statistics, length_bins, resamples, seed
     )
@@ -187,7 +188,7 @@ def evaluate(
         "sentences_per_second": len(rows) / seconds,
     }
     serving = {name: np.array(value) for name, value in asdict(options).items()}
-    return Evaluation(values, tables, plots, arrays, speed, serving)
+    return Evaluation(values, tables, plots, arrays, speed, serving, undefined)
 
 
 def translator(
