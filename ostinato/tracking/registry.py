@@ -305,10 +305,10 @@ def card(study: Study, name: str, tags: Mapping[str, str], request: Mapping[str,
 
 {inspect.getdoc(params.module(domain, "serving"))}
 
-## Scores on the test split
+## Scores
 
-| score | value | 95% interval |
-|---|---:|---|
+| score | test split | 95% interval | validation split |
+|---|---:|---|---:|
 {chr(10).join(_score_rows(scores))}
 
 ## Data
@@ -342,12 +342,18 @@ the same inputs.
 
 
 def _score_rows(scores: Mapping[str, Any]) -> Iterator[str]:
-    """The rows of the card's table: each number with its interval, where it has one."""
-    for key, value in scores.items():
-        if not key.endswith(("_low", "_high")):
-            ends = [f"{scores[key + end]:.4g}" for end in ("_low", "_high") if key + end in scores]
-            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-            yield f"| {key} | {shown} | {' to '.join(ends)} |"
+    """The rows of the card's table: each score with its interval, where it has one."""
+
+    def shown(key: str) -> str:
+        value = scores.get(key, "")
+        if isinstance(value, float):
+            return f"{value:.4g}"
+        return "n/a" if value is None else f"{value:,}" if isinstance(value, int) else value
+
+    for key in scores:
+        if not (key.endswith(("_low", "_high")) or key.startswith("validation_")):
+            ends = [shown(key + end) for end in ("_low", "_high") if key + end in scores]
+            yield f"| {key} | {shown(key)} | {' to '.join(ends)} | {shown(f'validation_{key}')} |"
 
 
 def move_aliases(client: Any, model: str, experiment: str, **to: str) -> None:
