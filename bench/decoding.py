@@ -42,6 +42,7 @@ from bench.decoding_peer import LENGTH_PENALTY, greedy
 from ostinato import decoding, store
 from ostinato.decoding import Constraints
 from ostinato.training import runtime
+from ostinato.training.machine import Machine
 from ostinato.translation.dataset import BOS, EOS, PAD, load
 from ostinato.translation.models import attention
 
@@ -76,8 +77,8 @@ def main() -> None:
     args = parser.parse_args()
     if bool(args.model) != bool(args.data):
         parser.error("--model and --data go together")
-    threads = {"intra_op": args.threads, "inter_op": args.threads}
-    with runtime.runtime(1, precision="float32", devices=1, **threads):
+    machine = Machine(intra_op=args.threads, inter_op=args.threads)
+    with runtime.runtime(1, machine, precision="float32"):
         model = store.read_model(args.model) if args.model else attention.build(DATA, **BUILD)
     decoder = model.get_layer("decoder")
     if (decoder.num_layers, decoder.attention_score) != (1, "general"):

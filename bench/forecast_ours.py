@@ -25,6 +25,7 @@ from ostinato.forecasting.metrics import quantile
 from ostinato.task import TrainingContext
 from ostinato.training import runtime
 from ostinato.training.keras_model import KerasModel
+from ostinato.training.machine import Machine
 
 TIMES = 20  # repetitions of all forecasts
 
@@ -51,10 +52,10 @@ def main() -> None:
         files = {"where": str(args.data)}
     else:
         files = {part: str(args.data / f"Hourly-{part}.csv") for part in ("train", "test")}
-    block_runtime = {**values["runtime"], "intra_op": 1, "inter_op": args.threads}
+    machine = Machine(intra_op=1, inter_op=args.threads)
     with (
         tempfile.TemporaryDirectory() as folder,
-        params.bind(runtime.runtime, block_runtime)(args.seed),
+        params.bind(runtime.runtime, values["runtime"])(args.seed, machine),
     ):
         data = prepared(Path(folder), block, files)
         module = params.model_module("forecasting", run["model"])

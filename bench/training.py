@@ -37,6 +37,7 @@ from ostinato.sketches import dataset, sources
 from ostinato.sketches.models import conv_bilstm
 from ostinato.task import Record, TrainingContext
 from ostinato.training import trainer
+from ostinato.training.machine import Machine
 from ostinato.training.runtime import runtime
 
 PAPER: dict[str, Any] = {
@@ -72,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model_params, threads = TOY if args.toy else PAPER, len(os.sched_getaffinity(0))
     with ExitStack() as stack:
         folder = stack.enter_context(store.temporary_folder())
-        stack.enter_context(
-            runtime(1, precision="float32", devices=1, intra_op=1, inter_op=threads)
-        )
+        stack.enter_context(runtime(1, Machine(intra_op=1, inter_op=threads), precision="float32"))
         data = prepare(folder, args.drawings, args.per_class)
         stream = data.batches("train", batch_size=args.batch_size, seed=1, epoch=1)
         batches: Batches = list(stream.as_numpy_iterator())

@@ -22,6 +22,7 @@ from bench.training import KEEP_MEMORY, report, start, torch_side
 from ostinato import params, store
 from ostinato.task import TrainingContext
 from ostinato.training import runtime, teacher_forcing, trainer
+from ostinato.training.machine import Machine
 from ostinato.translation import dataset
 from ostinato.translation.models import attention
 
@@ -64,7 +65,7 @@ def main() -> None:
     speeds: dict[str, list[float]] = defaultdict(list)
     with (
         tempfile.TemporaryDirectory() as folder,
-        runtime.runtime(1, precision="float32", devices=1, intra_op=1, inter_op=threads),
+        runtime.runtime(1, Machine(intra_op=1, inter_op=threads), precision="float32"),
     ):
         data = dataset.load(args.data)
         few = FirstBatches(data, run["fit"]["batch_size"], args.batches)

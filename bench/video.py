@@ -35,6 +35,7 @@ import tensorflow as tf
 from keras import layers
 
 from ostinato.training import runtime
+from ostinato.training.machine import Machine
 from ostinato.video.models import c3d, cnn_rnn
 
 SIZES = {"batch": 32, "frames": 16, "height": 32, "width": 32, "classes": 10}
@@ -55,8 +56,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
-    intra_op, inter_op = (1, threads) if args.mode == "training" else (None, None)
-    with runtime.runtime(1, precision="float32", devices=1, intra_op=intra_op, inter_op=inter_op):
+    machine = Machine(intra_op=1, inter_op=threads) if args.mode == "training" else Machine()
+    with runtime.runtime(1, machine, precision="float32"):
         x, y = clips()
         peers = {"channels last, keeps its memory": KEEP_MEMORY}
         peers |= {f"channels last, {Path(p).name}": {"LD_PRELOAD": p} for p in args.preload}

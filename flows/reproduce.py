@@ -83,7 +83,6 @@ def reproduce(
             blocked="; ".join(sorted(blocked)),
             changed=changed,
             policy=policies[stage],
-            gpus=loaded.params.get("runtime", {}).get("devices", 1),
             train_on=train_on if short_name(stage).startswith("train@") else None,
             force=force,
             wait_for=[allow_failure(s) for s in needed.values() if not s.is_cancelled()],
@@ -126,7 +125,6 @@ def run_stage(
     blocked: str,
     changed: bool,
     policy: RetryPolicy,
-    gpus: int,
     train_on: str | None,
     force: bool,
 ) -> State[bool]:
@@ -137,7 +135,6 @@ def run_stage(
         blocked: the reason why it cannot start; empty where it can.
         changed: whether the stage or a stage that it needs has changed; if not, DVC is not called.
         policy: its retry policy.
-        gpus: number of GPUs of this machine that the command is bound to, if its policy says so.
         train_on: a deployment that runs the stage; the result comes from DVC's run cache.
         force: run the stage in any case.
 
@@ -163,8 +160,7 @@ def run_stage(
 
             run_remotely(stage, train_on)
         with ExitStack() as stack:
-            bound = policy.gpu and not train_on
-            env = stack.enter_context(devices.reserve_devices(gpus)) if bound else {}
+            env = {} if train_on else stack.enter_context(devices.reserve_for(policy))
             options = ["--single-item", *(["--force"] if force else [])]
             output = dvc_graph.dvc(
                 "repro", *options, stage, on_line=log, env=env, timeout=policy.timeout

@@ -247,7 +247,6 @@ def refresh(study: Study, stage: str, name: str, *, force: bool) -> None:
         blocked="",
         changed=True,
         policy=policy,
-        gpus=0,
         train_on=None,
         force=force,
         return_state=True,

@@ -308,7 +308,7 @@ def train_trial(
     """
     plan = json.dumps({**search.plan, "run": entry})
     command = ("-m", "stages.trial", "train", plan, str(checkpoints))
-    with devices.reserve_devices(search.plan["runtime"]["devices"]) as env:
+    with devices.reserve_for(search.policy) as env:
         output = commands.run(sys.executable, *command, on_line=history.add, env=env)
     if output.code or not history.records:
         raise TrialError(failure_reason(output))

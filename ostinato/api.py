@@ -250,6 +250,7 @@ def _train(
     entry = params.entry(study, "runs", run)
     domain, data = entry["domain"], params.entry(study, "data", entry["data"])
     import_keras_quietly()
+    from ostinato.training.machine import Machine
     from ostinato.training.runtime import runtime
 
     raw, prepared, package = (folder / name for name in ("raw", "prepared", "package"))
@@ -266,8 +267,7 @@ def _train(
         params.module(domain, "evaluation").evaluate, study["evaluation"][domain]
     )
     # Threads cannot be set any more if the process has used TensorFlow before.
-    unset = {"intra_op": None, "inter_op": None}
-    with params.bind(runtime, {**study["runtime"], **unset})(seed):
+    with params.bind(runtime, study["runtime"])(seed, Machine()):
         trained = params.bind(model.build, blocks["build"])(loaded)
         context = TrainingContext(folder / "checkpoints", seed)
         params.bind(model.fit, blocks["fit"])(trained, loaded, context)

@@ -12,6 +12,10 @@ class ParamsError(OstinatoError, ValueError):
     """A value of params.yaml does not fit the signature that receives it."""
 
 
+class SettingError(OstinatoError, ValueError):
+    """An environment variable has a value that cannot be used."""
+
+
 class StoreError(OstinatoError, ValueError):
     """A path may not be written or removed."""
 

@@ -87,6 +87,13 @@ OLD_NAMES: Mapping[str, tuple[str, ...]] = {
     "wide": ("feedforward_units",),
     "width": ("beam_size",),
 }
+# Keys that describe the computer, and their present environment variables
+# (ostinato/training/machine.py).
+NOW_VARIABLES: Mapping[str, str] = {
+    "devices": "OSTINATO_DEVICES",
+    "intra_op": "TF_NUM_INTRAOP_THREADS",
+    "inter_op": "TF_NUM_INTEROP_THREADS",
+}
 OLD_MODELS: Mapping[str, str] = {"stacked": "rnn", "cnn3d": "c3d", "factorised3d": "r2plus1d"}
 
 
@@ -270,6 +277,12 @@ def unknown_key(key: str, available: Iterable[str], *, within: Iterable[str] = (
     available, dotted = list(available), ".".join([*within, key])
     if present := present_name(key, available):
         return Problem(dotted, "renamed", f"unknown; it is called {present} now")
+    if key in NOW_VARIABLES:
+        message = (
+            "no parameter any more, as it describes the computer; delete it. To set it, use the "
+            f"environment variable {NOW_VARIABLES[key]}"
+        )
+        return Problem(dotted, "renamed", message)
     return Problem(dotted, "unknown", f"unknown; {near(key, available)}")
 
 

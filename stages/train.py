@@ -1,5 +1,6 @@
 """Train a model: ``python -m stages.train STUDY RUN``."""
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ from ostinato import models, params, store
 from ostinato.task import TrainingContext
 from ostinato.tracking import live
 from ostinato.training.imports import import_keras_quietly
+from ostinato.training.machine import this_machine
 from stages.entry import command, key_of, load_study
 
 
@@ -20,8 +22,9 @@ def main(study: str, name: str) -> None:
     name, loaded = key_of(name), load_study(study)
     run, seed = loaded.entry("runs", name), loaded.params["seed"]
     data_folder, results = loaded.data_folder(run["data"]), loaded.result_folder(name)
+    machine = this_machine()
     import_keras_quietly()
-    from ostinato.training.runtime import runtime
+    from ostinato.training.runtime import device_record, runtime
 
     model = models.load(run["domain"], run["model"])
     build, fit = params.bind(model.build, run["build"]), params.bind(model.fit, run["fit"])
@@ -31,12 +34,15 @@ def main(study: str, name: str) -> None:
     digest = store.digest(run, seed, precision, data_folder / "manifest.json", *code)
     checkpoints = loaded.scratch("train", name, digest)
     dataset = params.module(run["domain"], "dataset").load(data_folder)
-    with live.track(loaded, name) as on_epoch, enter(seed):
+    device = device_record(machine, precision)
+    logging.getLogger("ostinato").info("%s: trains on %s", name, device)
+    with live.track(loaded, name, device.tags()) as on_epoch, enter(seed, machine):
         trained = build(dataset)
         history = fit(trained, dataset, TrainingContext(checkpoints, seed, on_epoch))
         with store.atomic_folder(results / "model") as folder:
             model.save(trained, folder)
         store.write_table(results / "history.csv", pd.DataFrame(history))
+        device.write(results / "training.json")
     store.remove(Path(checkpoints).parent)
 
 

@@ -7,6 +7,7 @@ results from standard output.
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -16,6 +17,7 @@ from ostinato.errors import ParamsError
 from ostinato.study import Study
 from ostinato.task import Record, TrainingContext
 from ostinato.training.imports import import_keras_quietly
+from ostinato.training.machine import this_machine
 from stages.entry import command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,7 +92,8 @@ def train(study: str, seed: int, runtime: Any, run: Any, folder: Path) -> None:
     from ostinato.training import runtime as runtimes
     from ostinato.training import trainer
 
-    loaded, model = Study.load(study), models.load(run["domain"], run["model"])
+    machine, loaded = this_machine(), Study.load(study)
+    model = models.load(run["domain"], run["model"])
     build, fit = params.bind(model.build, run["build"]), params.bind(model.fit, run["fit"])
     dataset = params.module(run["domain"], "dataset").load(loaded.data_folder(run["data"]))
     checkpoints = folder / store.digest(seed, runtime, run, digests(loaded, run))
@@ -102,7 +105,9 @@ def train(study: str, seed: int, runtime: Any, run: Any, folder: Path) -> None:
         best = trainer.best_epoch(history, monitor) if monitor else len(history)
         print(json.dumps({**record, "best": best}), flush=True)
 
-    with params.bind(runtimes.runtime, runtime)(seed):
+    device = runtimes.device_record(machine, params.entry(runtime, "precision"))
+    logging.getLogger("ostinato").info("trains on %s", device)
+    with params.bind(runtimes.runtime, runtime)(seed, machine):
         fit(build(dataset), dataset, TrainingContext(checkpoints, seed, on_epoch))
 
 

@@ -20,7 +20,7 @@ from tests.tiny import shrunk_run
 
 ROOT = Path(__file__).parent.parent
 SEED = 20170428
-RUNTIME = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
+RUNTIME = {"precision": "float32"}
 STUDIES = [Study.load(path) for path in studies(ROOT)]
 DOODLES: dict[str, Any] = {"categories": ["circle", "fish", "house", "clock"], "per_class": 40}
 FILMED = {"source": "doodles", "doodles": {**DOODLES, "per_class": 4}}
@@ -116,6 +116,7 @@ class Run:
     def trained(self, name: str) -> tuple[Any, list[Any]]:
         """From scratch: an epoch of the data, then two of a batch, where there are epochs."""
         from ostinato.training import runtime
+        from ostinato.training.machine import Machine
 
         changed = {
             "epochs": 3,
@@ -126,7 +127,7 @@ class Run:
         }
         block = self.entry["fit"] | {k: v for k, v in changed.items() if k in self.entry["fit"]}
         fit = params.bind(self.functions.fit, block)
-        with params.bind(runtime.runtime, RUNTIME)(SEED):
+        with params.bind(runtime.runtime, RUNTIME)(SEED, Machine()):
             model = params.bind(self.functions.build, self.entry["build"])(self.data)
             history = fit(model, Repeated(self.data), TrainingContext(self.folder / name, SEED))
         return model, list(history)

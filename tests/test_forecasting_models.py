@@ -20,6 +20,7 @@ from ostinato.models import load as load_model
 from ostinato.task import TrainingContext
 from ostinato.training import keras_model, losses, runtime
 from ostinato.training.keras_model import KerasModel
+from ostinato.training.machine import Machine
 from tests.series import EVALUATION, prepared, table
 
 numbers = st.floats(-100, 100, width=32)
@@ -146,10 +147,9 @@ def test_scheduled_sampling_rises_from_teacher_forcing_to_its_highest_probabilit
 def test_all_weights_are_trained_with_and_without_teacher_forcing(tmp_path: Path) -> None:
     data = prepared(tmp_path, table())
     build = {"units": 4, "attention": True, "dropout": 0.0, "quantiles": 2, "residual": True}
-    block = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
     trained = {}
     for sampling in (0.0, 1.0):
-        with params.bind(runtime.runtime, block)(1):
+        with runtime.runtime(1, Machine(), precision="float32"):
             model = params.bind(seq2seq.build, build)(data)
             before = model.get_weights()
             fit = params.bind(seq2seq.fit, {**FIT, "scheduled_sampling": sampling})

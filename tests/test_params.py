@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from ostinato import errors, params
 from ostinato.study import OPTIONAL, REQUIRED
+from ostinato.training import machine
 from ostinato.units import Fraction, LearningRate, Units
 
 
@@ -148,6 +149,12 @@ def all_present_keys() -> set[str]:
 def test_every_old_name_leads_to_parameters_that_exist() -> None:
     present = {name for names in params.OLD_NAMES.values() for name in names}
     assert present - all_present_keys() == set()
+
+
+def test_keys_that_describe_the_computer_lead_to_its_variables() -> None:
+    variables = {machine.DEVICES, machine.INTRA_OP, machine.INTER_OP}
+    assert set(params.NOW_VARIABLES.values()) == variables
+    assert set(params.NOW_VARIABLES) & all_present_keys() == set()
 
 
 @pytest.mark.parametrize(("old", "present"), params.OLD_MODELS.items())

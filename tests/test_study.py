@@ -23,7 +23,7 @@ STUDY = """
 root: .
 at: ""
 seed: 1
-runtime: {precision: float32, devices: 1, intra_op: 1, inter_op: 2}
+runtime: {precision: float32}
 data:
   drawings:
     domain: sketches
@@ -131,7 +131,17 @@ def test_a_valid_study_passes() -> None:
         ("runs.gru.seed", 3, "unknown here; 'seed' stands at the top of params.yaml"),
         ("optimizer", "sgd", "unknown here; did you mean 'runs.gru.fit.optimizer'?"),
         ("sead", 1, "unknown; did you mean 'seed'?"),
-        ("runtime.device", 1, "unknown; did you mean 'devices'?"),
+        ("runtime.precison", 1, "unknown; did you mean 'precision'?"),
+        (
+            "runtime.devices", 2,
+            "no parameter any more, as it describes the computer; delete it. To set it, use the "
+            "environment variable OSTINATO_DEVICES",
+        ),
+        (
+            "runtime.inter_op", None,
+            "no parameter any more, as it describes the computer; delete it. To set it, use the "
+            "environment variable TF_NUM_INTEROP_THREADS",
+        ),
         ("data.drawings.preparation", {}, "unknown; did you mean 'prepare'?"),
         (
             "data.drawings.max_points", 9,

@@ -25,7 +25,7 @@ TOYS: dict[str, tuple[ModuleType, dict[str, Any]]] = {
     "counts": (ngram, ngram.COUNTS),
     "endless": (endless, endless.PARAMS),
 }
-RUNTIME = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
+RUNTIME = {"precision": "float32"}
 STUDY = "params.yaml"
 
 
@@ -109,6 +109,7 @@ import ostinato
 ostinato.__path__.append(str(Path("library").resolve()))
 from ostinato import models, params
 from ostinato.task import TrainingContext
+from ostinato.training.machine import Machine
 from ostinato.training.runtime import runtime
 stop = int(sys.argv[1])
 def on_epoch(record):
@@ -117,7 +118,7 @@ def on_epoch(record):
 entry = {dict(entry)!r}
 model = models.load({toy!r}, entry["model"])
 data = params.module({toy!r}, "dataset").load(Path("data", {toy!r}))
-with params.bind(runtime, {RUNTIME!r})(1):
+with params.bind(runtime, {RUNTIME!r})(1, Machine()):
     built = params.bind(model.build, entry["build"])(data)
     context = TrainingContext(Path("scratch", "killed", sys.argv[2]), 1, on_epoch)
     params.bind(model.fit, entry["fit"])(built, data, context)

@@ -61,7 +61,7 @@ stages:
       cmd: python work.py train ${key}
       params: [seed, runtime.precision, "runs.${key}"]
       deps: [work.py, code, "data/${item.data}"]
-      outs: ["results/${key}/model"]
+      outs: ["results/${key}/model", "results/${key}/training.json"]
       plots: ["results/${key}/history.csv": {cache: false}]
   evaluate:
     foreach: ${runs}
@@ -97,6 +97,9 @@ elif stage == "train":
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+    (folder / "training.json").write_text(json.dumps({
+        "device": "CPU", "names": [], "cores": 2, "intra_op": 1, "inter_op": 2,
+        "precision": "float32", "tensorflow": "2.21.0"}))
 else:
     (folder / "metrics.json").write_text(json.dumps({"top1": 0.75, "samples": 4}))
     (folder / "speed.json").write_text(json.dumps({"inference_ms": 1.5}))
@@ -105,6 +108,7 @@ else:
         (folder / part / file).write_text("class,f1\\n")
 """
 
+DEVICE = {"device": "CPU (cores 2, intra_op 1, inter_op 2)", "tensorflow": "2.21.0"}
 EPOCHS = [
     {"epoch": n, "loss": 1 / n, "learning_rate": 0.1, "seconds": 0.25 + n / 3} for n in (1, 2, 3)
 ]
@@ -198,7 +202,7 @@ def log_results() -> dict[str, bool]:
 
 def train_live(before: Callable[[int], object] = lambda epoch: None) -> None:
     """The tracking of the train stage, with the epochs of the outputs on disk."""
-    with live.track(Study.load(), "toy-a") as on_epoch:
+    with live.track(Study.load(), "toy-a", DEVICE) as on_epoch:
         for epoch in EPOCHS:
             before(int(epoch["epoch"]))
             on_epoch(epoch)
@@ -242,14 +246,15 @@ def test_a_mirrored_result_has_a_complete_run(workspace: Path) -> None:
     assert run.data.metrics["speed/inference_ms"] == 1.5
     artifacts = Path("mlartifacts", "default-toy", run.info.run_id, "artifacts")
     assert {str(p.relative_to(artifacts)) for p in artifacts.rglob("*") if p.is_file()} == {
-        "history.csv", "test/metrics.json", "speed/speed.json", "figures/confusion.png",
-        "tables/per_class.csv",
+        "history.csv", "training.json", "test/metrics.json", "speed/speed.json",
+        "figures/confusion.png", "tables/per_class.csv",
     }  # fmt: skip
     (output,) = run.outputs.model_outputs
     model = client().get_logged_model(output.model_id)
     assert (model.name, str(model.status)) == ("toy-a", "READY")
     assert {"test/top1", "speed/inference_ms"} <= {metric.key for metric in model.metrics}
     folder = Path("mlartifacts", "default-toy", "models", model.model_id, "artifacts")
+    assert DEVICE.items() <= run.data.tags.items()
     made = Path("results/toy-a/model/model.keras").read_bytes()
     assert (folder / "data" / "model.keras").read_bytes() == made
     assert run.data.tags["model"] == dvc_md5(Path("results/toy-a/model"))
@@ -273,7 +278,7 @@ def test_without_a_named_server_a_training_does_not_import_mlflow(workspace: Pat
 import sys
 from ostinato.study import Study
 from ostinato.tracking import live
-with live.track(Study.load(), "toy-a") as on_epoch:
+with live.track(Study.load(), "toy-a", {}) as on_epoch:
     on_epoch({"epoch": 1, "loss": 1.0})
 assert not [name for name in sys.modules if name.startswith(("mlflow", "sqlalchemy"))]
 """
@@ -287,6 +292,7 @@ def test_epochs_are_logged_while_a_training_runs(workspace: Path) -> None:
     def before(epoch: int) -> None:
         run = training()
         assert (run.info.status, run.data.params["fit.epochs"]) == ("RUNNING", "3")
+        assert DEVICE.items() <= run.data.tags.items()
         assert steps(run, "loss") == [(e["epoch"], e["loss"]) for e in EPOCHS[: epoch - 1]]
 
     train_live(before)
@@ -314,12 +320,12 @@ def test_a_run_logged_live_equals_a_mirrored_one(
 
 @pytest.mark.usefixtures("live_store")
 def test_a_killed_training_has_one_run_after_it_was_resumed(workspace: Path) -> None:
-    killed = live.track(Study.load(), "toy-a")
+    killed = live.track(Study.load(), "toy-a", DEVICE)
     on_epoch = killed.__enter__()
     on_epoch(EPOCHS[0])
     on_epoch(EPOCHS[1])
     assert training().info.status == "RUNNING"
-    with live.track(Study.load(), "toy-a") as resumed:  # repeats the epochs of its checkpoint
+    with live.track(Study.load(), "toy-a", DEVICE) as resumed:  # from its checkpoint
         for epoch in EPOCHS:
             resumed({**epoch, "seconds": epoch["seconds"] + (epoch["epoch"] == 3)})
     log_results()

@@ -21,6 +21,7 @@ from ostinato import store
 from ostinato.errors import ParamsError, TrainingError
 from ostinato.task import TrainingContext
 from ostinato.training import imports, keras_model, losses, runtime, schedules, trainer
+from ostinato.training.machine import Machine
 from ostinato.training.steps import Sums, SupervisedStep, batch_length, minimise, part_of_batch
 from ostinato.training.trainer import Record, best_epoch
 
@@ -136,8 +137,8 @@ def pooled(dropout: float = 0.0) -> keras.Model:
 
 
 def runtime_of(seed: int = 1, **changed: Any) -> Any:
-    default = {"precision": "float32", "devices": 1, "intra_op": None, "inter_op": None}
-    return runtime.runtime(seed, **{**default, **changed})
+    precision = changed.pop("precision", "float32")
+    return runtime.runtime(seed, Machine(**changed), precision=precision)
 
 
 def train(
@@ -584,7 +585,7 @@ def test_an_unknown_name_is_an_error_with_near_misses(
 def test_threads_cannot_change_after_tensorflow_has_started() -> None:
     tf.constant(0) + 1
     current = tf.config.threading.get_intra_op_parallelism_threads()
-    with pytest.raises(TrainingError, match=r"runtime\.intra_op: TensorFlow has started"):
+    with pytest.raises(TrainingError, match="TF_NUM_INTRAOP_THREADS: TensorFlow has started"):
         runtime_of(intra_op=current + 1).__enter__()
     with pytest.raises(TrainingError, match="2 requested, 1 CPU available"):
         runtime_of(devices=2).__enter__()

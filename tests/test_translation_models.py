@@ -14,6 +14,7 @@ from ostinato import decoding
 from ostinato.decoding import Constraints, reference
 from ostinato.task import TrainingContext
 from ostinato.training import keras_model, losses, runtime, teacher_forcing, trainer
+from ostinato.training.machine import Machine
 from ostinato.translation.dataset import BOS, EOS, PAD
 from ostinato.translation.models import attention, seq2seq, transformer
 
@@ -199,8 +200,7 @@ FIT: dict[str, Any] = {
 
 def train(folder: Path, on_epoch: Any) -> tuple[keras.Model, list[trainer.Record]]:
     """Train a small model, or resume its training."""
-    device: dict[str, Any] = {"devices": 1, "intra_op": None, "inter_op": None}
-    with runtime.runtime(5, precision="float32", **device):
+    with runtime.runtime(5, Machine(), precision="float32"):
         data = SimpleNamespace(vocab_sizes=(11, 11), shared_vocabulary=True)
         model = seq2seq.build(
             data, cell="gru", units=4, num_layers=1, dropout=0.1, word_dropout=0.1

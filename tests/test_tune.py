@@ -27,6 +27,7 @@ from flows.engine import tuning_figures
 from flows.engine.search import Range, Values, state_of
 from flows.tune import tune
 from ostinato import errors, params, store
+from ostinato.training.machine import Machine
 from stages import trial
 from tests import servers
 from tests.workspace import default_values
@@ -36,7 +37,7 @@ PARAMS = """\
 root: .
 at: ""
 seed: 7
-runtime: {devices: 1}
+runtime: {precision: float32}
 ensembles: {}
 runs:
   toy:
@@ -505,7 +506,7 @@ def test_a_killed_trial_resumes_with_the_same_history(
     values = params.load()
     plan = {key: values[key] for key in ("seed", "runtime")} | {"run": values["runs"]["tiny"]}
     plan["study"] = "params.yaml"
-    plan["runtime"] |= {"intra_op": None, "inter_op": None}
+    monkeypatch.setattr(trial, "this_machine", Machine)  # TensorFlow has started here
 
     def train(folder: Path) -> tuple[str, list[dict[str, Any]]]:
         trial.train(**plan, folder=folder)

@@ -30,7 +30,7 @@ PARAMS = """\
 root: .
 at: ""
 seed: 20170428
-runtime: {precision: float32, devices: 1, intra_op: 1, inter_op: 2}
+runtime: {precision: float32}
 data:
   sketches:
     domain: sketches

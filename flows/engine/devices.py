@@ -1,4 +1,7 @@
-"""The GPUs of this machine, and their reservation for commands."""
+"""The GPUs of this machine, and their reservation for commands.
+
+A flow that a worker of the pool `gpu` has started is on a machine that must have a GPU.
+"""
 
 import os
 import re
@@ -8,15 +11,44 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from uuid import UUID
 
+from prefect import get_client
 from prefect.concurrency.sync import concurrency
 
 from flows.engine.commands import POLL_INTERVAL_S, wait_or_stop
 from flows.engine.file_locks import hold_in_children, try_lock
+from ostinato.policies import RetryPolicy
+from ostinato.training import machine
 
+GPU_POOL = "gpu"  # Prefect's work pool of machines that have GPUs
 LIMIT = "gpu"  # Prefect's global concurrency limit for trainings on all machines
 SLOT_TIMEOUT_S = 20.0  # of one attempt to get a slot from Prefect, which cannot be interrupted
 LOCK_FOLDER = "OSTINATO_LOCK_FOLDER"  # variable: folder of the lock files; all flows must share it
+
+
+@contextmanager
+def reserve_for(policy: RetryPolicy) -> Iterator[dict[str, str]]:
+    """Reserve the devices of a stage; yield the variables that bind its command to them.
+
+    On a worker of the pool `gpu` the command of a stage with ``gpu: true`` fails where it sees no
+    GPU: its variables say so (`ostinato.training.machine.GPU`).
+    """
+    if policy.gpu is False:
+        yield {}
+        return
+    required = policy.gpu is True and on_gpu_worker()
+    with reserve_devices(machine.this_machine().devices) as bound:
+        yield {**bound, machine.GPU: machine.REQUIRED} if required else bound
+
+
+def on_gpu_worker() -> bool:
+    """Whether a worker of the pool `gpu` has started this process."""
+    run = os.environ.get("PREFECT__FLOW_RUN_ID")  # set by Prefect's workers
+    if not run:
+        return False
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(run)).work_pool_name == GPU_POOL
 
 
 @contextmanager

@@ -69,9 +69,8 @@ def _train(stage: str, tree: Path, cache: Path) -> None:
     folder = (tree / dvc_file(stage)).parent
     values = params.load(folder / "params.yaml")
     policy = retry_policies({stage: set()}, values)[stage]
-    gpus = values.get("runtime", {}).get("devices", 1) if policy.gpu else 0
     command = ("--cd", str(tree), "repro", "--pull", "--single-item", stage)
-    with devices.reserve_devices(gpus) as env:
+    with devices.reserve_for(policy) as env:
         _dvc(*command, env=env, timeout=policy.timeout)
     entry = params.read_yaml(folder / "dvc.lock")["stages"][short_name(stage)]
     _transfer("push", entry["outs"], cache)

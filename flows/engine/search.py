@@ -27,8 +27,10 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.engine import commands
+from flows.reproduce import retry_policies
 from ostinato import params, store
 from ostinato.errors import ParamsError
+from ostinato.policies import RetryPolicy
 from ostinato.study import Study
 from ostinato.tracking.client import masked
 
@@ -102,6 +104,7 @@ class Search:
         objective: column of the history.
         files: digests of the code and data that determine a result.
         folder: of the search, in scratch/.
+        policy: of the run's stage: whether a trial gets a GPU.
     """
 
     optuna_study: optuna.Study
@@ -114,6 +117,7 @@ class Search:
     objective: str
     files: Mapping[str, str]
     folder: Path
+    policy: RetryPolicy
 
     @property
     def name(self) -> str:
@@ -220,6 +224,9 @@ def open_search(
         objective=objective,
         files=checked["files"],
         folder=folder / name,
+        policy=retry_policies({study.stage("train", run): ()}, study.params)[
+            study.stage("train", run)
+        ],
     )
 
 

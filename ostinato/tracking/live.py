@@ -5,7 +5,7 @@ pay for the import of MLflow.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ LIVE = "live"  # tag of a run that a training writes to: the digest of its param
 
 
 @contextmanager
-def track(study: Study, name: str) -> Iterator[Callable[[Record], None]]:
+def track(study: Study, name: str, tags: Mapping[str, str]) -> Iterator[Callable[[Record], None]]:
     """Track the training of a run: yields a function that takes the record of each epoch.
 
     Epochs that the MLflow run has already (a resumed training hands them in again) are not logged
@@ -26,6 +26,7 @@ def track(study: Study, name: str) -> Iterator[Callable[[Record], None]]:
     Args:
         study: of the run.
         name: of the run.
+        tags: of the run in MLflow: the devices that it is trained on.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         yield lambda record: None
@@ -36,7 +37,7 @@ def track(study: Study, name: str) -> Iterator[Callable[[Record], None]]:
     run: Any = None
     records: list[Record] = []
     with log_and_continue(), connected() as client:
-        run = runs.open_live(client, study, name)
+        run = runs.open_live(client, study, name, tags)
     failed = run is None
 
     def on_epoch(record: Record) -> None:

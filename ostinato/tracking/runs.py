@@ -29,6 +29,7 @@ from ostinato.tracking import dvc_lock
 from ostinato.tracking.client import experiment, masked
 from ostinato.tracking.dvc_lock import StageRecord
 from ostinato.tracking.live import LIVE
+from ostinato.training.machine import DeviceRecord
 
 # The packages of a logged model, apart from MLflow.
 PACKAGES = ("jaxtyping", "keras", "numpy", "pydantic", "ruamel.yaml", "tensorflow", "tqdm")
@@ -105,6 +106,9 @@ def mirror_result(client: Any, study: Study, name: str, records: Mapping[str, St
         _log_dataset(client, run, study, data, record)
         log_epochs(client, run, epochs)
         client.log_artifact(key, str(folder / "history.csv"))
+        if (device := folder / "training.json").exists():
+            _tag(client, key, DeviceRecord.read(device).tags())
+            client.log_artifact(key, str(device))
         if not client.get_run(key).outputs.model_outputs:
             _log_model(client, run, study, name)
         client.set_tag(key, "model", record.outs[model_path])
@@ -132,18 +136,19 @@ def mirror_result(client: Any, study: Study, name: str, records: Mapping[str, St
     return missing
 
 
-def open_live(client: Any, study: Study, name: str) -> Any:
+def open_live(client: Any, study: Study, name: str, tags: Mapping[str, str]) -> Any:
     """The run that a training writes to: one that an earlier try has left open, or a new one."""
     run = study.entry("runs", name)
     digest = store.digest(study.params["seed"], study.params["runtime"], name, run)
     for known in _with_tag(client, study, run["data"], LIVE, digest):
         if OUTS not in known.data.tags:
             client.update_run(known.info.run_id, "RUNNING")
+            _tag(client, known.info.run_id, tags)
             return client.get_run(known.info.run_id)
     values = {"seed": study.params["seed"], "runtime": study.params["runtime"], "runs": {name: run}}
     record = StageRecord(f"python -m stages.train {study.path.as_posix()} {name}", values)
     created = _create(client, study, run["data"], name, record, dvc_lock.read(study))
-    client.set_tag(created.info.run_id, LIVE, digest)
+    _tag(client, created.info.run_id, {**tags, LIVE: digest})
     return created
 
 
@@ -287,6 +292,11 @@ def _finish(client: Any, run: Any, name: str, record: StageRecord) -> None:
     client.set_tag(key, "deps", to_json(record.deps))
     client.set_tag(key, OUTS, to_json(record.outs))
     client.set_terminated(key)
+
+
+def _tag(client: Any, run: str, tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        client.set_tag(run, key, value)
 
 
 def _epochs(history: Path) -> list[Record]:

@@ -2,15 +2,22 @@
 
 import contextlib
 import os
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+
+from ostinato.errors import TrainingError
+from ostinato.training import machine
 
 OPTIONAL = ("matplotlib", "sklearn")
 """Packages that Keras imports where they are installed, for functions that Ostinato does not use:
 ``keras.wrappers`` (scikit-learn) and ``keras.visualization`` (matplotlib)."""
 
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+LOG_PREFIX = re.compile(r"^(?:[IWEF]\d{4} |\d{4}-\d\d-\d\d )[\d:.]+:?\s+(?:\d+ |[IWEF] )?")  # time
+ON_GPUS = re.compile(r"gpu|cuinit|cuda|cudnn|nvidia|rocm|driver", re.IGNORECASE)
 
 
 def import_keras_quietly() -> None:
@@ -23,14 +30,45 @@ def import_keras_quietly() -> None:
 
     Other threads must not import `OPTIONAL` packages during the call. If the environment sets
     TF_CPP_MIN_LOG_LEVEL, log lines are printed as it says.
+
+    Raises:
+        TrainingError: the variable OSTINATO_GPU requires a GPU, and TensorFlow sees none; with its
+            log lines on GPUs.
     """
     if "keras" in sys.modules:
         return
+    required = machine.gpu_required()
     with _not_installed(*OPTIONAL), _stderr_on_error():
         import tensorflow
 
-        tensorflow.config.list_physical_devices("GPU")  # logs the search for drivers
+        gpus = tensorflow.config.list_physical_devices("GPU")  # logs the search for drivers
         import keras  # noqa: F401
+    if required and not gpus:
+        raise TrainingError(
+            "TensorFlow sees no GPU, and this process needs one "
+            f"({machine.GPU}={machine.REQUIRED}). TensorFlow's log:\n{_gpu_log()}\n"
+            "Install the driver and `pip install 'tensorflow[and-cuda]'`, or allow the CPU: "
+            "set `gpu: preferred` for the stage in flows.stages of params.yaml"
+        )
+
+
+def _gpu_log() -> str:
+    """What TensorFlow logs on GPUs when it is imported with all of its log lines.
+
+    Another process imports it: the log level of this one cannot be changed any more.
+    """
+    code = "import tensorflow; tensorflow.config.list_physical_devices('GPU')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, LOG_LEVEL: "0"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    lines = [LOG_PREFIX.sub("", line).strip() for line in done.stderr.splitlines()]
+    on_gpus = [line for line in lines if ON_GPUS.search(line)]
+    return "\n".join(f"  {line}" for line in dict.fromkeys(on_gpus)) or "  (no line on GPUs)"
 
 
 @contextlib.contextmanager

@@ -9,17 +9,21 @@ import numpy as np
 import tensorflow as tf
 
 from ostinato.errors import TrainingError
-from ostinato.units import Count
+from ostinato.training.machine import (
+    DEVICES,
+    INTER_OP,
+    INTRA_OP,
+    DeviceRecord,
+    Machine,
+    available_cores,
+)
+
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 @contextlib.contextmanager
 def runtime(
-    seed: int,
-    *,
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"],
-    devices: Count,
-    intra_op: Count | None,
-    inter_op: Count | None,
+    seed: int, machine: Machine, *, precision: Precision
 ) -> Iterator[tf.distribute.Strategy]:
     """Set the seed, precision, threads and devices of the block.
 
@@ -28,17 +32,15 @@ def runtime(
 
     Args:
         seed: of initial weights and of all other random draws while a model is built.
+        machine: devices and threads.
         precision: Keras' dtype policy; the previous policy is restored at the end.
-        devices: number of GPUs, or of (logical) CPU devices where there is no GPU.
-        intra_op: threads within an operation; null leaves TensorFlow's choice. Bidirectional
-            stacks were 1.1 to 1.4 times faster on 2 cores with 1 here and 2 for ``inter_op``.
-        inter_op: operations that run in parallel; null leaves TensorFlow's choice.
 
     Raises:
         TrainingError: there are fewer devices, or TensorFlow has started with other threads.
     """
-    _set_threads("intra", intra_op)
-    _set_threads("inter", inter_op)
+    _set_threads("intra", machine.intra_op)
+    _set_threads("inter", machine.inter_op)
+    devices = machine.devices
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         tf.config.experimental.enable_op_determinism()
@@ -48,8 +50,7 @@ def runtime(
         names = [device.name for device in tf.config.list_logical_devices(kind)]
         if len(names) < devices:
             raise TrainingError(
-                f"runtime.devices: {devices} requested, {len(names)} {kind} available; "
-                "use a lower number"
+                f"{DEVICES}: {devices} requested, {len(names)} {kind} available; use a lower number"
             )
         # On CPU any other reduction fails when a process makes a second strategy.
         reduction = None if gpus else tf.distribute.ReductionToOneDevice()
@@ -63,6 +64,24 @@ def runtime(
             yield strategy
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def device_record(machine: Machine, precision: str) -> DeviceRecord:
+    """The devices that a training on this machine uses."""
+    gpus = tf.config.list_physical_devices("GPU")[: machine.devices]
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return DeviceRecord(
+        device="GPU" if gpus else "CPU",
+        names=tuple(
+            str(found.get("device_name", gpu.name))
+            for gpu, found in zip(gpus, details, strict=True)
+        ),
+        cores=available_cores(),
+        intra_op=machine.intra_op,
+        inter_op=machine.inter_op,
+        precision=precision,
+        tensorflow=tf.__version__,
+    )
 
 
 def reseed(layers: Sequence[keras.layers.Layer], seed: int, epoch: int) -> None:
@@ -90,7 +109,7 @@ def _set_threads(kind: Literal["intra", "inter"], threads: int | None) -> None:
         getattr(tf.config.threading, f"set_{kind}_op_parallelism_threads")(threads)
     except RuntimeError:
         raise TrainingError(
-            f"runtime.{kind}_op: TensorFlow has started with {current or 'its own number of'} "
-            f"threads and cannot change to {threads}; enter the runtime before any other "
-            "computation, or use null"
+            f"{INTRA_OP if kind == 'intra' else INTER_OP}: TensorFlow has started with "
+            f"{current or 'its own number of'} threads and cannot change to {threads}; enter the "
+            "runtime before any other computation, or leave TensorFlow's choice"
         ) from None
