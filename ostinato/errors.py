@@ -73,5 +73,9 @@ class RequestError(OstinatoError, ValueError):
     """A model cannot answer a request; a server replies with status 400."""
 
 
+class TrackingError(OstinatoError, RuntimeError):
+    """MLflow's store accepts a record neither now nor later; the message says what to change."""
+
+
 class RegistryError(OstinatoError, RuntimeError):
     """The model registry does not answer, or does not hold the requested version."""

@@ -384,8 +384,11 @@ def mirror(study: Study) -> None:
     with log_and_continue():
         from ostinato.tracking.mirror import mirror as mirrored
 
-        count = sum(missing for _, missing in mirrored(study))
-        print(f"Runs logged to MLflow: {count}")
+        outcomes = list(mirrored(study))
+        print(f"Runs logged to MLflow: {sum(o.missing and not o.error for o in outcomes)}")
+        for outcome in outcomes:
+            if outcome.error:
+                print(f"Not tracked in MLflow: {outcome.name}: {outcome.error}")
 
 
 if __name__ == "__main__":

@@ -197,7 +197,9 @@ def dump(folder: Path) -> dict[str, Any]:
 
 def log_results() -> dict[str, bool]:
     """Mirror the study; returns for each result whether it was missing."""
-    return dict(mirror.mirror(Study.load()))
+    outcomes = list(mirror.mirror(Study.load()))
+    assert [outcome.error for outcome in outcomes if outcome.error] == []
+    return {outcome.name: outcome.missing for outcome in outcomes}
 
 
 def train_live(before: Callable[[int], object] = lambda epoch: None) -> None:

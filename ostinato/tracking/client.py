@@ -4,11 +4,15 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from ostinato.errors import TrackingError
+from ostinato.tracking import relocation
+from ostinato.tracking.deadline import WithDeadlines
 
 SETTINGS = {  # of MLflow, unless the environment says otherwise: a dead server costs seconds
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -18,18 +22,59 @@ SETTINGS = {  # of MLflow, unless the environment says otherwise: a dead server 
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
 }
+LOCK_S = 60  # longest wait for another process that uses the database
+MAX_ERROR_CHARS = 300
+COMMAND = "python -m ostinato.tracking"
 _warned: list[str] = []  # the failure that this process has reported
 
 
 @contextmanager
 def connected() -> Iterator[Any]:
-    """A client of the store; one process of this checkout at a time, as creating it races."""
+    """A client of the store.
+
+    One process of the checkout at a time uses a database, as its creation races. A server has no
+    lock, and each call to it has a time limit.
+
+    Raises:
+        TrackingError: the database was made in another checkout.
+    """
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
-    with FileLock(root() / "mlflow.db.lock", timeout=60):
+    address = uri()
+    with lock("mlflow.db.lock") if is_database(address) else nullcontext():
         from mlflow import MlflowClient
 
-        yield MlflowClient(uri())
+        if not is_database(address):
+            yield WithDeadlines(MlflowClient(address))
+            return
+        client = MlflowClient(address)
+        if relocation.database_file(address) == root() / relocation.DATABASE:
+            relocation.check(client, root())
+        yield client
+
+
+@contextmanager
+def lock(name: str, timeout: float = LOCK_S) -> Iterator[None]:
+    """Exclude other processes of this checkout.
+
+    Args:
+        name: of the lock file.
+        timeout: longest wait in seconds.
+
+    Raises:
+        TimeoutError: another process holds the lock.
+    """
+    held = FileLock(root() / name)
+    try:
+        held.acquire(timeout=timeout)
+    except Timeout:
+        raise TimeoutError(
+            f"another process of this checkout has held {held.lock_file} for {timeout:g} s"
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def root() -> Path:
@@ -38,19 +83,75 @@ def root() -> Path:
 
 
 def uri() -> str:
-    """The tracking server or database: MLFLOW_TRACKING_URI, or mlflow.db in the checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+    """The tracking server or database: MLFLOW_TRACKING_URI, or mlflow.db in the checkout.
+
+    Raises:
+        TrackingError: the checkout's folder cannot hold a database.
+    """
+    if address := os.environ.get("MLFLOW_TRACKING_URI"):
+        return address
+    file = root() / relocation.DATABASE
+    if "?" in str(file):
+        raise TrackingError(
+            f"{file.parent}: SQLite cannot open a database below a folder with a question mark in "
+            "its name; rename the folder, or set MLFLOW_TRACKING_URI"
+        )
+    return f"sqlite:///{file}"
+
+
+def is_database(address: str) -> bool:
+    """Whether an address is that of a database, and not that of a server."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    return address.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
 
 
 def experiment(client: Any, name: str) -> str:
-    """The id of an experiment, created where there is none of this name."""
-    from mlflow.store.db.db_types import DATABASE_ENGINES
+    """The id of an experiment, created where there is none of this name.
 
-    if found := client.get_experiment_by_name(name):
-        return str(found.experiment_id)
-    local = uri().partition(":")[0].partition("+")[0] in DATABASE_ENGINES
-    location = (root() / "mlartifacts" / name.replace("/", "-")).as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=location))
+    Raises:
+        TrackingError: the experiment was deleted, or its files are in a folder that is gone.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if not found:
+        location = None
+        if is_database(uri()):
+            location = (root() / relocation.ARTIFACTS / name.replace("/", "-")).as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process has created it
+            if not found:
+                raise
+    if found.lifecycle_stage == "deleted":
+        key = found.experiment_id
+        variable = "" if os.environ.get("MLFLOW_TRACKING_URI") else f"MLFLOW_TRACKING_URI={uri()} "
+        raise TrackingError(
+            f"experiment {name!r} was deleted in MLflow and keeps its name, so nothing can be "
+            f"logged to it; restore it with `{variable}mlflow experiments restore "
+            f"--experiment-id {key}`, or delete it for good with `mlflow gc --experiment-ids {key}`"
+        )
+    relocation.check_location(found.name, found.artifact_location)
+    return str(found.experiment_id)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What MLflow, its database, its server or the disk raises; any other error is a bug."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, OSError, TrackingError)
+
+
+def responds(client: Any) -> bool:
+    """Whether the store answers a simple question now."""
+    try:
+        client.search_experiments(max_results=1)
+    except failures():
+        return False
+    return True
 
 
 @contextmanager
@@ -58,19 +159,39 @@ def log_and_continue() -> Iterator[None]:
     """Report a failure of tracking once, and continue: it must not stop a stage."""
     try:
         yield
-    except Exception as error:
+    except failures() as error:
         if not _warned:
             _warned.append(brief(error))
             print(
-                f"Not tracked in {masked(uri())}: {_warned[0]}. The stage continues and no result "
-                "is lost: run `python -m ostinato.tracking` later.",
+                f"Not tracked in {masked(address())}: {_warned[0]}. The stage continues and no "
+                f"result is lost: {advice(error)}.",
                 file=sys.stderr,
             )
 
 
+def advice(error: Exception) -> str:
+    """When and how to log what is missing after a failure."""
+    command = f"run `{COMMAND}`"
+    if (name := os.environ.get("DVC_EXP_NAME")) and Path.cwd().resolve() != root():
+        command = f"apply the experiment (`dvc exp apply {name}`), then {command}"
+    return f"{command} {'after that' if isinstance(error, TrackingError) else 'later'}"
+
+
+def address() -> str:
+    """The address of the store for a message, also where it cannot be used."""
+    try:
+        return uri()
+    except TrackingError:
+        return str(root() / relocation.DATABASE)
+
+
 def brief(error: BaseException) -> str:
-    """An error in one line of at most 300 characters, without passwords."""
-    return masked(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+    """An error in one line without passwords; of a long one the beginning and the end."""
+    text = masked(" ".join(f"{type(error).__name__}: {error}".split())).rstrip(".")
+    if isinstance(error, TrackingError) or len(text) <= MAX_ERROR_CHARS:
+        return text
+    half = MAX_ERROR_CHARS // 2
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 def masked(text: str) -> str:

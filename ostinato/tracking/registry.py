@@ -37,7 +37,7 @@ from ostinato.errors import RegistryError
 from ostinato.study import Study
 from ostinato.task import Json, Manifest, Profile, Serving
 from ostinato.tracking import client as mlflow_store
-from ostinato.tracking import dvc_lock, runs
+from ostinato.tracking import dvc_lock, model_code, runs
 from ostinato.tracking.client import masked
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
@@ -236,15 +236,17 @@ def save(domain: str, parts: Path, folder: Path, described: Any) -> None:
 
     library, serving = Path(str(ostinato.__file__)).parent, serving_of(domain)
     packages = (*PACKAGES, *serving.packages)
-    mlflow.pyfunc.save_model(
-        folder,
-        python_model=str(library / "serving" / "mlflow_model.py"),
-        artifacts={path.name: str(path) for path in parts.iterdir()},
-        code_paths=[str(library)],
-        model_config={"domain": domain},
-        pip_requirements=[f"{package}=={version(package)}" for package in packages],
-        mlflow_model=described,
-    )
+    with TemporaryDirectory() as temporary:
+        model_code.write(Path(temporary))
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(library / "serving" / "mlflow_model.py"),
+            artifacts={path.name: str(path) for path in parts.iterdir()},
+            code_paths=[str(file) for file in sorted(Path(temporary).iterdir())],
+            model_config={"domain": domain},
+            pip_requirements=[f"{package}=={version(package)}" for package in packages],
+            mlflow_model=described,
+        )
     if serving.options:
         options = infer_signature(params=dict(serving.options)).params
         described.signature.params = options

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,14 +25,15 @@ from ostinato import params, store
 from ostinato.evaluation import undefined
 from ostinato.study import Study
 from ostinato.task import Record
-from ostinato.tracking import dvc_lock
-from ostinato.tracking.client import experiment, masked
+from ostinato.tracking import dvc_lock, model_code
+from ostinato.tracking.client import experiment, failures, masked
 from ostinato.tracking.dvc_lock import StageRecord
 from ostinato.tracking.live import LIVE
 from ostinato.training.machine import DeviceRecord
 
 # The packages of a logged model, apart from MLflow.
 PACKAGES = ("jaxtyping", "keras", "numpy", "pydantic", "ruamel.yaml", "tensorflow", "tqdm")
+MAX_NAME_CHARS = 240  # of a metric or a parameter in MLflow: 250
 OUTS = "outs"  # the tag that makes a run complete: set last
 UNDEFINED = "undefined."  # before a metric's name: the tag that says why it has no value
 EVALUATED_BY = {"train": "evaluate", "ensemble": "ensemble"}  # stage -> the one that evaluates
@@ -66,12 +67,10 @@ def find(client: Any, study: Study, name: str) -> Any | None:
 def mirror_data(client: Any, study: Study, data: str, records: Mapping[str, StageRecord]) -> bool:
     """Complete the run of a prepared data set from its files; returns whether it was missing."""
     record = records[f"prepare@{data}"]
-    if any(
-        run.data.tags.get(OUTS) == to_json(record.outs)
-        for run in _with_tag(client, study, data, "inputs", _inputs(data, record))
-    ):
+    run = _open_by_inputs(client, study, data, data, record)
+    if run and OUTS in run.data.tags:
         return False
-    run = _create(client, study, data, f"prepare {data}", record, records)
+    run = run or _create(client, study, data, f"prepare {data}", record, records)
     _log_numbers(client, run.info.run_id, study.data_folder(data) / "manifest.json", "")
     raw = study.raw_folder(data) / "manifest.json"
     if raw.exists():
@@ -167,8 +166,9 @@ def log_epochs(client: Any, run: Any, records: Iterable[Mapping[str, Any]]) -> N
         now += 1000 * record.get("seconds", 0)
         step = int(record["epoch"])
         for key, value in record.items():
-            if key != "epoch" and (key, step) not in seen and not math.isnan(value):
-                metrics.append(Metric(key, float(value), round(now), step))
+            new = (metric_name(key), step) not in seen
+            if key != "epoch" and new and not math.isnan(value):
+                metrics.append(Metric(metric_name(key), float(value), round(now), step))
     _log(client, run.info.run_id, metrics=metrics)
 
 
@@ -187,10 +187,21 @@ def logged_model(client: Any, run: Any, name: str) -> Iterator[tuple[Path, Any]]
         model_uuid=logged.model_id,
         model_id=logged.model_id,
     )
-    with TemporaryDirectory() as temporary:
-        yield Path(temporary), described
-        client.log_model_artifacts(logged.model_id, temporary)
+    try:
+        with TemporaryDirectory() as temporary:
+            yield Path(temporary), described
+            client.log_model_artifacts(logged.model_id, temporary)
+    except BaseException:
+        with suppress(*failures()):
+            client.finalize_logged_model(logged.model_id, "FAILED")
+        raise
     client.finalize_logged_model(logged.model_id, "READY")
+
+
+def metric_name(key: str) -> str:
+    """A key as MLflow accepts it for a metric or a parameter; it sees a slash as a folder."""
+    cleaned = re.sub(r"[^\w\-. :/]", "_", key)[:MAX_NAME_CHARS]
+    return "/".join(part if part.strip(".") else f"_{part}" for part in cleaned.split("/"))
 
 
 def to_json(value: Any) -> str:
@@ -209,11 +220,20 @@ def _with_tag(client: Any, study: Study, data: str, tag: str, value: str) -> lis
     return list(client.search_runs(where, f"tags.{tag} = '{value}'"))
 
 
-def _open(client: Any, study: Study, name: str, data: str, record: StageRecord) -> Any | None:
-    """The run of this very result, or the one that its training has written to."""
+def _open_by_inputs(
+    client: Any, study: Study, name: str, data: str, record: StageRecord
+) -> Any | None:
+    """The run of this very result: the complete one, or one that could not be completed."""
     for run in _with_tag(client, study, data, "inputs", _inputs(name, record)):
         if run.data.tags.get(OUTS) in (None, to_json(record.outs)):
             return run
+    return None
+
+
+def _open(client: Any, study: Study, name: str, data: str, record: StageRecord) -> Any | None:
+    """The run of this very result, or the one that its training has written to."""
+    if run := _open_by_inputs(client, study, name, data, record):
+        return run
     if not study.is_ensemble(name):
         entry = study.entry("runs", name)
         digest = store.digest(study.params["seed"], study.params["runtime"], name, entry)
@@ -269,8 +289,10 @@ def _create(
         run_name=title,
         tags=tags,
     )
-    parameters = [Param(key, masked(str(value))) for key, value in values.items()]
+    named = {metric_name(key): value for key, value in values.items()}
+    parameters = [Param(key, masked(str(value))) for key, value in named.items()]
     _log(client, run.info.run_id, params=parameters)
+    client.set_tag(run.info.run_id, "inputs", _inputs(name, record))
     return run
 
 
@@ -311,7 +333,7 @@ def _log_numbers(client: Any, run: str, file: Path, folder: str, model: str | No
     changed = round(1000 * file.stat().st_mtime)  # what is logged again replaces the older
     numbers = dvc_lock.flat(store.read_json(file), max_keys=20)  # not of each class
     metrics = [
-        Metric(re.sub(r"[^\w\-. :/]", "_", f"{folder}/{key}".lstrip("/")), value, changed, 0, model)
+        Metric(metric_name(f"{folder}/{key}".lstrip("/")), value, changed, 0, model)
         for key, value in numbers.items()
         if isinstance(value, int | float)
     ]
@@ -376,10 +398,10 @@ def _add_keras_flavour(study: Study, name: str, target: Path, described: Any) ->
         pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
     )
     shutil.copyfile(path, target / "data" / "model.keras")  # the very bytes that DVC has
-    library = Path(str(params.__file__)).parent
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(library, target / "code" / library.name, ignore=ignored)
+    model_code.write(target / "code")
     loader = "load_" + module.__name__.replace(".", "_")
-    text = f"import {module.__name__}\nfrom mlflow.keras import _load_pyfunc\n"
+    imported = (model_code.UNPACK, module.__name__)
+    text = "".join(f"import {name}\n" for name in imported)
+    text += "from mlflow.keras import _load_pyfunc\n"
     (target / "code" / f"{loader}.py").write_text(text, encoding="utf-8")
     described.flavors["python_function"] |= {"code": "code", "loader_module": loader}
