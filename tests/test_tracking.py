@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -20,11 +21,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from ostinato import store
+from ostinato.errors import TrackingError
 from ostinato.evaluation import undefined
 from ostinato.study import Study
 from ostinato.tracking import __main__ as tracking
 from ostinato.tracking import client as mlflow_store
-from ostinato.tracking import dvc_lock, live, mirror
+from ostinato.tracking import deadline, dvc_lock, live, mirror
+from ostinato.tracking import runs as tracked
 from tests.servers import closed_port
 from tests.workspace import dvc_md5
 
@@ -427,7 +430,7 @@ def test_an_experiment_in_a_temporary_folder_writes_to_the_main_store(
 
 @pytest.fixture
 def hostile(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of a server that refuses, never answers, or answers 500."""
+    """The address of a server that refuses, never answers, drips, or answers 500."""
     if request.param == "refuses":
         yield f"127.0.0.1:{closed_port()}"
         return
@@ -437,6 +440,12 @@ def hostile(request: pytest.FixtureRequest) -> Iterator[str]:
         def do_GET(self) -> None:
             if request.param == "hangs":
                 released.wait(30)
+            if request.param == "drips":
+                self.send_response(200)
+                self.send_header("Content-Length", "100000")
+                self.end_headers()
+                while not released.wait(0.2):
+                    self.wfile.write(b" ")
             self.send_error(500)
 
         do_POST = do_GET
@@ -455,7 +464,7 @@ def hostile(request: pytest.FixtureRequest) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("hostile", ["refuses", "hangs", "answers 500"], indirect=True)
+@pytest.mark.parametrize("hostile", ["refuses", "hangs", "drips", "answers 500"], indirect=True)
 def test_an_unavailable_server_costs_seconds_and_one_line_without_a_password(
     workspace: Path,
     hostile: str,
@@ -464,6 +473,7 @@ def test_an_unavailable_server_costs_seconds_and_one_line_without_a_password(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:hunter2@{hostile}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(deadline, "CALL_S", 2.0)
     began = time.monotonic()
     train_live()
     assert time.monotonic() - began < 8
@@ -475,6 +485,9 @@ def test_an_unavailable_server_costs_seconds_and_one_line_without_a_password(
     with pytest.raises(SystemExit, match=r"Cannot log to http://\*\*\*@") as stopped:
         tracking.main([])
     assert "hunter2" not in printed.err + str(stopped.value)
+    if "refused" in printed.err:  # the end of the long message, which says why
+        assert "Connection refused" in printed.err
+    assert not Path("mlflow.db.lock").exists(), "no lock is held over the network"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     log_results()
     assert steps(training(), "loss") == [(e["epoch"], e["loss"]) for e in EPOCHS]
@@ -510,6 +523,221 @@ def test_three_processes_that_create_a_store_at_once_do_not_fail(workspace: Path
         assert (process.returncode, printed) == (0, b"")
     (run,) = runs()
     assert (run.info.status, run.data.metrics["drawings"]) == ("FINISHED", 12)
+
+
+# Each result stands for itself
+
+
+def add_data_set() -> None:
+    """Give the study a second data set, with an experiment of its own."""
+    shutil.copytree("data/toy", "data/other")
+    for file, table, name in (
+        ("params.yaml", "data", "{}"),
+        ("dvc.lock", "stages", "prepare@{}"),
+    ):
+        content = YAML(typ="safe").load(Path(file))
+        entry = json.dumps(content[table][name.format("toy")])
+        content[table][name.format("other")] = json.loads(entry.replace("toy", "other"))
+        Path(file).write_text(json.dumps(content))  # JSON is YAML
+
+
+def outcomes() -> dict[str, mirror.Outcome]:
+    return {outcome.name: outcome for outcome in mirror.mirror(Study.load())}
+
+
+def test_a_deleted_experiment_stops_no_other_result_and_is_named_with_the_command(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_results()
+    experiment = client().get_experiment_by_name("default/toy").experiment_id
+    client().delete_experiment(experiment)
+    add_data_set()
+    found = outcomes()
+    assert found["other"] == ("other", True, "")
+    for name in ("toy", "toy-a"):
+        assert "experiment 'default/toy' was deleted in MLflow" in found[name].error
+        assert f"mlflow experiments restore --experiment-id {experiment}`" in found[name].error
+        assert f"MLFLOW_TRACKING_URI=sqlite:///{workspace}/mlflow.db mlflow" in found[name].error
+    with pytest.raises(SystemExit, match=r"2 results are not in sqlite.*default/toy: Tracking"):
+        tracking.main([])
+    assert "default/other: already complete" in capsys.readouterr().out
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace / 'mlflow.db'}")
+    train_live()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("no result is lost: run `python -m ostinato.tracking` after that.")
+    client().restore_experiment(experiment)
+    assert log_results() == {"toy": False, "other": False, "toy-a": False}
+
+
+def test_names_that_mlflow_refuses_are_logged_in_a_form_that_it_accepts(workspace: Path) -> None:
+    odd = ["a//b", "../up", ".", "x/", "50 %", "größe", "n" * 300, "a:b", "tab\tb"]
+    store.write_json(Path("results/toy-a/metrics.json"), dict.fromkeys(odd, 0.5) | {"top1": 0.75})
+    log_results()
+    metrics = training().data.metrics
+    assert metrics["test/top1"] == 0.75
+    assert len([name for name in metrics if name.startswith("test/")]) == len(odd) + 1
+    assert "test/größe" in metrics
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), FileNotFoundError(2)])
+def test_a_result_that_failed_is_completed_later_in_the_same_run(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tracked, "_log_model", fail)
+        for _ in range(2):
+            found = outcomes()
+            assert not found["toy"].error
+            assert type(error).__name__ in found["toy-a"].error
+    assert log_results() == {"toy": False, "toy-a": True}
+    assert len(training().outputs.model_outputs) == 1  # and `training` finds one run
+
+
+def test_a_bug_of_the_mirror_keeps_its_traceback(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(tracked, "_log_model", fail)
+    with pytest.raises(KeyError):
+        outcomes()
+
+
+def test_a_result_that_params_yaml_does_not_name_is_told(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = YAML(typ="safe").load(Path("params.yaml"))
+    del content["runs"]["toy-a"]
+    store.write_json(Path("params.yaml"), content)  # JSON is YAML
+    tracking.main([])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("default/toy-a: left out, as params.yaml has no entry of this name")
+
+
+def test_the_advice_of_an_experiment_in_a_temporary_folder_is_to_apply_it(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ConnectionError("refused")
+    assert mlflow_store.advice(error) == "run `python -m ostinato.tracking` later"
+    monkeypatch.setenv("DVC_EXP_NAME", "noisy-oboe")
+    assert mlflow_store.advice(error) == "run `python -m ostinato.tracking` later"
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    assert mlflow_store.advice(error).startswith("apply the experiment (`dvc exp apply noisy-oboe`")
+
+
+# The place of the store
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["moved", "copied"])
+def test_a_checkout_at_another_place_writes_nothing_to_the_old_one(
+    workspace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    copied: bool,
+) -> None:
+    from mlflow.tracking._tracking_service import utils
+
+    log_results()
+    before = dump(workspace)
+    moved = tmp_path / "with 100% ü"
+    shutil.copytree(workspace, moved, symlinks=True)
+    monkeypatch.chdir(moved)
+    if not copied:
+        shutil.rmtree(workspace)
+    store.write_json(Path("results/toy-a/metrics.json"), {"top1": 0.5})
+    edit_lock(
+        "evaluate@toy-a", "outs", "results/toy-a/metrics.json",
+        dvc_md5(Path("results/toy-a/metrics.json")),
+    )  # fmt: skip
+    with pytest.raises(TrackingError, match=f"was made in {workspace}.*--relocate") as raised:
+        list(mirror.mirror(Study.load()))
+    assert str(moved) in str(raised.value)
+    tracking.main(["--relocate"])
+    utils._artifact_repos_cache.clear()  # of this process, which was at the old place
+    assert re.search(r"[1-9]\d* paths point to ", capsys.readouterr().out)
+    assert log_results() == {"toy": False, "toy-a": True}
+    assert training(moved).data.metrics["test/top1"] == 0.5
+    if copied:
+        assert dump(workspace) == before
+    else:
+        assert not workspace.exists()
+    with sqlite3.connect("mlflow.db") as database:
+        assert str(workspace) not in "".join(database.iterdump())
+    database.close()
+
+
+def test_an_address_of_another_computer_is_told(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shutil.copy("mlflow.db", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("DVC_ROOT", str(gone))
+    log_results()
+    monkeypatch.delenv("DVC_ROOT")
+    shutil.rmtree(gone)
+    assert "there is no " + str(gone) in outcomes()["toy"].error
+    assert not gone.exists()
+
+
+def test_a_folder_whose_name_has_a_question_mark_is_an_error_in_one_line(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "with?query").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "with?query"))
+    with pytest.raises(TrackingError, match="a question mark in its name; rename the folder"):
+        log_results()
+    assert list(tmp_path.glob("with")) == []
+
+
+def test_the_code_of_a_logged_model_is_one_archive(workspace: Path) -> None:
+    log_results()
+    (output,) = training().outputs.model_outputs
+    folder = workspace / "mlartifacts" / "default-toy" / "models" / output.model_id / "artifacts"
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert "code/ostinato.zip" in files
+    assert len(files) < 15
+
+
+def test_a_call_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "CALL_S", 0.05)
+    released = threading.Event()
+
+    class Client:
+        def search_runs(self) -> bool:
+            return released.wait(20)
+
+        def log_artifact(self, run: str, path: str) -> bool:
+            return released.wait(0.3)
+
+        def get_run(self, run: str) -> str:
+            raise ValueError(run)
+
+    bounded = deadline.WithDeadlines(Client())
+    with pytest.raises(TimeoutError, match=r"no complete answer within 0\.05 s"):
+        bounded.search_runs()
+    with pytest.raises(ValueError, match="7"):
+        bounded.get_run("7")
+    released.set()
+    assert bounded.search_runs()
+
+
+def test_an_upload_has_time_for_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "CALL_S", 0.05)
+    (tmp_path / "large").write_bytes(bytes(100_000))
+
+    class Client:
+        def log_artifacts(self, run: str, folder: str) -> str:
+            time.sleep(0.3)
+            return folder
+
+    assert deadline.WithDeadlines(Client()).log_artifacts("run", str(tmp_path)) == str(tmp_path)
 
 
 @pytest.mark.slow

@@ -44,8 +44,8 @@ def log(study: Study) -> list[str]:
             refused.append(f"{study.name}/{name}: {error}")
     for name in left_out(study):
         print(
-            f"{study.name}/{name}: left out, as {study.path} has no entry of this name any more; to "
-            "log it, put the entry back"
+            f"{study.name}/{name}: left out, as {study.path} has no entry of this name any more; "
+            "to log it, put the entry back"
         )
     return refused
 

@@ -24,7 +24,7 @@ COLUMNS = {  # of MLflow's tables, with the place of files
 
 
 def check(client: Any, root: Path) -> None:
-    """Compare where the experiments of a checkout's own database keep their files with the checkout.
+    """Compare the place of the files that a checkout's own database knows with the checkout.
 
     Args:
         client: of the database in the checkout.
@@ -59,8 +59,8 @@ def check_location(experiment: str, location: str) -> None:
     former = _checkout_of(location)
     if former and not former.exists():
         raise TrackingError(
-            f"experiment {experiment!r} keeps its files in {location}, and there is no {former}: the "
-            "database was moved, or is that of another computer"
+            f"experiment {experiment!r} keeps its files in {location}, and there is no {former}: "
+            "the database was moved, or is that of another computer"
         )
 
 
@@ -91,7 +91,7 @@ def relocate(root: Path) -> int:
             for table, columns in COLUMNS.items():
                 for column in columns if old != new else ():
                     done = database.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
                         f"WHERE substr({column}, 1, ?) = ?",
                         (new, len(old) + 1, len(old) + 1, f"{old}/"),
                     )
