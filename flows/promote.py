@@ -39,7 +39,14 @@ from flows.engine import checkout, commands, dvc_graph, verification
 from flows.engine.candidates import NUM_EXAMPLES, Result, Sample, Target
 from flows.engine.verification import PromoteError
 from ostinato import params
-from ostinato.errors import DataError, EvaluationError, OstinatoError, ParamsError, RequestError
+from ostinato.errors import (
+    DataError,
+    EvaluationError,
+    MissingFilesError,
+    OstinatoError,
+    ParamsError,
+    RequestError,
+)
 from ostinato.promotion import Candidate, Gate, Verdict, choose
 from ostinato.study import Study
 from ostinato.task import Metric, PerExample
@@ -303,7 +310,7 @@ def compare_with_champion(
     try:
         ours, theirs = results_of_both(target, gate, challenger, champion, verdict.candidates)
         comparison = gate.compare(ours, theirs, metric, target.study.params["seed"])
-    except (EvaluationError, DataError, RequestError) as error:
+    except (EvaluationError, DataError, MissingFilesError, RequestError) as error:
         raise PromoteError(
             f"{challenger.run} cannot be compared with the champion, version {champion.version}: "
             f"{error}"

@@ -79,3 +79,7 @@ class TrackingError(OstinatoError, RuntimeError):
 
 class RegistryError(OstinatoError, RuntimeError):
     """The model registry does not answer, or does not hold the requested version."""
+
+
+class MissingFilesError(RegistryError):
+    """The registry has a version whose files are gone."""

@@ -33,12 +33,13 @@ from typing import Any
 
 import ostinato
 from ostinato import params, store
-from ostinato.errors import RegistryError
+from ostinato.errors import MissingFilesError, RegistryError
 from ostinato.study import Study
 from ostinato.task import Json, Manifest, Profile, Serving
 from ostinato.tracking import client as mlflow_store
 from ostinato.tracking import dvc_lock, model_code, runs
 from ostinato.tracking.client import masked
+from ostinato.tracking.deadline import DOWNLOAD_S, within
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ROLLED_BACK = "rolled back"  # tag of a version that a rollback has replaced
@@ -128,11 +129,29 @@ def aliases(client: Any, model: str) -> dict[str, str]:
 
 
 def download(client: Any, version: Any, folder: Path) -> Path:
-    """Copy the files of a version into ``folder``; return their folder."""
+    """Copy the files of a version into ``folder``; return their folder.
+
+    Raises:
+        MissingFilesError: the store responds and does not have them.
+    """
     from mlflow.artifacts import download_artifacts
 
     location = client.get_model_version_download_uri(version.name, version.version)
-    path = download_artifacts(location, dst_path=str(folder), tracking_uri=mlflow_store.uri())
+    uri = mlflow_store.uri()
+    try:
+        path = within(
+            DOWNLOAD_S, download_artifacts, location, dst_path=str(folder), tracking_uri=uri
+        )
+    except mlflow_store.failures() as error:
+        if isinstance(error, TimeoutError) or not mlflow_store.responds(client):
+            raise
+        names = " and ".join(version.aliases)
+        raise MissingFilesError(
+            f"the files of version {version.version} of {version.name}"
+            f"{f' ({names})' if names else ''} are not at {masked(location)}; restore them from a backup, or take the alias away "
+            f"from the version on its page in MLflow, so that the next promotion needs the gate's "
+            f"bound alone ({mlflow_store.brief(error)})"
+        ) from None
     return Path(path)
 
 
@@ -291,6 +310,9 @@ def card(study: Study, name: str, tags: Mapping[str, str], request: Mapping[str,
     origin = [manifest.source, *filter(None, [raw.get("form")])]
     fetched = {k.removeprefix("data.fetch."): v for k, v in values.items() if "data.fetch." in k}
     options = {"params": dict(serving.options)} if serving.options else {}
+    restore = f"`git checkout {tags['commit'][:12]} && dvc checkout`"
+    if tags["commit"] == "none":
+        restore = "`dvc checkout`, with the dvc.lock of that time (it was trained outside of git),"
     # The shell ends a text at an apostrophe.
     text = json.dumps({**request, **options}).replace("'", "\\u0027")
     body, hint = f"'{text}'", ""
@@ -328,7 +350,7 @@ Source: {", ".join(origin)}; licence: {raw.get("licence") or "that of the source
 
 Commit {tags["commit"]}{" with uncommitted changes" if tags["dirty"] == "true" else ""};
 trained {tags["trained"][:19]} UTC. DVC's md5s: model {tags["model"]}, data {tags["data"]}.
-`git checkout {tags["commit"][:12]} && dvc checkout` restores all of it from DVC's cache.
+{restore} restores all of it from DVC's cache.
 
 ## How to call it
 {hint}

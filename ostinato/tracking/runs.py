@@ -123,7 +123,9 @@ def mirror_result(client: Any, study: Study, name: str, records: Mapping[str, St
         _log_numbers(client, key, folder / "speed.json", "speed", output.model_id)
         for part in ("figures", "tables"):
             client.log_artifacts(key, str(folder / part), part)
-        reasons = {f"{UNDEFINED}{m}": reason for m, reason in undefined.read(folder).items()}
+        reasons = {
+            f"{UNDEFINED}{metric_name(m)}": reason for m, reason in undefined.read(folder).items()
+        }
         for tag in tags.keys() - reasons.keys():
             if tag.startswith(UNDEFINED):  # of an earlier evaluation
                 client.delete_tag(key, tag)
