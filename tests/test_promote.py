@@ -529,6 +529,23 @@ def test_a_version_that_does_not_reproduce_its_evaluation_is_not_promoted(
         assert aliases() == {"champion": "2", "previous": "1"}
 
 
+def test_a_champion_whose_files_are_gone_is_named_and_the_verdict_recorded(world: World) -> None:
+    from ostinato.tracking import registry
+
+    world.train("first", lambda n: n % 2 == 0)
+    decide()
+    shutil.rmtree(versions()["1"].source.removeprefix("file://"))
+    world.train("second", lambda n: True)
+    with pytest.raises(PromoteError, match=r"the files of version 1 of sketches \(champion\)") as e:
+        decide()
+    assert "take the alias away" in str(e.value)
+    assert aliases() == {"champion": "1"}
+    assert "files of version 1 of sketches" in training("second").data.tags["gate"]
+    with registry.connected() as connected:
+        connected.delete_registered_model_alias("sketches", "champion")
+    assert decide().promoted
+
+
 def test_a_promotion_killed_after_the_registration_resumes_with_that_version(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

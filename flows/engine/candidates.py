@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Integer, Shaped
-from prefect.logging import get_run_logger
 
-from flows.engine import commands, dvc_graph
+from flows.engine import dvc_graph
 from flows.engine.verification import PromoteError, run_command
 from ostinato import params, store
 from ostinato.evaluation import undefined
@@ -166,13 +165,15 @@ def find_training(study: Study, name: str) -> Any:
         if run := runs.find(client, study, name):
             return run
     command = ("-m", "ostinato.tracking", study.path.as_posix())
-    output = commands.run(sys.executable, *command, on_line=get_run_logger().debug)
+    reason = f"see the output of `python {' '.join(command)}`"
+    try:
+        run_command(sys.executable, *command)
+    except PromoteError as error:  # perhaps only of another result
+        reason = str(error)
     with registry.connected() as client:
-        if run := runs.find(client, study, name):  # whatever is wrong with other results
+        if run := runs.find(client, study, name):
             return run
-    own = (line for line in output.lines if line.startswith(f"{study.name}/{name}: "))
-    reason = next(own, output.lines[-1] if output.lines else f"exit code {output.code}")
-    raise PromoteError(f"MLflow has no run of {name}: `python {' '.join(command)}`: {reason}")
+    raise PromoteError(f"MLflow has no run of {name}: {reason}")
 
 
 def sample_requests(study: Study, name: str, count: int) -> Sample:

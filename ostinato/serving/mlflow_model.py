@@ -81,6 +81,8 @@ class RegisteredModel(PythonModel):
             raise RefusedRequest(str(error)) from None
         return responses
 
+    predict._is_pyfunc = True  # type: ignore[attr-defined]  # else MLflow warns of no validation
+
 
 def decode_json(body: str | bytes) -> dict[str, Any]:
     """Parse a request to MLflow's server, within the limits of `ostinato.serving.requests`."""

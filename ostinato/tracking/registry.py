@@ -145,12 +145,12 @@ def download(client: Any, version: Any, folder: Path) -> Path:
     except mlflow_store.failures() as error:
         if isinstance(error, TimeoutError) or not mlflow_store.responds(client):
             raise
-        names = " and ".join(version.aliases)
+        names = f" ({' and '.join(version.aliases)})" if version.aliases else ""
         raise MissingFilesError(
             f"the files of version {version.version} of {version.name}"
-            f"{f' ({names})' if names else ''} are not at {masked(location)}; restore them from a backup, or take the alias away "
-            f"from the version on its page in MLflow, so that the next promotion needs the gate's "
-            f"bound alone ({mlflow_store.brief(error)})"
+            f"{names} are not at {masked(location)}; restore them from a backup, or take the alias "
+            "away from the version on its page in MLflow, so that the next promotion needs the "
+            f"gate's bound alone ({mlflow_store.brief(error)})"
         ) from None
     return Path(path)
 
