@@ -40,7 +40,9 @@ from prefect.settings import (
 from pydantic import SecretStr
 
 from flows.engine import devices
+from flows.engine.errors import command
 from ostinato import params
+from ostinato.errors import FlowError
 from ostinato.tracking.client import masked
 
 POOLS = {
@@ -64,6 +66,7 @@ VOLATILE: Any = {  # fields that change by themselves
 }
 
 
+@command
 def main() -> None:
     """Create missing objects, update objects that differ, and print the changes."""
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
@@ -91,7 +94,7 @@ def main() -> None:
         prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
         done = subprocess.run([*prefect, "deploy", "--all"], capture_output=True, text=True)
         if done.returncode:
-            sys.exit(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
+            raise FlowError(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
         create_automation(client, arguments.notify)
         after = read_objects(client)
     for name, content in after.items():
@@ -104,13 +107,13 @@ def main() -> None:
 
 @contextmanager
 def server() -> Iterator[SyncPrefectClient]:
-    """A client of the server at PREFECT_API_URL; exits with one line if no server responds.
+    """A client of the server at PREFECT_API_URL; fails in one line if no server responds.
 
     Without an address Prefect would start a temporary server, which ends with this process.
     """
     url = PREFECT_API_URL.value()
     if not url:
-        sys.exit(
+        raise FlowError(
             "PREFECT_API_URL is not set, so there is no server to deploy to. Start one with "
             "`prefect server start`, and set its address: "
             "export PREFECT_API_URL=http://127.0.0.1:4200/api"
@@ -121,7 +124,7 @@ def server() -> Iterator[SyncPrefectClient]:
                 client.api_version()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
-            sys.exit(
+            raise FlowError(
                 f"No Prefect server responds at PREFECT_API_URL={masked(url)}: {_brief(error)}. "
                 + (
                     "Does the server need PREFECT_API_AUTH_STRING or PREFECT_API_KEY?"
@@ -129,7 +132,7 @@ def server() -> Iterator[SyncPrefectClient]:
                     else "Is it running, and does the address end with /api, as in "
                     "http://127.0.0.1:4200/api?"
                 )
-            )
+            ) from None
         yield client
 
 
@@ -159,7 +162,7 @@ def wait_for_runs(client: SyncPrefectClient, seconds: float) -> None:
 
     Args:
         client: of the server.
-        seconds: longest wait; after it the process exits with the server's response.
+        seconds: longest wait; after it the command fails with the server's response.
     """
     start = time.monotonic()
     for schedule in schedules(client):
@@ -167,7 +170,7 @@ def wait_for_runs(client: SyncPrefectClient, seconds: float) -> None:
             print(f"waiting for the server to schedule {schedule.deployment} ...", flush=True)
         while not (runs := schedule.runs(client)):
             if time.monotonic() - start > seconds:
-                sys.exit(
+                raise FlowError(
                     f"The server at {masked(str(client.api_url))} has scheduled no run of "
                     f"{schedule.deployment} ({schedule.when}) within {seconds:g} s, so its "
                     f"schedule never fires. {_diagnosis(client, schedule)}"

@@ -37,6 +37,7 @@ from pydantic import Field
 from flows.engine import candidates as results
 from flows.engine import checkout, commands, dvc_graph, verification
 from flows.engine.candidates import NUM_EXAMPLES, Result, Sample, Target
+from flows.engine.errors import fails_with_message
 from flows.engine.verification import PromoteError
 from ostinato import params
 from ostinato.errors import (
@@ -58,6 +59,7 @@ LEASE_S = 60  # after which the lock of a killed flow is released
 
 
 @flow(name="promote", validate_parameters=True)
+@fails_with_message
 def promote(
     data: list[str] = [],  # noqa: B006 - Prefect's form shows it; nothing changes it
     version: Annotated[int, Field(ge=1)] | None = None,
@@ -88,6 +90,7 @@ def promote(
 
 
 @flow(name="rollback", validate_parameters=True)
+@fails_with_message
 def rollback(data: str, study: str = "params.yaml") -> Verdict:
     """Swap champion and previous champion of a data set; a second rollback swaps them again.
 
@@ -162,6 +165,7 @@ def promotion_lock(target: Target) -> Iterator[None]:
 
 
 @task(task_run_name="challenge {target.model}", cache_policy=NO_CACHE)
+@fails_with_message
 def challenge(target: Target, gate: Gate) -> Verdict:
     """Choose the challenger of a data set, and promote it if it passes the gate."""
     metric = gate.check(target.domain)
@@ -246,6 +250,7 @@ def judge(
 
 
 @task(task_run_name="approve {target.model} {number}", cache_policy=NO_CACHE)
+@fails_with_message
 def approve(target: Target, number: str) -> Verdict:
     """Promote a version that a reviewer has approved, after the check in a fresh process.
 

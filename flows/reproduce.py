@@ -28,8 +28,9 @@ from pydantic import Field
 
 from flows.engine import checkout, commands, devices, dvc_graph
 from flows.engine.dvc_graph import Graph, short_name
+from flows.engine.errors import command, fails_with_message, message_of
 from ostinato import params
-from ostinato.errors import ParamsError
+from ostinato.errors import OstinatoError, ParamsError
 from ostinato.policies import RetryPolicy
 from ostinato.tracking.client import masked
 
@@ -41,6 +42,7 @@ ADVICE = ("\tgit add", "\tdvc config", "To track the ", "To enable auto ", "Use 
 
 
 @flow(name="reproduce")
+@fails_with_message
 def reproduce(
     targets: Sequence[str] = (),
     max_concurrency: Annotated[int, Field(ge=1, le=100)] = 2,
@@ -167,8 +169,10 @@ def run_stage(
             )
     except commands.StoppedError:
         return Cancelled(message="stopped with its flow")
-    except TimeoutError as error:
+    except commands.TimedOutError as error:
         return Failed(name="TimedOut", message=str(error))
+    except OstinatoError as error:
+        return Failed(message=message_of(error))
     if output.code:
         return Failed(message=masked(failure_reason(output)))
     if f"Stage '{stage}' is cached - skipping run, checking out outputs" in output.lines:
@@ -278,13 +282,13 @@ def complete_tracking(study: str) -> str:
         A sentence that describes the failure; empty after a success.
     """
     logger = get_run_logger()
-    command = ("-m", "ostinato.tracking", study)
-    output = commands.run(sys.executable, *command, on_line=logger.info)
+    argv = ("-m", "ostinato.tracking", study)
+    output = commands.run(sys.executable, *argv, on_line=logger.info)
     if not output.code:
         return ""
     reason = output.lines[-1] if output.lines else f"exit code {output.code}"
     note = f"MLflow is incomplete: {reason}."
-    logger.warning(f"{note} Run `python {' '.join(command)}` to complete it.")
+    logger.warning(f"{note} Run `python {' '.join(argv)}` to complete it.")
     return note
 
 
@@ -322,6 +326,7 @@ def outcome_of(state: State[Any]) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(state.name)).lower()
 
 
+@command
 def main() -> None:
     """Run the flow from a shell."""
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce", description=__doc__)

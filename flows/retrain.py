@@ -28,6 +28,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.engine import checkout, dvc_graph
+from flows.engine.errors import fails_with_message
 from flows.promote import artifact_key, promote
 from flows.reproduce import reproduce, retry_policies, run_stage
 from ostinato import params, store
@@ -121,6 +122,7 @@ class RetrainReport:
 
 
 @flow(name="retrain")
+@fails_with_message
 def retrain(
     data: list[str] = [],  # noqa: B006 - Prefect's form shows it; nothing changes it
     max_age_days: Annotated[float, Field(gt=0)] = 30.0,

@@ -34,9 +34,11 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from pydantic import Field
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from flows.engine import commands, devices, dvc_graph
 from flows.engine import search as search_settings
+from flows.engine.errors import command, fails_with_message
 from flows.engine.search import (
     Range,
     Search,
@@ -55,10 +57,12 @@ from flows.engine.search import (
 from flows.engine.search_report import conclude
 from flows.engine.search_tracking import log_trial, set_status
 from ostinato import store
+from ostinato.errors import FlowError, ParamsError
 from ostinato.units import Name
 
 
 @flow(name="tune", flow_run_name="tune {run}")
+@fails_with_message
 def tune(
     run: str,
     space: dict[str, Values | Range],
@@ -217,7 +221,7 @@ def ask(search: Search, total: int) -> Trial | None:
     return study.ask(dict(search.space))
 
 
-class TrialError(Exception):
+class TrialError(FlowError):
     """A trial cannot be trained; the message is the reason."""
 
 
@@ -307,9 +311,9 @@ def train_trial(
         TrialPruned: the pruner has stopped it.
     """
     plan = json.dumps({**search.plan, "run": entry})
-    command = ("-m", "stages.trial", "train", plan, str(checkpoints))
+    argv = ("-m", "stages.trial", "train", plan, str(checkpoints))
     with devices.reserve_for(search.policy) as env:
-        output = commands.run(sys.executable, *command, on_line=history.add, env=env)
+        output = commands.run(sys.executable, *argv, on_line=history.add, env=env)
     if output.code or not history.records:
         raise TrialError(failure_reason(output))
     return history.value()
@@ -358,6 +362,30 @@ def format_params(drawn: Mapping[str, Any]) -> str:
     )
 
 
+def parse_choice(text: str) -> tuple[str, dict[str, Any]]:
+    """A parameter and its values or its range, from the command line.
+
+    Args:
+        text: ``build.units=[32, 64]`` or ``fit.learning_rate={low: 0.001, high: 0.01}``.
+
+    Raises:
+        ParamsError: it has another form.
+    """
+    name, equals, choice = text.partition("=")
+    try:
+        found = YAML(typ="safe").load(choice)
+    except (YAMLError, ValueError) as error:
+        raise ParamsError(f"{name}: not valid YAML: {error}") from None
+    if isinstance(found, list):
+        found = {"values": found}
+    if not equals or not isinstance(found, dict):
+        raise ParamsError(
+            f"{text}: expected PARAMETER=[VALUE, ...] or PARAMETER={{low: NUMBER, high: NUMBER}}"
+        )
+    return name, found
+
+
+@command
 def main() -> None:
     """Run the flow from a shell."""
     parser = argparse.ArgumentParser(prog="python -m flows.tune")
@@ -377,8 +405,6 @@ def main() -> None:
     arguments = {
         key: value for key, value in vars(parser.parse_args()).items() if value is not None
     }
-    pairs = (item.partition("=") for item in arguments.pop("space"))
-    choices = {name: YAML(typ="safe").load(choice) for name, _, choice in pairs}
-    space = {name: {"values": c} if isinstance(c, list) else c for name, c in choices.items()}
+    space = dict(parse_choice(text) for text in arguments.pop("space"))
     state: Any = tune(**arguments, space=space, return_state=True)
     sys.exit(0 if state.is_completed() else f"{state.name}: {state.message}")

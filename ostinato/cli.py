@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_type
 
 from ostinato import params, units
 from ostinato.errors import OstinatoError, ParamsError
-from ostinato.study import Study, studies
+from ostinato.study import Study, check_tables, studies
 from ostinato.task import Metric
 from ostinato.training.imports import import_keras_quietly
 
@@ -102,7 +102,18 @@ def load_study(path: Path | None) -> Study | None:
     """Load a study; without a path the default study, or None where there is no params.yaml."""
     if path is None and not DEFAULT_STUDY.exists():
         return None
-    return Study.load(path or DEFAULT_STUDY)
+    return checked(path or DEFAULT_STUDY)
+
+
+def checked(path: Path) -> Study:
+    """Load a study whose tables have all keys that are shown here.
+
+    Raises:
+        ParamsError: it is no study, or lists all that is wrong in its tables.
+    """
+    study = Study.load(path)
+    check_tables(study)
+    return study
 
 
 # describe
@@ -490,7 +501,7 @@ def list_runs(paths: Iterable[Path]) -> Iterator[str]:
         ParamsError: a file cannot be read, or is no study.
     """
     for number, path in enumerate(paths):
-        study = Study.load(path)
+        study = checked(path)
         rows = [_result(study, name) for name in (*study.entry("runs"), *study.entry("ensembles"))]
         if number:
             yield ""

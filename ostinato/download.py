@@ -210,7 +210,7 @@ def reach(web: httpx.Client, url: str) -> None:
             failure.clear()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             failure[0] = str(error) or type(error).__name__
-        except Exception:  # the host answered; the transfer reports other errors
+        except (httpx.HTTPError, httpx.InvalidURL):  # the transfer reports it
             failure.clear()
 
     # In a thread of its own, because a name lookup has no timeout.

@@ -17,7 +17,11 @@ class SettingError(OstinatoError, ValueError):
 
 
 class StoreError(OstinatoError, ValueError):
-    """A path may not be written or removed."""
+    """A path may not be written or removed, or a file is broken."""
+
+
+class MissingFileError(OstinatoError, FileNotFoundError):
+    """A file that another stage writes does not exist."""
 
 
 class DownloadError(OstinatoError, RuntimeError):
@@ -75,6 +79,14 @@ class RequestError(OstinatoError, ValueError):
 
 class TrackingError(OstinatoError, RuntimeError):
     """MLflow's store accepts a record neither now nor later; the message says what to change."""
+
+
+class DecodingError(OstinatoError, ValueError):
+    """The options of a search do not fit each other or the model."""
+
+
+class FlowError(OstinatoError, RuntimeError):
+    """A flow, or a command that it runs, cannot start or continue."""
 
 
 class RegistryError(OstinatoError, RuntimeError):

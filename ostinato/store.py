@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from ostinato.errors import StoreError
+from ostinato.errors import MissingFileError, StoreError
 
 if TYPE_CHECKING:
     import keras
@@ -141,9 +141,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def existing(path: Path) -> Path:
+    """``path``, if there is such a file or folder.
+
+    Raises:
+        MissingFileError: there is none.
+    """
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file; run `dvc repro` or `dvc pull`")
+    return path
+
+
 def read_json(path: Path) -> Any:
-    """Read JSON."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read JSON.
+
+    Raises:
+        MissingFileError: there is no such file.
+        StoreError: it is not JSON.
+    """
+    try:
+        return json.loads(existing(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"{path}: not JSON: {error}; `dvc repro` writes it again") from None
 
 
 def write_table(path: Path, table: "pd.DataFrame") -> None:
@@ -161,9 +180,13 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read an ``.npz`` of plain arrays; pickled ones are refused."""
+    """Read an ``.npz`` of plain arrays; pickled ones are refused.
+
+    Raises:
+        MissingFileError: there is no such file.
+    """
     # Opened here, as np.load leaves a torn file open.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with existing(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
@@ -198,7 +221,11 @@ def read_model(path: Path) -> "keras.Model":
 
     Custom layers must be registered: import the module of the model, or ``ostinato.layers``,
     before.
+
+    Raises:
+        MissingFileError: there is no such file.
     """
+    existing(path)
     import keras
 
     return keras.saving.load_model(path, compile=False, safe_mode=True)

@@ -93,7 +93,7 @@ class Study:
 
     def is_ensemble(self, name: str) -> bool:
         """Whether a result is an ensemble's."""
-        return name in self.params["ensembles"]
+        return name in self.entry("ensembles")
 
     def result(self, name: str) -> Mapping[str, Any]:
         """The entry of a run or of an ensemble.
@@ -101,7 +101,7 @@ class Study:
         Raises:
             ParamsError: there is none of this name.
         """
-        entries = {**self.params["runs"], **self.params["ensembles"]}
+        entries = {**self.entry("runs"), **self.entry("ensembles")}
         entry: Mapping[str, Any] = params.entry(entries, name)
         return entry
 
@@ -125,6 +125,15 @@ def studies(root: Path = Path()) -> list[Path]:
     return [Path("params.yaml"), *recipes]
 
 
+def check_tables(study: Study) -> None:
+    """Check the keys of all tables of a study, and import nothing: seconds less than `check`.
+
+    Raises:
+        ParamsError: lists all that is wrong; each line begins with the dotted key.
+    """
+    _check(_Tables(), study.params, study.path)
+
+
 def check(values: Mapping[str, Any], path: Path = Path("params.yaml")) -> None:
     """Check every key and value of a params.yaml.
 
@@ -135,7 +144,10 @@ def check(values: Mapping[str, Any], path: Path = Path("params.yaml")) -> None:
     Raises:
         ParamsError: lists all that is wrong; each line begins with the dotted key.
     """
-    checker = _Checker()
+    _check(_Checker(), values, path)
+
+
+def _check(checker: "_Checker", values: Mapping[str, Any], path: Path) -> None:
     top = checker.table("", values, REQUIRED, OPTIONAL)
     if "seed" in top:
         checker.value("seed", Seed, top["seed"])
@@ -388,6 +400,46 @@ class _Checker:
                 stands = f"under {location!r}" if location else "at the top of params.yaml"
                 return f"unknown here; {key!r} stands {stands}"
         return None
+
+
+class _Tables(_Checker):
+    """Checks the keys of the tables alone: the part that all commands rely on."""
+
+    def module(self, location: str, domain: Any, *parts: Any) -> None:
+        """Check the name of a domain, and that further names are text."""
+        if domain not in (names := params.domains()):
+            self.wrong(location, f"no domain {domain!r}; {params.near(str(domain), names)}")
+        for part in parts:
+            if not isinstance(part, str):
+                self.wrong(location, f"expected a name, found {part!r}")
+
+    def mappings(self, location: str, entry: Any, *keys: str) -> None:
+        """Check that the values of some keys are mappings."""
+        for key in keys if isinstance(entry, Mapping) else ():
+            if key in entry and not isinstance(entry[key], Mapping):
+                self.wrong(_joined(location, key), f"expected a mapping, found {entry[key]!r}")
+
+    def blocks(self, top: Mapping[str, Any]) -> None:
+        """Check that the blocks at the top are mappings."""
+        self.mappings("", top, "runtime", "drift", "flows")
+
+    def data(self, location: str, entry: Any) -> None:
+        """Check the keys of a data set."""
+        super().data(location, entry)
+        self.mappings(location, entry, "fetch", "prepare")
+        fetch = entry.get("fetch") if isinstance(entry, Mapping) else None
+        if isinstance(fetch, Mapping):
+            self.value(f"{location}.fetch.source", str, fetch.get("source"))
+
+    def run(self, location: str, entry: Any, data: Mapping[str, Any]) -> None:
+        """Check the keys of a run."""
+        super().run(location, entry, data)
+        self.mappings(location, entry, "build", "fit")
+        if isinstance(entry, Mapping) and "model" in entry:
+            self.value(f"{location}.model", str, entry["model"])
+
+    def gate(self, location: str, block: Any, data: Mapping[str, Any]) -> None:
+        """No command without `check` reads a gate."""
 
 
 def _joined(location: str, key: str) -> str:

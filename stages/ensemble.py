@@ -28,7 +28,8 @@ def main(study: str, name: str) -> None:
         run: models.load(domain, loaded.model_name(run)).restore(folder / "model")
         for run, folder in folders.items()
     }
-    trained = pd.concat([pd.read_csv(folder / "history.csv") for folder in folders.values()])
+    histories = [store.existing(folder / "history.csv") for folder in folders.values()]
+    trained = pd.concat([pd.read_csv(file) for file in histories])
     dataset = params.module(domain, "dataset").load(loaded.data_folder(block["data"]))
     began = time.perf_counter()
     model, weights = build(dataset, members)

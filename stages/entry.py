@@ -1,5 +1,6 @@
 """What the stages share: the command line and the study."""
 
+import errno
 import inspect
 import logging
 import sys
@@ -12,6 +13,7 @@ from ostinato.errors import OstinatoError
 from ostinato.study import Study, check
 from ostinato.training.imports import import_keras_quietly
 
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 PASSED = Path("scratch", "checked")  # an empty file for each params.yaml and code that passed
 
 
@@ -19,7 +21,8 @@ def command(main: Callable[..., None]) -> None:
     """Call ``main`` with the command line's arguments.
 
     An error of the project (a wrong parameter, a broken file, no network) says what to do, so it is
-    printed without a traceback. Any other error is a bug and keeps its traceback.
+    printed without a traceback, and so is a full disk. Any other error is a bug and keeps its
+    traceback.
     """
     arguments = sys.argv[1:]
     try:
@@ -37,6 +40,11 @@ def command(main: Callable[..., None]) -> None:
         main(*arguments)
     except OstinatoError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except OSError as error:
+        if error.errno not in DISK_IS_FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"{where}{error.strerror}: free some space in {Path.cwd()}, and run again")
 
 
 def key_of(stage: str) -> str:

@@ -49,7 +49,7 @@ def write_learning_curves(run: params.Block, folder: Path) -> None:
     from ostinato.evaluation import figures
     from ostinato.training.trainer import best_epoch
 
-    history = pd.read_csv(folder / "history.csv")
+    history = pd.read_csv(store.existing(folder / "history.csv"))
     monitor = run["fit"].get("monitor")  # none where the weights of several epochs were averaged
     best = best_epoch(history.to_dict("records"), monitor) if monitor else None
     figure = figures.learning_curves(history, best)

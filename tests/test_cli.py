@@ -1,14 +1,19 @@
 """The command line: what describe and list print, and their exit codes."""
 
+import contextlib
+import copy
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal, get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import Field, TypeAdapter
 from ruamel.yaml import YAML
 
@@ -20,6 +25,7 @@ STUDY: dict[str, Any] = {
     "root": ".",
     "at": "",
     "seed": 1,
+    "runtime": {"precision": "float32"},
     "data": {
         "toys": {
             "domain": "sketches",
@@ -327,3 +333,36 @@ def test_list_names_a_file_of_metrics_that_is_not_json(
 )
 def test_a_score_in_words(metrics: Mapping[str, float | None], text: str) -> None:
     assert cli.score_text(metrics, Metric("m", "M")) == text
+
+
+# A params.yaml that is wrong
+
+
+def paths(table: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The keys of all values of a study."""
+    found = []
+    for key, value in table.items():
+        path = (*prefix, key)
+        found += [path, *(paths(value, path) if isinstance(value, dict) else [])]
+    return found
+
+
+@given(
+    st.sampled_from(paths(STUDY)),
+    st.sampled_from(["delete", None, True, 3, "x", [], [1], {}, {"a": 1}]),
+)
+@settings(max_examples=60)
+def test_no_params_file_ends_in_a_traceback(path: tuple[str, ...], other: Any) -> None:
+    values = copy.deepcopy(STUDY)
+    table: Any = values
+    for key in path[:-1]:
+        table = table[key]
+    if other == "delete":
+        del table[path[-1]]
+    else:
+        table[path[-1]] = other
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with Path("params.yaml").open("w") as file:
+            YAML().dump(values, file)
+        for arguments in (["list"], ["describe"], ["describe", "sketches"], ["describe", "toys"]):
+            assert cli.main(arguments) in (0, 2)

@@ -26,6 +26,7 @@ from prefect.states import Completed, Running
 from ruamel.yaml import YAML
 
 from ostinato import params
+from ostinato.errors import FlowError
 from ostinato.study import Study
 from tests import servers
 
@@ -171,8 +172,9 @@ def test_a_server_without_a_scheduler_is_an_error(tmp_path: Path) -> None:
         done = run_deploy(server.url, "--gpus", "1", "--wait", "3")
         assert done.returncode == 1
         assert done.stderr.startswith(
-            f"The server at {server.url}/ has scheduled no run of retrain (cron 0 2 * * *) within "
-            "3 s, so its schedule never fires. It schedules a run on request, so its scheduler does"
+            f"FlowError: The server at {server.url}/ has scheduled no run of retrain "
+            "(cron 0 2 * * *) within 3 s, so its schedule never fires. It schedules a run on "
+            "request, so its scheduler does"
         )
         assert "prefect server services start" in done.stderr
         again = run_deploy(
@@ -191,7 +193,7 @@ def test_a_server_that_cannot_schedule_is_an_error_with_its_response(
         monkeypatch.setattr(
             client._client, "post", lambda path, json: httpx.Response(503, request=REQUEST)
         )
-        with pytest.raises(SystemExit, match="a run now: 503 Service Unavailable"):
+        with pytest.raises(FlowError, match="a run now: 503 Service Unavailable"):
             deploy.wait_for_runs(client, 0.0)
 
 
@@ -203,7 +205,7 @@ def test_without_an_address_nothing_is_deployed(tmp_path: Path, monkeypatch: Any
     done = run_deploy(None)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("PREFECT_API_URL is not set")
+    assert line.startswith("FlowError: PREFECT_API_URL is not set")
     assert "export PREFECT_API_URL=http://127.0.0.1:4200/api" in line
 
 
@@ -224,7 +226,7 @@ def test_a_wrong_address_is_an_error_in_one_line_that_names_it(
     done = run_deploy(address.format(webhook=webhook[0]))
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("No Prefect server responds at PREFECT_API_URL=")
+    assert line.startswith("FlowError: No Prefect server responds at PREFECT_API_URL=")
     assert re.search(message.format(webhook=webhook[0]), line)
     assert "secret" not in line
 

@@ -463,7 +463,7 @@ def test_preparing_bitmaps_is_lossless(tmp_path: Path) -> None:
 
 
 def test_an_unknown_split_is_an_error_with_near_misses(folder: Path) -> None:
-    with pytest.raises(KeyError, match="did you mean 'train'"):
+    with pytest.raises(errors.DataError, match="did you mean 'train'"):
         dataset.load(folder).size("training")
 
 

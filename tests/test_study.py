@@ -1,5 +1,6 @@
 """A study is checked before its first stage; no name in it leads out of the checkout."""
 
+import datetime
 import os
 import shutil
 import subprocess
@@ -251,6 +252,69 @@ def test_each_old_key_is_one_problem_with_its_present_name() -> None:
         "runs.gru.fit.rate: unknown; it is called learning_rate now",
         "gates.drawings.limit: unknown; it is called max_examples now",
     ]
+
+
+# Every key missing, every value of a wrong type
+
+
+def paths(table: Any, prefix: str = "") -> list[str]:
+    """The dotted keys of all values of a study."""
+    found = []
+    for key, value in table.items():
+        path = f"{prefix}.{key}".lstrip(".")
+        found += [path, *(paths(value, path) if isinstance(value, dict) else [])]
+    return found
+
+
+def whole() -> dict[str, Any]:
+    """The study above with an ensemble."""
+    ensemble = {
+        "domain": "forecasting", "data": "days", "members": ["a", "b"], "combine": "mean",
+    }  # fmt: skip
+    return values(**{"ensembles.both": ensemble})
+
+
+PATHS = paths(whole())
+OTHERS: list[Any] = [
+    None, True, -1, 10**30, 1.5, float("nan"), "x", "", [], [1], [[]], {}, {"a": 1}, {1: 2}, (1,),
+    datetime.date(2026, 11, 30), b"x",
+]  # fmt: skip
+
+
+def named(path: str, message: str) -> bool:
+    """Whether a message names a key, or the block that it is in."""
+    return any(part in message for part in (path, path.rpartition(".")[0] or path))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_missing_key_is_an_error_that_names_it(path: str) -> None:
+    changed = whole()
+    *outer, last = path.split(".")
+    table = changed
+    for key in outer:
+        table = table[key]
+    del table[last]
+    message = ""
+    try:
+        study.check(changed)
+    except errors.ParamsError as error:
+        message = str(error)
+    entries = {"runs.gru", "runs.baseline", "gates.drawings", "flows.stages.*", "ensembles.both"}
+    assert path in message or path in {*study.OPTIONAL, *entries}
+
+
+@given(st.sampled_from(PATHS), st.sampled_from(OTHERS))
+def test_a_value_of_a_wrong_type_is_an_error_that_names_the_key(path: str, other: Any) -> None:
+    changed = whole()
+    del changed["ensembles"]["both"]
+    put(changed, path, other) if not path.startswith("ensembles.") else None
+    for check in (study.check, lambda changed: study.check_tables(study.Study(Path(), changed))):
+        message = path
+        try:
+            check(changed)
+        except errors.ParamsError as error:
+            message = str(error)
+        assert named(path, message)
 
 
 def test_an_ensemble_needs_members_of_one_data_set_and_a_unique_name() -> None:

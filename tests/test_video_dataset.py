@@ -610,7 +610,7 @@ def test_the_manifest_counts_the_clips_of_each_split(data: ClipDataset) -> None:
 
 
 def test_an_unknown_split_and_an_empty_folder_are_errors(data: ClipDataset, tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="did you mean 'train'"):
+    with pytest.raises(DataError, match="did you mean 'train'"):
         data.size("trian")
     with pytest.raises(DataError, match=r"manifest.json: no such file; run `dvc repro`"):
         dataset.load(tmp_path)

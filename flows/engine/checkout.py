@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 
 from flows.engine.commands import POLL_INTERVAL_S, supervised, wait_or_stop
 from flows.engine.file_locks import hold_in_children, try_lock
+from ostinato.errors import FlowError
 
 LOCK = Path(".dvc", "tmp", "flow")
 _in_checkout: ContextVar[bool] = ContextVar("in_checkout", default=False)
@@ -23,14 +24,14 @@ def checkout() -> Iterator[None]:
     A subflow shares the lock of its caller. Commands that start in the block are `supervised`.
 
     Raises:
-        FileNotFoundError: the working directory is no checkout with DVC.
+        FlowError: the working directory is no checkout with DVC.
     """
     if _in_checkout.get():
         with supervised():
             yield
         return
     if not Path(".dvc").is_dir():
-        raise FileNotFoundError(
+        raise FlowError(
             f"{Path.cwd()} is no checkout: it has no folder .dvc; change to the root of a checkout"
         )
     LOCK.parent.mkdir(exist_ok=True)

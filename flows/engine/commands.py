@@ -17,14 +17,19 @@ from pathlib import Path
 
 from flows.engine import supervisor
 from flows.engine.file_locks import inherited_locks
+from ostinato.errors import FlowError
 
 MAX_LINE_CHARS = 10_000  # a longer line of output is split
 POLL_INTERVAL_S = 2.0  # between two checks of a resource that is in use
 OnLine = Callable[[str], object]
 
 
-class StoppedError(RuntimeError):
+class StoppedError(FlowError):
     """The flow ended while one of its commands ran."""
+
+
+class TimedOutError(FlowError, TimeoutError):
+    """A command was stopped because it took too long."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def run(
 
     Raises:
         StoppedError: the flow has ended.
-        TimeoutError: the command was stopped after ``timeout``.
+        TimedOutError: the command was stopped after ``timeout``.
     """
     with nullcontext() if _supervision.get() else supervised():
         supervision = _supervision.get()
@@ -155,5 +160,5 @@ def run(
         if supervision.stopped.is_set():
             raise StoppedError(f"{' '.join(argv)}: stopped with its flow")
     if timed_out:
-        raise TimeoutError(f"{' '.join(argv)}: stopped after {timeout:g} s")
+        raise TimedOutError(f"{' '.join(argv)}: stopped after {timeout:g} s")
     return Output(process.returncode, lines)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from flows.engine.commands import POLL_INTERVAL_S, OnLine, Output, run, wait_or_stop
-from ostinato.errors import ParamsError
+from ostinato.errors import FlowError, ParamsError
 from ostinato.study import Study
 
 Graph = Mapping[str, Collection[str]]
@@ -56,9 +56,7 @@ def check_study(path: str) -> Study:
     if output.code and "ParamsError: " in text:
         raise ParamsError(text.partition("ParamsError: ")[2])
     if output.code:
-        raise RuntimeError(
-            f"`python -m stages.check {path}` ended with code {output.code}:\n{text}"
-        )
+        raise FlowError(f"`python -m stages.check {path}` ended with code {output.code}:\n{text}")
     return Study.load(path)
 
 
@@ -138,5 +136,5 @@ def _dvc_lines(*arguments: str) -> list[str]:
     output = dvc(*arguments)
     if output.code:
         text = "\n".join(output.lines[-20:])
-        raise RuntimeError(f"`dvc {' '.join(arguments)}` ended with code {output.code}:\n{text}")
+        raise FlowError(f"`dvc {' '.join(arguments)}` ended with code {output.code}:\n{text}")
     return output.lines

@@ -35,8 +35,10 @@ from prefect.states import Cancelling, Crashed
 
 from flows.engine import commands, devices, dvc_graph
 from flows.engine.dvc_graph import dvc_file, short_name
+from flows.engine.errors import fails_with_message
 from flows.reproduce import retry_policies
 from ostinato import params
+from ostinato.errors import FlowError
 from ostinato.tracking.client import masked
 
 HEARTBEAT_INTERVAL_S = 5.0
@@ -47,6 +49,7 @@ CODE = ("*.py", "*.yaml", "dvc.lock", "recipes/*/dvc.lock")  # files of git that
 
 
 @flow(name="train")
+@fails_with_message
 def train(stage: str, snapshot: str) -> None:
     """Run one stage in another machine's checkout, bound to a free GPU where there is one.
 
@@ -91,7 +94,7 @@ def run_remotely(stage: str, deployment: str) -> None:
         deployment: its name in Prefect, such as `train/gpu`.
 
     Raises:
-        RuntimeError: the stage failed, no worker accepted it, or its worker is lost.
+        FlowError: the stage failed, no worker accepted it, or its worker is lost.
     """
     logger = get_run_logger()
     if needed := sorted(dvc_graph.read_all_graphs()[stage]):
@@ -105,7 +108,7 @@ def run_remotely(stage: str, deployment: str) -> None:
         logger.info(f"{stage} was sent to {deployment}, flow run {run.id}")
         state = _wait_for_end(client, run).state
         if state is None or not state.is_completed():
-            raise RuntimeError(
+            raise FlowError(
                 f"{deployment} did not finish {stage}: {state and state.name}: "
                 f"{state and state.message}. See the log of flow run {run.id}"
             )
@@ -123,10 +126,10 @@ def _write_run_cache(cache: Path, name: str, entry: Any) -> None:
     """Write an entry of DVC's run cache, which may be outside of the checkout.
 
     Raises:
-        RuntimeError: the name, which another machine has sent, is not that of an entry.
+        FlowError: the name, which another machine has sent, is not that of an entry.
     """
     if not re.fullmatch(r"runs(/[0-9a-f]+){3}", name):
-        raise RuntimeError(f"{name!r} is not the name of an entry of DVC's run cache")
+        raise FlowError(f"{name!r} is not the name of an entry of DVC's run cache")
     file = cache / name
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{uuid4().hex}")
@@ -160,13 +163,13 @@ def _wait_for_end(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
         raise
     if run.state.is_scheduled():
         client.set_flow_run_state(run.id, Cancelling())
-        raise RuntimeError(
+        raise FlowError(
             f"No worker runs for the pool {run.work_pool_name!r}; start one on its machine, in a "
             f"clone: prefect worker start --pool {run.work_pool_name}"
         )
     lost = f"The worker has sent no heartbeat for {HEARTBEAT_TIMEOUT_S:g} s"
     client.set_flow_run_state(run.id, Crashed(message=lost), force=True)
-    raise RuntimeError(f"{lost}: flow run {run.id}. The next run resumes the stage")
+    raise FlowError(f"{lost}: flow run {run.id}. The next run resumes the stage")
 
 
 def _has_workers(client: SyncPrefectClient, run: FlowRun) -> bool:
@@ -202,10 +205,10 @@ def _publish() -> Iterator[str]:
     """Push this checkout with all its changes to a ref of the git remote; delete it in the end.
 
     Raises:
-        RuntimeError: git does not track a file of code, so no other machine would get it.
+        FlowError: git does not track a file of code, so no other machine would get it.
     """
     if untracked := _git("ls-files", "--others", "--exclude-standard", "--", *CODE):
-        raise RuntimeError(
+        raise FlowError(
             "Git does not track these files, so no other machine would get them; `git add` them, "
             f"or ignore them:\n{untracked}"
         )
@@ -220,7 +223,7 @@ def _publish() -> Iterator[str]:
     finally:
         try:
             _git("push", "--quiet", "origin", f":{ref}")
-        except RuntimeError as error:
+        except FlowError as error:
             get_run_logger().warning(f"{ref} stays in the git remote: {error}")
 
 
@@ -265,7 +268,7 @@ def _transfer(verb: str, outs: Sequence[Mapping[str, Any]], cache: Path) -> None
     keys = ("md5", "size", "nfiles", "hash")
     for out in outs:  # sent by another machine
         if not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5 := str(out.get("md5"))):
-            raise RuntimeError(f"{md5!r} is not an md5 as DVC writes it")
+            raise FlowError(f"{md5!r} is not an md5 as DVC writes it")
     entries = [{"path": out["md5"], **{k: out[k] for k in keys if k in out}} for out in outs]
     with tempfile.TemporaryDirectory() as folder:
         _configure(Path(folder), cache)
@@ -296,7 +299,7 @@ def _dvc(*arguments: str, **options: Any) -> list[str]:
     output = dvc_graph.dvc(*arguments, on_line=lambda line: logger.info(masked(line)), **options)
     if output.code:
         text = masked("\n".join(output.lines[-20:]))
-        raise RuntimeError(f"`dvc {' '.join(arguments)}` failed with code {output.code}:\n{text}")
+        raise FlowError(f"`dvc {' '.join(arguments)}` failed with code {output.code}:\n{text}")
     return output.lines
 
 
@@ -306,5 +309,5 @@ def _git(*arguments: str) -> str:
     )
     if done.returncode:
         text = masked(done.stderr.strip())
-        raise RuntimeError(f"`git {' '.join(arguments)}` failed: {text}")
+        raise FlowError(f"`git {' '.join(arguments)}` failed: {text}")
     return done.stdout.strip()

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flows.engine import commands
 from flows.reproduce import retry_policies
 from ostinato import params, store
-from ostinato.errors import ParamsError
+from ostinato.errors import FlowError, ParamsError
 from ostinato.policies import RetryPolicy
 from ostinato.study import Study
 from ostinato.tracking.client import masked
@@ -334,14 +334,18 @@ def trial_id_of(search: Search, number: int) -> int:
 
 
 def check_unchanged(search: Search) -> None:
-    """Raise a RuntimeError where code or data have changed since the search was opened."""
+    """Check that neither code nor data have changed since the search was opened.
+
+    Raises:
+        FlowError: one of them has.
+    """
     changed = [
         name
         for name, digest in search.files.items()
         if not (path := Path(name)).exists() or store.digest(path) != digest
     ]
     if changed:
-        raise RuntimeError(
+        raise FlowError(
             f"{', '.join(changed)}: changed since the search began, so new trials are not "
             "comparable with earlier ones; start another search"
         )

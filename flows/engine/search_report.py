@@ -19,6 +19,7 @@ from ruamel.yaml.comments import CommentedSeq
 from flows.engine.search import Search, decode_params, searches_lock, state_of
 from flows.engine.search_tracking import log_and_continue, log_trial, mlflow_run
 from ostinato import store
+from ostinato.errors import FlowError
 from ostinato.tracking import client as mlflow_store
 
 
@@ -26,7 +27,7 @@ def conclude(search: Search) -> dict[str, Any]:
     """Write the best entry, the table and the figures; log the search to MLflow.
 
     Raises:
-        RuntimeError: no trial was trained to its end.
+        FlowError: no trial was trained to its end.
     """
     study, folder = search.optuna_study, search.folder / "report"
     finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
@@ -45,7 +46,7 @@ def conclude(search: Search) -> dict[str, Any]:
     if not counts["complete"]:
         reasons = Counter(row["note"] for row in rows if row["state"] == "failed")
         text = "; ".join(f"{reason} ({count} times)" for reason, count in reasons.most_common(1))
-        raise RuntimeError(f"search {search.name}: none of {len(rows)} trials completed; {text}")
+        raise FlowError(f"search {search.name}: none of {len(rows)} trials completed; {text}")
     best = study.best_trial
     text = best_entry(search, best, ", ".join(f"{n} {state}" for state, n in counts.most_common()))
     with searches_lock(search.folder.parent), store.atomic_folder(folder) as written:

@@ -88,10 +88,12 @@ def set_status(search: Search, status: str) -> None:
 
 @contextlib.contextmanager
 def log_and_continue() -> Iterator[None]:
-    """Log a failure of MLflow as a warning: Optuna has the state, and a later run logs the rest."""
+    """Log a fault of MLflow as a warning: Optuna has the state, and a later run logs the rest."""
     try:
         yield
-    except Exception as error:
+    except FileNotFoundError:
+        raise
+    except mlflow_store.failures() as error:
         get_run_logger().warning(
             "not tracked in %s: %s; run the same search again later to complete it",
             masked(mlflow_store.uri()),

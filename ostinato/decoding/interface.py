@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ostinato.errors import DecodingError
+
 Tensor: TypeAlias = Any
 """A TensorFlow tensor. TensorFlow is imported when a function is called, and has no types."""
 
@@ -92,20 +94,20 @@ def check_beam_options(
     """Check the options of a beam search.
 
     Raises:
-        ValueError: ``nbest_size`` exceeds ``beam_size``, or a coverage penalty without
+        DecodingError: ``nbest_size`` exceeds ``beam_size``, or a coverage penalty without
             ``source_mask``.
     """
     if nbest_size > beam_size:
-        raise ValueError(f"nbest_size: {nbest_size} exceeds beam_size {beam_size}")
+        raise DecodingError(f"nbest_size: {nbest_size} exceeds beam_size {beam_size}")
     if coverage_penalty and source_mask is None:
-        raise ValueError("coverage_penalty: needs source_mask, the source tokens to be covered")
+        raise DecodingError("coverage_penalty: needs source_mask, the source tokens to be covered")
 
 
 def check_attention(attention: Array | None) -> None:
     """Check that the step function returns attention, as a coverage penalty needs.
 
     Raises:
-        ValueError: it does not.
+        DecodingError: it does not.
     """
     if attention is None:
-        raise ValueError("coverage_penalty: the step function returns no attention")
+        raise DecodingError("coverage_penalty: the step function returns no attention")

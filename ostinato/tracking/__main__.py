@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ostinato.errors import OstinatoError
-from ostinato.study import Study, studies
+from ostinato.study import Study, check_tables, studies
 from ostinato.tracking import relocation
 from ostinato.tracking.client import address, brief, failures, lock, masked, root
 from ostinato.tracking.mirror import left_out, mirror
@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> None:
         refused = [line for path in parsed.studies or studies() for line in log(Study.load(path))]
     except OstinatoError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except FileNotFoundError:
+        raise
     except failures() as error:
         sys.exit(f"Cannot log to {masked(address())}: {brief(error)}")
     if refused:
@@ -37,6 +39,7 @@ def main(arguments: list[str]) -> None:
 def log(study: Study) -> list[str]:
     """Mirror a study and print what was logged; returns a line for each refused result."""
     refused = []
+    check_tables(study)
     for name, missing, error in mirror(study):
         state = f"not logged: {error}" if error else "logged" if missing else "already complete"
         print(f"{study.name}/{name}: {state}")

@@ -138,11 +138,21 @@ def experiment(client: Any, name: str) -> str:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What MLflow, its database, its server or the disk raises; any other error is a bug."""
+    """The errors that are expected of a store; any other error is a bug.
+
+    It is away or refuses, its database is locked or of another version, its disk is full, or a
+    package that it needs is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("mlflow") is None:
+        return (ModuleNotFoundError, OSError)
+    from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, SQLAlchemyError, OSError, TrackingError)
+    expected = (MlflowException, SQLAlchemyError, CommandError, ModuleNotFoundError, OSError)
+    return (*expected, TrackingError)
 
 
 def responds(client: Any) -> bool:
@@ -156,9 +166,14 @@ def responds(client: Any) -> bool:
 
 @contextmanager
 def log_and_continue() -> Iterator[None]:
-    """Report a failure of tracking once, and continue: it must not stop a stage."""
+    """Report a fault of the store once, and continue: it must not stop a stage.
+
+    A missing file is no fault of the store: the result is incomplete.
+    """
     try:
         yield
+    except FileNotFoundError:
+        raise
     except failures() as error:
         if not _warned:
             _warned.append(brief(error))

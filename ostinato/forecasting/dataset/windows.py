@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, Integer, Shaped
 
+from ostinato.errors import DataError
 from ostinato.forecasting.formats.layout import Scaling
 from ostinato.params import near
 
@@ -64,7 +65,7 @@ def split_origins(
         The first origin of each series, the number of its origins, and the steps between them.
     """
     if split not in SPLITS:
-        raise KeyError(f"no split {split!r}; {near(split, SPLITS)}")
+        raise DataError(f"no split {split!r}; {near(split, SPLITS)}")
     if split == "validation" and (bounds[:, 1] == bounds[:, 2]).all():
         split = "calibration"
     number = SPLITS.index(split)

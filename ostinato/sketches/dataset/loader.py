@@ -94,10 +94,11 @@ class Dataset:
         """The number of drawings of a split.
 
         Raises:
-            KeyError: the data set has no such split (its fraction may have been 0).
+            DataError: the data set has no such split (its fraction may have been 0).
         """
         if split not in self.manifest.splits:
-            raise KeyError(f"no split {split!r}; {near(split, self.manifest.splits)}")
+            hint = near(split, self.manifest.splits)
+            raise DataError(f"{self.folder}: no split {split!r}; {hint}")
         return self.manifest.size(split)
 
     def batches(

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from ostinato.errors import ParamsError
 from ostinato.training.teacher_forcing import fit_seq2seq as fit
 from ostinato.translation.layers import (
     Vocabularies,
@@ -47,10 +48,10 @@ def build(
         word_dropout: share of the tokens whose whole embedding is dropped.
 
     Raises:
-        ValueError: ``units`` is not a multiple of ``num_heads``.
+        ParamsError: ``units`` is not a multiple of ``num_heads``.
     """
     if units % num_heads:
-        raise ValueError(f"units: {units} is not a multiple of num_heads {num_heads}")
+        raise ParamsError(f"units: {units} is not a multiple of num_heads {num_heads}")
     inputs, source_embedding, target_embedding = embedded_inputs(data, units)
     mask = ops.not_equal(inputs["source"], 0)
     x = drop_words(source_embedding(inputs["source"]), word_dropout)

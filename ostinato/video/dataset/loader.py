@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from ostinato.data import tfrecords
+from ostinato.errors import DataError
 from ostinato.params import near
 from ostinato.task import Manifest
 from ostinato.units import Fraction
@@ -98,10 +99,11 @@ class ClipDataset:
         """The number of clips of a split.
 
         Raises:
-            KeyError: there is no such split.
+            DataError: there is no such split.
         """
         if split not in self.manifest.splits:
-            raise KeyError(f"no split {split!r}; {near(split, self.manifest.splits)}")
+            hint = near(split, self.manifest.splits)
+            raise DataError(f"{self.folder}: no split {split!r}; {hint}")
         return self.manifest.size(split)
 
     def batches(
