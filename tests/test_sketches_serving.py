@@ -26,6 +26,7 @@ from ostinato.serving.classification import Response
 from ostinato.sketches import dataset, evaluation, serving, sources
 from ostinato.sketches.formats import strokes
 from ostinato.sketches.formats.raw import RawFile, RawManifest
+from ostinato.sketches.sources import generator
 from ostinato.task import Manifest
 from ostinato.training import keras_model
 from tests.servers import closed_port
@@ -198,8 +199,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "unequal": ({"strokes": [[[1, 2], [3, 4]], [[1, 2, 3], [1, 2]]]}, "stroke 1 has 3 x and 2 y"),
     "too flat": ({"strokes": [[1, 2], [3, 4]]}, "stroke 0"),
     "too deep": ({"strokes": [[[[1, 2]], [[3, 4]]]]}, "not a number"),
-    "x alone": ({"strokes": [[[1, 2]]]}, "stroke 0 is not a list of x and y"),
-    "not a list": ({"strokes": 7}, "not a list of strokes"),
+    "x alone": ({"strokes": [[[1, 2]]]}, "stroke 0 has one list"),
+    "not a list": ({"strokes": 7}, "expected a list of strokes"),
     "too far": ({"strokes": [[[1, 1e9], [2, 3]]]}, "beyond"),
     "not simplified": ({"strokes": [[[1, 300], [2, 3]]], "simplified": True}, "0 to 255"),
 }
@@ -211,6 +212,28 @@ def test_a_malformed_drawing_is_an_error_with_its_number(predict: Any, drawing: 
     bad, reason = BAD[drawing]
     with pytest.raises(RequestError, match=f"drawing 1: .*{reason}"):
         predict(GOOD, bad, GOOD)
+
+
+@pytest.mark.parametrize("top_k", [-1, -100])
+def test_a_negative_number_of_classes_is_an_error(predict: Any, top_k: int) -> None:
+    with pytest.raises(RequestError, match=f"top_k: found {top_k}; expected"):
+        predict(GOOD, top_k=top_k)
+
+
+def test_the_example_is_drawn_as_by_hand_and_stands_in_the_docs() -> None:
+    """Hands draw no polygon of as many points as it has corners: models do not know such."""
+    stroke = np.array(serving.STAIRS, float).T
+    fewest = {
+        name: min(
+            sum(map(len, strokes.simplify(generator.drawing(name, np.random.default_rng(i)))))
+            for i in range(100)
+        )
+        for name in ("stairs", "square")
+    }
+    assert len(strokes.simplify([stroke])[0]) >= fewest["stairs"]
+    assert fewest["square"] > 5
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert json.dumps({"inputs": [serving.SERVING.example]}) in page
 
 
 def test_a_key_of_two_raw_drawings_gives_no_request(made: Path, tmp_path: Path) -> None:

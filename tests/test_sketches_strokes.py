@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ostinato import errors
-from ostinato.sketches.formats import quickdraw, strokes
+from ostinato.sketches.formats import quickdraw, scanner, strokes
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "quickdraw_dataset" / "full"
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"real drawings are not at {REAL}")
@@ -110,11 +110,12 @@ def test_the_scanner_and_the_general_parser_agree_on_every_line(found: list[byte
 def test_the_scanner_reads_lines_as_quickdraw_writes_them() -> None:
     line = (
         b'{"word":"cat","countrycode":"VE","timestamp":"2017-03-02 23:25:10.07453 UTC",'
-        b'"recognized":true,"key_id":"5201136883597312","drawing":[[[130,113.25],[72,-8.5],[0,9]]]}'
+        b'"recognized":true,"key_id":"5201136883597312",'
+        b'"drawing":[[[130,113.25],[72,-8.5],[0,9]],[[7],[8],[10]]]}'
     )
-    points, _, _, unread = quickdraw._scan(np.frombuffer(line, np.uint8))
+    points, _, _, unread = scanner.scan(np.frombuffer(line, np.uint8))
     assert len(unread) == 0
-    assert points.tolist() == [[130, 72], [113.25, -8.5]]
+    assert points.tolist() == [[130, 72], [113.25, -8.5], [7, 8]]
 
 
 @pytest.mark.parametrize(
@@ -125,12 +126,21 @@ def test_the_scanner_reads_lines_as_quickdraw_writes_them() -> None:
         (b'{"drawing":[[[1],[2]]]}', "no field 'key_id'"),
         (b'{"key_id":"1"}', "no field 'drawing'"),
         (b'{"key_id":"1","drawing":[[[1,2],[2]]]}', "stroke 0 has 2 x and 1 y"),
-        (b'{"key_id":"1","drawing":[[[1],[2]],[[1],["2"]]]}', "stroke 1 contains a value that is"),
-        (b'{"key_id":"1","drawing":[[[1],[true]]]}', "stroke 0 contains a value that is not"),
-        (b'{"key_id":"1","drawing":[[[1]]]}', "stroke 0 is not a list of x and y"),
+        (
+            b'{"key_id":"1","drawing":[[[1],[2]],[[1],["2"]]]}',
+            'stroke 1 has "2" in ys, which is not a number',
+        ),
+        (
+            b'{"key_id":"1","drawing":[[[1],[true]]]}',
+            "stroke 0 has true in ys, which is not a number",
+        ),
+        (b'{"key_id":"1","drawing":[[[1]]]}', "stroke 0 has one list; expected two"),
         (b'{"key_id":"1","drawing":[[[1],[NaN]]]}', "not JSON"),
-        (b'{"key_id":null,"drawing":[]}', "key_id is neither"),
-        (b'{"key_id":"1","recognized":1,"drawing":[]}', "recognized is neither"),
+        (b'{"key_id":null,"drawing":[]}', "key_id is null; expected a string or an integer"),
+        (
+            b'{"key_id":"1","recognized":1,"drawing":[]}',
+            "recognized is 1; expected true, false or null",
+        ),
     ],
 )
 def test_a_malformed_line_is_reported_with_its_reason(line: bytes, reason: str) -> None:
@@ -165,8 +175,9 @@ def test_times_are_read_on_request() -> None:
         [[5, 6]],
     ]
     assert [s.shape for s in quickdraw.read_line(line).strokes] == [(2, 2), (1, 2)]
-    with pytest.raises(errors.MalformedError, match="2 points and 1 times"):
-        quickdraw.read_line(line.replace(b"[0,9]", b"[0]"), times=True)
+    for times in (True, False):
+        with pytest.raises(errors.MalformedError, match="2 points and 1 times"):
+            quickdraw.read_line(line.replace(b"[0,9]", b"[0]"), times=times)
 
 
 def test_a_written_line_is_read_again() -> None:

@@ -145,3 +145,15 @@ def _reason(
     if not file.is_file() and not file.is_dir():
         return "no regular file"  # such as a pipe, which would block its reader
     return None if os.access(file, os.R_OK) else UNREADABLE
+
+
+def expanded(path: str) -> Path:
+    """The path with the home folder in place of ``~`` or ``~user``.
+
+    Raises:
+        SourceError: there is no such user, or no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise SourceError(f"{path}: there is no such home folder; write the whole path") from None

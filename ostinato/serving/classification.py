@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from pydantic import BaseModel, Field
 
+from ostinato.errors import RequestError
 from ostinato.evaluation import classification
 
 
@@ -18,6 +19,20 @@ class Response(BaseModel):
     probabilities: dict[str, float] = Field(
         description="of the `top_k` most probable classes, the most probable first"
     )
+
+
+def read_top_k(options: Mapping[str, Any]) -> int:
+    """The option ``top_k`` of a request: number of ranked predictions to return; 0 returns all.
+
+    Raises:
+        RequestError: it is not such a number.
+    """
+    top_k = options.get("top_k", 0)
+    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 0:
+        raise RequestError(
+            f"top_k: found {top_k!r}; expected the number of classes to return, or 0 for all"
+        )
+    return int(top_k)
 
 
 def response(

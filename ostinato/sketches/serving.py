@@ -1,8 +1,9 @@
 """Classify pen drawings: raw strokes in, classes with probabilities out.
 
 A drawing is the list of its strokes in drawing order. A stroke is ``[xs, ys]``, as in QuickDraw's
-files, or ``[xs, ys, times]`` as a pen records it, in any unit of length. The drawing is aligned,
-scaled, simplified and cut by the functions that prepared the training data.
+files, or ``[xs, ys, times]`` as a pen records it, in any unit of length. All lists of a
+stroke have the same length. The drawing is aligned, scaled, simplified and cut by the functions
+that prepared the training data.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,6 +34,8 @@ SERVING = ServingContract(
     limits="""\
 - The model knows only its classes and assigns every drawing to one of them.
 - It was trained on whole drawings; accuracy on unfinished drawings is lower.
+- It was trained on drawings by hand, which have wobbly lines: figures drawn by ruler, such as a
+  square of five points, may not be recognised.
 - Probabilities are the network's own; the calibration error says how reliable they are.
 """,
     example={"strokes": [STAIRS]},
@@ -71,9 +74,10 @@ class DrawingService:
             options: ``top_k``: number of ranked predictions to return; 0 returns all.
 
         Raises:
-            RequestError: a drawing is malformed; names it by its number, from 0.
+            RequestError: ``top_k`` is below 0, or a drawing is malformed; names it by its number,
+                from 0.
         """
-        top_k = int(options.get("top_k", 0))
+        top_k = classification.read_top_k(options)
         rows = [_rows(number, drawing, self.max_points) for number, drawing in enumerate(inputs)]
         order = np.argsort([len(drawing) for drawing in rows], kind="stable")
         responses: dict[int, Response] = {}
@@ -109,10 +113,7 @@ def _rows(number: int, drawing: Input, max_points: int) -> Int16[np.ndarray, "po
         tracks = quickdraw.read_strokes(drawing.strokes)
     except MalformedError as error:
         raise RequestError(f"drawing {number}: {error}") from None
-    ends = np.cumsum([len(track) for track in tracks], dtype=np.int64)
-    points = np.concatenate([np.empty((0, 2)), *tracks])
-    (fault,) = quickdraw.check(points, ends, np.array([len(ends)]), bool(drawing.simplified))
-    if fault:
+    if fault := quickdraw.fault_of(tracks, bool(drawing.simplified)):
         raise RequestError(f"drawing {number}: {quickdraw.FAULTS[fault]}")
     if drawing.simplified:
         simplified = [track.astype(np.int16) for track in tracks]

@@ -16,7 +16,12 @@ from pydantic import BaseModel, Field
 
 from ostinato import models, store
 from ostinato.errors import RejectedVideoError, RequestError
-from ostinato.serving.classification import Response, from_responses, response
+from ostinato.serving.classification import (
+    Response,
+    from_responses,
+    read_top_k,
+    response,
+)
 from ostinato.task import Json, Serving
 from ostinato.video import dataset
 from ostinato.video.dataset.splits import video_rng
@@ -73,9 +78,9 @@ class VideoService:
             options: ``top_k``, the number of ranked predictions to return; 0 returns all.
 
         Raises:
-            RequestError: a video cannot be read; names it by its number.
+            RequestError: ``top_k`` is below 0, or a video cannot be read; names it by its number.
         """
-        top_k = int(options.get("top_k", SERVING.options["top_k"]))
+        top_k = read_top_k(options)
         responses = []
         for number, video in enumerate(inputs):
             clips = [clip.pixels for clip in self._clips(f"video {number}", video)]

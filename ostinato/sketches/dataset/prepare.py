@@ -1,6 +1,8 @@
 """Prepare raw drawings: clean them, split them and write them as a TFDS data set."""
 
+import logging
 import tempfile
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+from jaxtyping import UInt64
 from tqdm import tqdm
 
 from ostinato import store
@@ -25,6 +28,8 @@ from ostinato.sketches.formats.raw import RawManifest
 from ostinato.sketches.formats.records import Records
 from ostinato.task import Manifest
 from ostinato.units import Count, Fraction, Points
+
+LOG = logging.getLogger(__name__)
 
 
 def prepare(
@@ -43,7 +48,8 @@ def prepare(
 
     Raw drawings are simplified. Drawings without ink and duplicates (identical drawings of a
     class, except the first) are left out and counted. Malformed lines are written to
-    ``rejects.ndjson`` with the reasons. A hash of ``key_id`` determines the split, so a drawing
+    ``rejects.ndjson`` with the reasons. A key names one
+    drawing. A hash of ``key_id`` determines the split, so a drawing
     stays in its split when the data grow; SketchRNN's files keep their own splits.
 
     Args:
@@ -59,7 +65,8 @@ def prepare(
         workers: number of threads.
 
     Raises:
-        DataError: too many malformed lines, a category without drawings, or an empty split.
+        DataError: too many malformed lines, a category without drawings, drawings of the same key,
+            or an empty split.
     """
     if validation + test >= 1:
         raise DataError(
@@ -78,21 +85,20 @@ def prepare(
         read = threads.map(partial(_read_and_spill, fractions), groups, paths)
         files, spills = _collect(read, len(groups), folder, tolerated_rejects)
         classes = sorted(set().union(*(spilled.classes for spilled in spills)))
-        if missing := sorted(set(source.categories) - set(classes)):
-            raise DataError(
-                f"{raw}: no drawing is left of {', '.join(map(repr, missing))}; leave the category "
-                "out, or fetch more drawings"
-            )
+        _check_classes(source, classes, files)
         kept = sum(counts["kept"] for counts in files.values())
         num_parts = max(1, round(kept * fractions["train"] / shard_size))
         write = partial(shards.write, folder, spills, classes, kind, num_parts)
         parts = threads.map(write, range(num_parts))
         written = list(tqdm(parts, "writing", num_parts, unit="shard", disable=None))
+    if source.format == "ndjson":  # the keys of other formats are unique by construction
+        _check_keys(raw, source, [shard.keys for shard in written])
     manifest = _manifest(source, kind, classes, written, files)
     for split, fraction in fractions.items():
         if fraction > 0 and split not in manifest.splits:
             raise DataError(
-                f"{raw}: no drawing falls into {split}; fetch more drawings, or raise the fraction"
+                f"no drawing falls into {split}: there are {manifest.details['drawings']}, and "
+                f"{split} is {fraction:.3g}; fetch more drawings, or raise this fraction"
             )
     class_counts = manifest.details["class_counts"]
     metadata = {
@@ -106,6 +112,7 @@ def prepare(
     training = profile(kind, class_counts["train"], [shard.sample for shard in written])
     store.write_json(folder / "profile.json", training.to_json())
     store.write_json(folder / "manifest.json", manifest.to_json())
+    _log_summary(manifest)
 
 
 def _group(chunks: Iterable[PendingChunk]) -> Iterator[list[PendingChunk]]:
@@ -180,6 +187,80 @@ def _collect(
             + "\n  ".join(examples[worst])
         )
     return files, spills
+
+
+def _check_classes(
+    source: RawManifest, classes: Sequence[str], files: Mapping[str, Counter[str]]
+) -> None:
+    """Refuse a data set in which a category, or all drawings, are missing.
+
+    Raises:
+        DataError: says for each category how many lines were left out, and why.
+    """
+    missing = sorted(set(source.categories) - set(classes))
+    lost = {
+        name: sum((files[f.path] for f in source.files if f.category == name), Counter[str]())
+        for name in missing
+    }
+    if not classes:
+        lost = lost or {"any category": sum(files.values(), Counter[str]())}
+    if lost:
+        counts = [
+            f"{name!r} ({read['lines']} lines: {_left_out(read) or 'the file is empty'})"
+            for name, read in lost.items()
+        ]
+        raise DataError(
+            f"no drawing is left of {', '.join(counts)}; leave these categories out, or repair or "
+            "fetch drawings of them"
+        )
+
+
+def _check_keys(
+    raw: Path, source: RawManifest, parts: Sequence[UInt64[np.ndarray, " drawing"]]
+) -> None:
+    """Refuse drawings that have the same key: splits, results and requests name drawings by it.
+
+    Raises:
+        DataError: names the places of the first of them.
+    """
+    hashes = np.sort(np.concatenate(parts))
+    again = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+    if not len(again):
+        return
+    repeated = {k: at for k, at in raw_files.find_keys(raw, source, again).items() if len(at) > 1}
+    if repeated:  # else different keys with one hash
+        examples = [f"{key!r}: {', '.join(at[:3])}" for key, at in list(repeated.items())[:3]]
+        raise DataError(
+            f"several drawings have the same key_id ({len(repeated)} are repeated); expected "
+            "another for each drawing of all files, such as the file's name and a number:\n  "
+            + "\n  ".join(examples)
+        )
+
+
+def _left_out(read: Mapping[str, int]) -> str:
+    names = ("malformed", "without_ink", "unrecognised", "duplicates")
+    return ", ".join(f"{read[name]} {name.replace('_', ' ')}" for name in names if read.get(name))
+
+
+def _log_summary(manifest: Manifest) -> None:
+    """Say what was left out, and which classes may surprise."""
+    details = manifest.details
+    counts = f"{details['drawings']} drawings of {details['lines']} lines"
+    if left_out := _left_out(details):
+        LOG.info("%s; left out: %s (see rejects.ndjson)", counts, left_out)
+    for split, by_class in details["class_counts"].items():
+        if empty := [name for name, count in by_class.items() if not count]:
+            LOG.warning(
+                "%s of %s classes have no drawing in %s: %s",
+                len(empty), len(by_class), split, ", ".join(empty[:5]) + ", ..." * (len(empty) > 5),
+            )  # fmt: skip
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in manifest.classes:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        alike[" ".join(folded.split())].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            LOG.warning("classes of nearly the same name: %s", ", ".join(map(repr, names)))
 
 
 def _manifest(

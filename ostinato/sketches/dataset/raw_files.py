@@ -1,6 +1,6 @@
 """Read raw files in chunks: the drawings of a part of a file, and a report on the reading."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int16, Int64, Integer, UInt8
+from jaxtyping import Int16, Int64, Integer, UInt8, UInt64
 
 from ostinato.sketches.dataset import shards
 from ostinato.sketches.dataset.sketchrnn_npz import read_npz
@@ -156,6 +156,27 @@ def _read_lines(
     content = rows.reshape(-1).view(np.uint8)
     report = ReadReport(counts, text.count(b"\n"), rejects)
     return RawChunk(content, ends * shards.ROW_BYTES, keys, key_ends, names, None, report)
+
+
+def find_keys(
+    raw: Path, source: RawManifest, wanted: UInt64[np.ndarray, " key"]
+) -> dict[str, list[str]]:
+    """The places (file:line) of the drawings of ndjson whose keys have one of these hashes, by key.
+
+    Args:
+        raw: the folder of the files.
+        source: its manifest.
+        wanted: `records.digests` of the keys, sorted.
+    """
+    places: dict[str, list[str]] = defaultdict(list)
+    for file in source.files:
+        for number, drawing in quickdraw.read_file(raw / file.path):
+            if isinstance(drawing, quickdraw.Drawing):
+                key = np.frombuffer(drawing.key.encode(), np.uint8)
+                digest = records.digests(key, np.array([len(key)]), np.zeros(1, np.uint64))[0]
+                if wanted[min(np.searchsorted(wanted, digest), len(wanted) - 1)] == digest:
+                    places[drawing.key].append(f"{file.path}:{number}")
+    return places
 
 
 def _cut(

@@ -15,13 +15,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Float64, Int64, Integer, UInt64
 
 from ostinato import store
 from ostinato.data.profile import SAMPLE
 from ostinato.sketches.dataset.profile import features
 from ostinato.sketches.dataset.protocols import Kind
-from ostinato.sketches.formats.records import FRAME_BYTES, Records, encode, gather, is_first
+from ostinato.sketches.formats.records import (
+    FRAME_BYTES,
+    Records,
+    digests,
+    encode,
+    gather,
+    is_first,
+)
 
 NAME = "sketches"  # of the data set: the prefix of its files
 SPLITS = ("train", "validation", "test")
@@ -42,6 +49,7 @@ class Shard:
         duplicates: drawings that were left out because an identical one was stored.
         moments: number, sum and sum of squares of the training offsets.
         sample: `features` of the first training drawings.
+        keys: hash of each key.
     """
 
     counts: Int64[np.ndarray, "split class"]
@@ -51,6 +59,7 @@ class Shard:
     duplicates: int
     moments: Int64[np.ndarray, "3"]
     sample: Float64[np.ndarray, "drawing feature"]
+    keys: UInt64[np.ndarray, " key"]
 
 
 class Spill(NamedTuple):
@@ -110,6 +119,7 @@ def write(
             offsets = records.content.view(np.int16).reshape(-1, 3)[:, :2].astype(np.int64)
             moments += [offsets.size, offsets.sum(), (offsets**2).sum()]
     lengths = np.diff(found.ends, prepend=0)[first]
+    keys = digests(found.keys, found.key_ends, np.zeros(len(found.ends), np.uint64))
     return Shard(
         counts=counts,
         sizes=sizes,
@@ -118,6 +128,7 @@ def write(
         duplicates=len(first) - int(first.sum()),
         moments=moments,
         sample=sample,
+        keys=keys[first],
     )
 
 

@@ -1,10 +1,12 @@
 """Read SketchRNN's ``.npz`` files, which contain pickles, without executing their code.
 
 Ha and Eck 2017, A Neural Representation of Sketch Drawings, arXiv 1704.03477. A file holds three
-object arrays, train, valid and test, of stroke-3 arrays (point, 3).
+arrays, train, valid and test. Each is an object array of stroke-3 arrays (point, 3), or one array
+(drawing, point, 3) where all drawings have the same number of points.
 """
 
 import io
+import math
 import pickle
 import re
 import zipfile
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ostinato.errors import ArchiveError
+from ostinato.sketches.formats.strokes import MAX_COORDINATE
 
 KEYS = ("train", "valid", "test")
 MAX_BYTES = 1 << 30  # of a file when inflated; ten times the largest published file
@@ -36,12 +39,18 @@ def read_npz(path: Path) -> dict[str, list[np.ndarray]]:
             sizes = {info.filename: info.file_size for info in archive.infolist()}
             wanted = [f"{key}.npy" for key in KEYS]
             if missing := [name for name in wanted if name not in sizes]:
-                raise ArchiveError(f"{path}: contains no {', '.join(missing)}")
+                found = ", ".join(sorted(sizes)) or "nothing"
+                raise ArchiveError(
+                    f"{path}: contains no {', '.join(missing)}, found {found}; expected the arrays "
+                    f"{', '.join(KEYS)}, of which one may be empty"
+                )
             if sum(sizes[name] for name in wanted) > MAX_BYTES:
                 raise ArchiveError(f"{path}: inflates to more than {MAX_BYTES >> 20} MiB")
             contents = {key: archive.read(f"{key}.npy") for key in KEYS}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ArchiveError(f"{path}: not a complete .npz file: {error}") from None
+        raise ArchiveError(
+            f"{path}: not a complete .npz file: {error}; download or copy it again"
+        ) from None
     drawings = {}
     for key, content in contents.items():
         try:
@@ -126,18 +135,54 @@ def _drawings(content: bytes) -> list[np.ndarray]:
     if version != (1, 0):
         raise ArchiveError(f"expected version 1.0 of the .npy format, found {version}")
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype != np.dtype(object):
-        raise ArchiveError(f"expected an object array of drawings, found one of {dtype}")
-    outer = _Numbers(stream, encoding="latin1").load()
-    drawings = outer.value() if isinstance(outer, _Array) else None
-    if not isinstance(drawings, list) or (len(drawings),) != shape:
-        raise ArchiveError(f"expected an object array of the shape {shape}")
-    arrays = []
+    if 0 in shape:
+        return []
+    if dtype == np.dtype(object):
+        drawings = _unpickled(stream, shape)
+    elif dtype.kind in "biuf" and len(shape) == 3:
+        if math.prod(shape) * dtype.itemsize > len(content):
+            raise ArchiveError(f"is shorter than its shape {shape}")
+        stream.seek(0)
+        drawings = list(np.lib.format.read_array(stream, allow_pickle=False))
+    else:
+        raise ArchiveError(
+            f"expected an object array of drawings, found an array {shape} of {dtype}"
+        )
     for index, drawing in enumerate(drawings):
-        array = drawing.value() if isinstance(drawing, _Array) else None
-        if not isinstance(array, np.ndarray) or array.ndim != 2 or array.shape[1] != 3:
-            raise ArchiveError(f"drawing {index} is not an array of numbers (point, 3)")
-        if not np.isfinite(array).all():
-            raise ArchiveError(f"drawing {index} contains a number that is not finite")
-        arrays.append(array)
-    return arrays
+        _check_drawing(index, drawing)
+    return drawings
+
+
+def _unpickled(stream: io.BytesIO, shape: tuple[int, ...]) -> list[Any]:
+    """The elements of an object array, or the drawings of one that holds all numbers itself."""
+    outer = _Numbers(stream, encoding="latin1").load()
+    values = outer.value() if isinstance(outer, _Array) else None
+    if not isinstance(values, list) or len(values) != math.prod(shape):
+        raise ArchiveError(f"expected an object array of the shape {shape}")
+    if len(shape) == 3 and all(type(value) in (bool, int, float) for value in values):
+        return list(np.array(values, np.float64).reshape(shape))
+    if len(shape) != 1:
+        raise ArchiveError(f"expected an object array of drawings, found the shape {shape}")
+    return [value.value() if isinstance(value, _Array) else value for value in values]
+
+
+def _check_drawing(index: int, drawing: object) -> None:
+    if not isinstance(drawing, np.ndarray):
+        raise ArchiveError(
+            f"drawing {index} is not an array but a {type(drawing).__name__}; expected an array "
+            "(point, 3)"
+        )
+    if drawing.ndim != 2 or drawing.shape[1] != 3:
+        raise ArchiveError(
+            f"drawing {index} is an array {drawing.shape}; expected (point, 3): dx, dy, and 1 "
+            "where the pen lifts after the point (convert stroke-5 to stroke-3)"
+        )
+    if not np.isfinite(drawing).all():
+        raise ArchiveError(f"drawing {index} contains a number that is not finite")
+    if np.any(np.abs(drawing[:, :2].astype(np.float64)) > MAX_COORDINATE):
+        raise ArchiveError(f"drawing {index} has an offset beyond {MAX_COORDINATE:,.0f} pixels")
+    if wrong := drawing[(drawing[:, 2] != 0) & (drawing[:, 2] != 1), 2].tolist():
+        raise ArchiveError(
+            f"drawing {index} has {wrong[0]} in its third column; expected 1 where the pen lifts "
+            "after the point, else 0"
+        )

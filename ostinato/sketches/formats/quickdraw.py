@@ -1,8 +1,9 @@
 """QuickDraw's ndjson format: the only reader and writer of it.
 
-A line is a JSON object with ``key_id``, ``drawing`` (a list of strokes, each a list of x, of y and,
-in raw drawings, of times in milliseconds), and optionally ``word`` (the category) and
-``recognized``. Format: github.com/googlecreativelab/quickdraw-dataset.
+A line is a JSON object with ``key_id``, ``drawing`` (a list of strokes), and optionally ``word``
+(the category) and ``recognized``. A stroke is ``[xs, ys]``, or ``[xs, ys, times]`` with times in
+milliseconds; further lists, such as pressure, are not read. All lists of a stroke have the same
+length. Format: github.com/googlecreativelab/quickdraw-dataset.
 
 `parse` reads millions of lines into columns: a compiled scanner reads lines as QuickDraw's files
 hold them, several times faster than a JSON parser. It leaves every other line (escapes, exponents,
@@ -10,9 +11,11 @@ nested extra fields, errors) to `read_line`, which alone decides what is malform
 agree on every line.
 """
 
+import re
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +24,22 @@ import orjson
 from jaxtyping import Bool, Float64, Integer, Real, UInt8
 
 from ostinato.errors import MalformedError
+from ostinato.sketches.formats.raw import RawManifest
+from ostinato.sketches.formats.scanner import scan
 from ostinato.sketches.formats.strokes import BOX, MAX_COORDINATE, compiled
 
 MAX_POINTS = 10_000  # of a drawing; a larger one was not drawn by a person
+MAX_POINT_VALUES = 4
+"""Most values of a point in the layout ``[[x, y], ...]`` or ``[[x, y, time, pressure], ...]``.
+
+It is not that of this format, and refused. A drawing has it, as far as can be told, if all its
+lists have the same length, 2 to 4, and a stroke has at least three lists, and at least as many as
+they have values; unless these are three lists, of which the third can be times, which begin at 0
+and never go back.
+"""
+
+HEAD_BYTES = 1 << 16  # of a file, from which its layout is told
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ def parse(text: bytes) -> tuple[ParsedText, list[tuple[int, str]]]:
         line, in the order of lines.
     """
     source = np.frombuffer(text, np.uint8)
-    points, strokes, rows, unread = _scan(source)
+    points, strokes, rows, unread = scan(source)
     drawings, lines, keys, words = rows[:, 0], rows[:, 1], rows[:, 2:4], rows[:, 4:6]
     parts = [ParsedText(source, points, strokes, drawings, lines, keys, words, rows[:, 6])]
     rejects = []
@@ -105,18 +121,60 @@ def read_line(line: bytes, *, times: bool = False) -> Drawing:
 
     Args:
         line: the bytes of one line.
-        times: also read the times of strokes that have a third list. Otherwise it is not checked.
+        times: also return the times of strokes that have them.
 
     Raises:
         MalformedError: with the reason.
     """
     try:
-        fields = orjson.loads(line)
+        fields = orjson.loads(line.removeprefix(BYTE_ORDER_MARK))
     except orjson.JSONDecodeError as error:
-        raise MalformedError(f"not JSON: {error}") from None
+        hint = "; JSON has no NaN and no Infinity" if re.search(rb"NaN|Infinity", line) else ""
+        raise MalformedError(f"not JSON: {error}{hint}") from None
     if not isinstance(fields, dict):
-        raise MalformedError("not a JSON object")
+        raise MalformedError(
+            f"not a JSON object but {_described(fields)}; expected one object on each line"
+        )
     return _drawing_of(fields, times)
+
+
+def read_file(path: Path) -> Iterator[tuple[int, Drawing | MalformedError]]:
+    """Read the drawings of a file one by one, with times; blank lines are skipped.
+
+    Yields:
+        The number of a line, from 1, and its drawing, or the reason why it is malformed.
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip(b" \t\r\n"):
+                try:
+                    yield number, read_line(line.rstrip(b"\n"), times=True)
+                except MalformedError as reason:
+                    yield number, reason
+
+
+def read_folder(
+    folder: Path, manifest: RawManifest
+) -> Iterator[tuple[str, int, str, Drawing | MalformedError]]:
+    """Read a folder of raw drawings one by one, with times, by the rules of `prepare`.
+
+    Drawings without ink are left out.
+
+    Yields:
+        File, line from 1, category, and the drawing, or the reason why it is malformed.
+    """
+    for file in manifest.files:
+        for number, drawing in read_file(folder / file.path):
+            if isinstance(drawing, MalformedError):
+                yield file.path, number, "", drawing
+                continue
+            category = file.category or drawing.word
+            fault = fault_of(drawing.strokes, manifest.form == "simplified")
+            if not category:
+                fault = NO_WORD
+            if fault != NO_INK:
+                found = MalformedError(FAULTS[fault]) if fault else drawing
+                yield file.path, number, category, found
 
 
 def find(path: Path, keys: Collection[str]) -> tuple[dict[str, Drawing], set[str]]:
@@ -130,7 +188,7 @@ def find(path: Path, keys: Collection[str]) -> tuple[dict[str, Drawing], set[str
     with path.open("rb") as lines:
         for line in lines:
             try:
-                fields = orjson.loads(line)
+                fields = orjson.loads(line.removeprefix(BYTE_ORDER_MARK))
                 key = str(fields["key_id"])
                 if key in keys:
                     drawing = _drawing_of(fields, times=False)
@@ -155,7 +213,7 @@ def read_strokes(strokes: object) -> list[Float64[np.ndarray, "_ 2"]]:
             {"key_id": "request", "drawing": strokes}, option=orjson.OPT_SERIALIZE_NUMPY
         )
     except orjson.JSONEncodeError as error:
-        raise MalformedError(str(error)) from None
+        raise MalformedError(f"strokes are not lists of numbers: {error}") from None
     return read_line(line).strokes
 
 
@@ -191,48 +249,126 @@ def is_truncated(path: Path) -> bool:
     """Whether a file ends in the middle of a line."""
     with path.open("rb") as file:
         last = b"".join(deque(file, maxlen=1))
-    if last.endswith(b"\n") or not last:
+    if last.endswith(b"\n") or not last.strip():
         return False
     try:
-        orjson.loads(last)
+        orjson.loads(last.removeprefix(BYTE_ORDER_MARK))
     except orjson.JSONDecodeError:
         return True
     return False
+
+
+def layout_fault(path: Path) -> str | None:
+    """Why a file as a whole is not ndjson, and what to do; None if it may be.
+
+    Single lines are not judged: `read_line` does that.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    text = head.removeprefix(BYTE_ORDER_MARK).lstrip()
+    first = text.partition(b"\n")[0].strip()
+    if head.startswith((b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
+        return "found a compressed file; unpack it"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+        return "found text in UTF-16 or UTF-32, or binary data; save it as text in UTF-8"
+    if first.startswith(b"["):
+        return "found a JSON array; write one object on each line: jq -c '.[]' OLD > NEW"
+    if first == b"{":
+        return "found an object over several lines; write it on one line: jq -c . OLD > NEW"
+    if b"\n" not in head and b"}\r" in head:
+        return "found lines that end in CR only; end them in LF: tr '\\r' '\\n' < OLD > NEW"
+    if is_truncated(path):
+        return "it ends in the middle of a drawing; copy it again, or remove its last line"
+    return None
 
 
 def _drawing_of(fields: Mapping[str, Any], times: bool) -> Drawing:
     for name in ("key_id", "drawing"):
         if name not in fields:
             raise MalformedError(f"no field {name!r}")
-    key, word, recognised = fields["key_id"], fields.get("word", ""), fields.get("recognized", -1)
+    key, word, recognised = fields["key_id"], fields.get("word", ""), fields.get("recognized")
     if type(key) is int:
         key = str(key)
     if not isinstance(key, str) or not key:
-        raise MalformedError("key_id is neither a string nor an integer")
+        raise MalformedError(f"key_id is {_described(key)}; expected a string or an integer")
     if not isinstance(word, str):
-        raise MalformedError("word is not a string")
-    if recognised != -1 and not isinstance(recognised, bool):
-        raise MalformedError("recognized is neither true nor false")
-    if not isinstance(fields["drawing"], list):
-        raise MalformedError("drawing is not a list of strokes")
-    strokes = [_stroke(number, stroke, times) for number, stroke in enumerate(fields["drawing"])]
-    return Drawing(
-        key, word, None if recognised == -1 else bool(recognised), [s for s in strokes if len(s)]
-    )
+        raise MalformedError(f"word is {_described(word)}; expected a string")
+    if re.search(CONTROLS, word):
+        raise MalformedError("word has a line break or another control character")
+    if not isinstance(recognised, bool | None):
+        raise MalformedError(
+            f"recognized is {_described(recognised)}; expected true, false or null"
+        )
+    return Drawing(key, word.strip(), recognised, _strokes(fields["drawing"], times))
 
 
-def _stroke(number: int, stroke: object, times: bool) -> Float64[np.ndarray, "_ _"]:
-    if not isinstance(stroke, list) or len(stroke) < 2:
-        raise MalformedError(f"stroke {number} is not a list of x and y")
-    axes = stroke[: 3 if times else 2]
-    for axis in axes:
-        if not isinstance(axis, list) or not all(type(v) in (int, float) for v in axis):
-            raise MalformedError(f"stroke {number} contains a value that is not a number")
-    if len(axes[0]) != len(axes[1]):
-        raise MalformedError(f"stroke {number} has {len(axes[0])} x and {len(axes[1])} y")
-    if len(axes[-1]) != len(axes[0]):
-        raise MalformedError(f"stroke {number} has {len(axes[0])} points and {len(axes[2])} times")
-    return np.array(axes, np.float64).T
+CONTROLS = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
+"""Characters that no class name has: files that list one name a line would be misread."""
+
+
+def _strokes(drawing: object, times: bool) -> list[Float64[np.ndarray, "_ _"]]:
+    if isinstance(drawing, str):
+        raise MalformedError("drawing is a string; expected a list: parse the string as JSON, too")
+    if not isinstance(drawing, list):
+        raise MalformedError(f"drawing is {_described(drawing)}; expected a list of strokes")
+    for number, stroke in enumerate(drawing):
+        _check_stroke(number, stroke)
+    inked = [stroke for stroke in drawing if stroke and stroke[0]]
+    _check_layout(inked)
+    return [np.array(stroke[: 3 if times else 2], np.float64).T for stroke in inked]
+
+
+def _check_layout(strokes: Sequence[Sequence[list[float]]]) -> None:
+    """Refuse strokes that may be lists of points, `MAX_POINT_VALUES`."""
+    sizes = {len(values) for stroke in strokes for values in stroke}
+    most = max(map(len, strokes), default=0)
+    if len(sizes) != 1 or not 2 <= (size := max(sizes)) <= min(most, MAX_POINT_VALUES):
+        return
+    times = [time for stroke in strokes for values in stroke[2:3] for time in values]
+    timed = most == 3 and times[0] == 0 and all(a <= b for a, b in pairwise(times))
+    if most > 2 and not timed:
+        raise MalformedError(
+            f"the strokes are lists of {size} values, which may be points, such as "
+            f"{_short(strokes[0][0])}; expected [xs, ys], or [xs, ys, times] with times from 0: "
+            "transpose points, or leave out the times"
+        )
+
+
+def _check_stroke(number: int, stroke: object) -> None:
+    if not isinstance(stroke, list):
+        raise MalformedError(f"stroke {number} is {_described(stroke)}; expected [xs, ys]")
+    for name, values in zip(("xs", "ys", "times"), stroke, strict=False):
+        if not isinstance(values, list):
+            raise MalformedError(
+                f"stroke {number} has {_described(values)} in place of {name}; expected lists: "
+                "[xs, ys] or [xs, ys, times]"
+            )
+        for value in values:
+            if type(value) not in (int, float):
+                raise MalformedError(
+                    f"stroke {number} has {_described(value)} in {name}, which is not a number"
+                )
+    if len(stroke) == 1:
+        raise MalformedError(f"stroke {number} has one list; expected two: [xs, ys]")
+    if stroke and len(stroke[0]) != len(stroke[1]):
+        raise MalformedError(f"stroke {number} has {len(stroke[0])} x and {len(stroke[1])} y")
+    for index, values in enumerate(stroke[2:], 2):
+        name = "times" if index == 2 else f"values in list {index}"
+        size = len(values) if isinstance(values, list) else 0
+        if size != len(stroke[0]):
+            raise MalformedError(f"stroke {number} has {len(stroke[0])} points and {size} {name}")
+
+
+def _described(value: object) -> str:
+    """A JSON value in an error message."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return _short(value)
+
+
+def _short(value: object) -> str:
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _joined(parts: Sequence[ParsedText]) -> ParsedText:
@@ -248,7 +384,7 @@ def _joined(parts: Sequence[ParsedText]) -> ParsedText:
 
 FAULTS = (
     "",
-    "a coordinate is not an integer in 0 to 255 (are these raw drawings?)",
+    "a coordinate is not an integer in 0 to 255; raw drawings are not `simplified`",
     f"a coordinate is beyond {MAX_COORDINATE:,.0f} pixels",
     f"more than {MAX_POINTS:,} points",
     "no field 'word'",
@@ -258,6 +394,13 @@ FAULTS = (
 
 NO_WORD, NO_INK = 4, 5
 """Indices into `FAULTS`."""
+
+
+def fault_of(strokes: Sequence[Float64[np.ndarray, "_ _"]], simplified: bool) -> int:
+    """The fault of one drawing (see `check`)."""
+    ends = np.cumsum([len(stroke) for stroke in strokes], dtype=np.int64)
+    points = np.concatenate([np.empty((0, 2)), *(stroke[:, :2] for stroke in strokes)])
+    return int(check(points, ends, np.array([len(ends)]), simplified)[0])
 
 
 @compiled
@@ -305,218 +448,3 @@ def select(parsed: ParsedText, keep: Bool[np.ndarray, " drawing"]) -> ParsedText
         np.cumsum(strokes[keep]),
         *(column[keep] for column in parsed[4:]),
     )
-
-
-# The scanner. A function returns the position after what it has read, or -1 to leave the line to
-# `read_line`.
-
-WORD, KEY, RECOGNISED, DRAWING, TRUE, FALSE = (
-    np.frombuffer(name, np.uint8)
-    for name in (b"word", b"key_id", b"recognized", b"drawing", b"true", b"false")
-)
-BLANK, NEWLINE, QUOTE, COMMA, COLON, OPEN, CLOSE = (np.uint8(ord(c)) for c in ' \n",:[]')
-BRACE, BRACE_END, BACKSLASH, MINUS, DOT, ZERO, NINE = (np.uint8(ord(c)) for c in "{}\\-.09")
-# Typed, because numba compiles a function again for each literal that it is called with.
-NONE, X, Y = np.int64(0), np.int64(0), np.int64(1)
-TENS = np.array([10.0**power for power in range(19)])  # all exact
-
-
-@compiled
-def _scan(text):  # type: ignore[no-untyped-def]
-    """Parse the lines that the scanner understands: points, strokes, drawings, unread lines.
-
-    The columns of a drawing are the end of its strokes, line, span of key (2), span of word (2),
-    recognised; those of an unread line are its number, start and stop.
-    """
-    lines = 1
-    for at in range(len(text)):
-        lines += text[at] == NEWLINE
-    points = np.empty((len(text) // 2 + 1, 2))
-    strokes = np.empty(len(text) // 5 + 1, np.int64)
-    rows = np.empty((lines, 7), np.int64)
-    unread = np.empty((lines, 3), np.int64)
-    read = left = point = stroke = start = NONE
-    for line in range(lines):
-        stop = start
-        while stop < len(text) and text[stop] != NEWLINE:
-            stop += 1
-        if _skip(text, start, stop) < stop:
-            at, next_point, next_stroke = _line(
-                text, start, stop, points, point, strokes, stroke, rows, read
-            )
-            if at < 0:
-                unread[left, 0], unread[left, 1], unread[left, 2] = line, start, stop
-                left += 1
-            else:
-                point, stroke = next_point, next_stroke
-                rows[read, 0], rows[read, 1] = stroke, line
-                read += 1
-        start = stop + 1
-    return points[:point], strokes[:stroke], rows[:read], unread[:left]
-
-
-@compiled
-def _line(text, at, stop, points, point, strokes, stroke, rows, row):  # type: ignore[no-untyped-def]
-    """Parse the object of a line: (position, number of points, number of strokes so far)."""
-    failed = (-1, point, stroke)
-    rows[row, 3] = rows[row, 4] = rows[row, 5] = 0
-    rows[row, 6] = -1
-    seen_drawing = False
-    at = _expect(text, _skip(text, at, stop), stop, BRACE)
-    while at >= 0:
-        start = _skip(text, at, stop) + 1
-        end = _string(text, start - 1, stop)
-        at = _expect(text, _skip(text, end + 1, stop), stop, COLON) if end >= 0 else -1
-        if at < 0:
-            return failed
-        at = _skip(text, at, stop)
-        if _same(text, start, end, DRAWING):
-            if seen_drawing:
-                return failed
-            seen_drawing = True
-            at, point, stroke = _drawing(text, at, stop, points, point, strokes, stroke)
-        elif _same(text, start, end, KEY) or _same(text, start, end, WORD):
-            slot = 2 if _same(text, start, end, KEY) else 4
-            end = _string(text, at, stop)
-            if end < 0 or rows[row, slot + 1]:
-                return failed
-            rows[row, slot], rows[row, slot + 1] = at + 1, end
-            at = end + 1
-        else:
-            is_recognised = _same(text, start, end, RECOGNISED)
-            at, value = _scalar(text, at, stop)
-            if is_recognised and (value < 0 or rows[row, 6] >= 0):
-                return failed
-            if is_recognised:
-                rows[row, 6] = value
-        at = _skip(text, at, stop)
-        if at < 0 or at >= stop:
-            return failed
-        if text[at] == BRACE_END:
-            complete = (
-                _skip(text, at + 1, stop) == stop and seen_drawing and rows[row, 3] > rows[row, 2]
-            )
-            return (at, point, stroke) if complete else failed
-        at = _expect(text, at, stop, COMMA)
-    return failed
-
-
-@compiled
-def _drawing(text, at, stop, points, point, strokes, stroke):  # type: ignore[no-untyped-def]
-    """Parse [[[x, ...], [y, ...]], ...], with or without a third list of times."""
-    at = _expect(text, at, stop, OPEN)
-    if at >= 0 and _expect(text, _skip(text, at, stop), stop, CLOSE) >= 0:
-        return _skip(text, at, stop) + 1, point, stroke
-    while at >= 0:
-        at = _expect(text, _skip(text, at, stop), stop, OPEN)
-        at, xs = _numbers(text, at, stop, points, point, X)
-        at = _expect(text, at, stop, COMMA)
-        at, ys = _numbers(text, at, stop, points, point, Y)
-        if at < 0 or xs != ys:
-            break
-        if xs:
-            point += xs
-            strokes[stroke] = point
-            stroke += 1
-        if _expect(text, at, stop, COMMA) >= 0:
-            at, _ = _numbers(text, at + 1, stop, points, point, X)
-        at = _skip(text, _expect(text, at, stop, CLOSE), stop)
-        if _expect(text, at, stop, CLOSE) >= 0:
-            return at + 1, point, stroke
-        at = _expect(text, at, stop, COMMA)
-    return -1, point, stroke
-
-
-@compiled
-def _numbers(text, at, stop, out, row, column):  # type: ignore[no-untyped-def]
-    """Parse [number, ...] exactly into a column: (position after it and blanks, count)."""
-    at = _skip(text, _expect(text, _skip(text, at, stop), stop, OPEN), stop)
-    first = row
-    if _expect(text, at, stop, CLOSE) >= 0:
-        return _skip(text, at + 1, stop), 0
-    while 0 <= at < stop:
-        negative = text[at] == MINUS
-        at += negative
-        start, mantissa = at, 0
-        while at < stop and ZERO <= text[at] <= NINE:
-            mantissa = mantissa * 10 + (np.int64(text[at]) - ZERO)
-            at += 1
-        digits = at - start
-        if digits < 1 or (digits > 1 and text[start] == ZERO):
-            break
-        value = np.float64(mantissa)
-        if at < stop and text[at] == DOT:
-            point = at
-            at += 1
-            while at < stop and ZERO <= text[at] <= NINE:
-                mantissa = mantissa * 10 + (np.int64(text[at]) - ZERO)
-                at += 1
-            places = at - point - 1
-            digits += places
-            if places < 1 or digits > 18:
-                break
-            # Both operands are exact, so the quotient is the nearest double (Clinger 1990).
-            value = mantissa / TENS[places]
-        if digits > 18 or mantissa > 1 << 53:
-            break
-        out[row, column] = -value if negative else value
-        row += 1
-        # Inlined: calling _skip and _expect for every number would halve the speed.
-        if at < stop and text[at] <= BLANK:
-            at = _skip(text, at, stop)
-        if at < stop and text[at] == CLOSE:
-            return _skip(text, at + 1, stop), row - first
-        if at >= stop or text[at] != COMMA:
-            break
-        at += 1
-        if at < stop and text[at] <= BLANK:
-            at = _skip(text, at, stop)
-    return -1, 0
-
-
-@compiled
-def _scalar(text, at, stop):  # type: ignore[no-untyped-def]
-    """Skip a scalar value: (position after it, 1 for true, 0 for false, -1 for others)."""
-    if 0 <= at < stop:
-        if text[at] == QUOTE:
-            end = _string(text, at, stop)
-            return (end + 1 if end >= 0 else -1), -1
-        if at + 4 <= stop and _same(text, at, at + 4, TRUE):
-            return at + 4, 1
-        if at + 5 <= stop and _same(text, at, at + 5, FALSE):
-            return at + 5, 0
-    return -1, -1
-
-
-@compiled
-def _string(text, at, stop):  # type: ignore[no-untyped-def]
-    """The position of the closing quote of an ASCII string without escapes."""
-    at = _expect(text, at, stop, QUOTE)
-    while 0 <= at < stop and 32 <= text[at] < 128 and text[at] != QUOTE and text[at] != BACKSLASH:
-        at += 1
-    return at if 0 <= at < stop and text[at] == QUOTE else -1
-
-
-@compiled
-def _skip(text, at, stop):  # type: ignore[no-untyped-def]
-    """The position after blanks."""
-    while 0 <= at < stop and (text[at] == 32 or text[at] == 9 or text[at] == 13):
-        at += 1
-    return at
-
-
-@compiled
-def _expect(text, at, stop, byte):  # type: ignore[no-untyped-def]
-    """The position after this byte."""
-    return at + 1 if 0 <= at < stop and text[at] == byte else -1
-
-
-@compiled
-def _same(text, start, stop, name):  # type: ignore[no-untyped-def]
-    """Whether text[start:stop] equals ``name``."""
-    if stop - start != len(name):
-        return False
-    for i in range(len(name)):  # noqa: SIM110
-        if text[start + i] != name[i]:
-            return False
-    return True

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from ostinato.data.files import expanded
 from ostinato.download import Part, fetch_all, is_url
 from ostinato.errors import DownloadError, SourceError, UnreachableError
 from ostinato.params import near
@@ -38,7 +39,7 @@ def join(base: str, *parts: str) -> str:
     """The URL or path of a file below a base URL or folder."""
     if is_url(base):
         return "/".join([base.rstrip("/"), *map(quote, parts)])
-    return str(Path(base).expanduser().joinpath(*parts))
+    return str(expanded(base).joinpath(*parts))
 
 
 def download(

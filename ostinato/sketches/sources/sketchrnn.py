@@ -3,6 +3,7 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ostinato.data.files import expanded
 from ostinato.download import Whole, inside, is_url
 from ostinato.errors import SourceError
 from ostinato.sketches.formats.raw import RawManifest
@@ -45,6 +46,7 @@ def sketchrnn(
     stems = [name.partition(".")[0] for name in names]
     if not files or len(set(stems)) < len(stems):
         raise SourceError(f"files: expected one or more files of different names, found {names}")
+    files = [file if is_url(file) else str(expanded(file)) for file in files]
     urls = {inside(scratch, name): file for name, file in zip(names, files, strict=True)}
     download(urls, Whole, max_concurrency=max_concurrency, timeout=timeout, retries=retries)
     entries = [

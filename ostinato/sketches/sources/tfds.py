@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import UInt8
 
+from ostinato.data.files import expanded
 from ostinato.download import inside
 from ostinato.errors import SourceError
 from ostinato.sketches.formats.raw import RawManifest
@@ -182,7 +183,7 @@ def _prepared(
     import tensorflow_datasets
 
     builder = tensorflow_datasets.builder(
-        "quickdraw_bitmap", data_dir=Path(data_dir).expanduser(), try_gcs=False
+        "quickdraw_bitmap", data_dir=expanded(data_dir), try_gcs=False
     )
     if not builder.is_prepared():
         raise SourceError(

@@ -1,7 +1,7 @@
 """Raw videos to a prepared data set of clips: decoded, checked, split, in TFRecord shards."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -107,10 +107,12 @@ def prepare(
         decoded: Iterable[Decoded] = _decode_ahead(threads, raw, videos, sampling)
         decoded = tqdm(decoded, "decoding", len(videos), unit="video", disable=None)
         written = _write_shards(folder, source.classes, iter(decoded), len(videos), shards)
-    rejected = written.rejects.total()
-    if rejected > tolerated_rejects * len(videos):
+    _add_rejects(folder, written, source.rejects)
+    rejected = written.rejects.total() + len(source.rejects)
+    total = len(videos) + len(source.rejects)
+    if rejected > tolerated_rejects * total:
         raise DataError(
-            f"{rejected} of {len(videos)} videos are rejected, more than "
+            f"{rejected} of {total} videos are rejected, more than "
             f"tolerated_rejects: {tolerated_rejects} allows:\n  " + "\n  ".join(written.messages)
         )
     splits = {name: content for name, content in written.splits.items() if content.clips}
@@ -251,6 +253,15 @@ def _write_shards(
             for split, content in written.splits.items():
                 content.shard_lengths.append(content.clips - before[split])
     return written
+
+
+def _add_rejects(folder: Path, written: Written, rejects: Sequence[Mapping[str, Any]]) -> None:
+    """Add the examples that the source has rejected to rejects.ndjson and to the messages."""
+    with (folder / "rejects.ndjson").open("ab") as file:
+        for reject in rejects:
+            file.write(orjson.dumps(reject, option=orjson.OPT_APPEND_NEWLINE))
+    first = [f"{r['file']}:{r['line']}: {r['reason']}" for r in rejects[:3]]
+    written.messages[:] = (first + written.messages)[:3]
 
 
 def _reject_line(video: AssignedVideo, error: RejectedVideoError) -> bytes:

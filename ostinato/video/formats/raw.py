@@ -1,7 +1,8 @@
 """Read the raw manifest of video, which `ostinato.video.sources` writes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ostinato import store
 from ostinato.errors import DataError
@@ -34,11 +35,13 @@ class RawManifest:
         source: the function that fetched it.
         classes: names, sorted.
         videos: in the order of the source.
+        rejects: examples that the source could not make a video of, with reasons.
     """
 
     source: str
     classes: list[str]
     videos: list[RawVideo]
+    rejects: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_manifest(folder: Path) -> RawManifest:
@@ -54,7 +57,9 @@ def read_manifest(folder: Path) -> RawManifest:
             RawVideo(v["path"], v["class"], v["key"], v.get("group"), v.get("split"))
             for v in content["videos"]
         ]
-        return RawManifest(content["source"], content["classes"], videos)
+        return RawManifest(
+            content["source"], content["classes"], videos, content.get("rejects", [])
+        )
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run `dvc repro` to fetch the data") from None
     except KeyError as error:

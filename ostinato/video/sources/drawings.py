@@ -1,7 +1,7 @@
 """The embedded sources: drawings of ostinato/sketches, rendered as videos."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +13,9 @@ from tqdm import tqdm
 from ostinato import params, store
 from ostinato.errors import MalformedError, SourceError
 from ostinato.sketches import sources as sketches
-from ostinato.sketches.formats.quickdraw import Drawing, read_line
+from ostinato.sketches.formats.quickdraw import Drawing, read_folder
 from ostinato.sketches.formats.raw import RawManifest
+from ostinato.task import Json
 from ostinato.video.sources.encoding import write_video
 from ostinato.video.sources.manifest import describe_video, write_manifest
 from ostinato.video.sources.rendering import ORDERS, Pace, play, render
@@ -46,12 +47,25 @@ class Origin:
     Args:
         source: a function of ostinato/sketches/sources.
         licence: of the drawings.
-        malformed: number of lines that hold no drawing; counted while the drawings are read.
+        rejects: the lines that hold no drawing, with reasons; found while the drawings are read.
     """
 
     source: str
     licence: str | None
-    malformed: int = 0
+    rejects: list[Json] = field(default_factory=list)
+
+    def reject(self, file: str, line: int, reason: str) -> None:
+        """Record a line that holds no drawing."""
+        self.rejects.append({"file": file, "line": line, "reason": reason})
+
+    def details(self) -> dict[str, Json]:
+        """The entries of the manifest of the videos."""
+        drawings: Json = {
+            "source": self.source,
+            "licence": self.licence,
+            "malformed": len(self.rejects),
+        }
+        return {"drawings": drawings} | ({"rejects": self.rejects} if self.rejects else {})
 
 
 def animated_sketches(
@@ -85,15 +99,20 @@ def animated_sketches(
     """
     entries = []
     origin, found = _read_drawings(scratch, seed, drawings)
-    for label, drawing in found:
+    for file, line, label, drawing in found:
         key, strokes = drawing.key, [stroke.T for stroke in drawing.strokes]
-        if pace == "time" and any(len(stroke) < 3 for stroke in strokes):
-            raise SourceError(f"pace: drawing {key} has no times; set `pace: ink`")
+        if pace == "time":
+            if any(len(stroke) < 3 for stroke in strokes):
+                raise SourceError(
+                    f"pace: {file}:{line}: drawing {key} has no times; set `pace: ink`"
+                )
+            if np.any(np.diff(np.concatenate([stroke[2] for stroke in strokes])) < 0):
+                origin.reject(file, line, "its times go back; set `pace: ink`")
+                continue
         film = render(strokes, frames=frames, size=size, pen=pen, pace=pace)
         path = write_video(folder, label, key, film[..., None], FRAME_RATE)
         entries.append(describe_video(folder, path, label, key=key, group=key))
-    details = {"drawings": asdict(origin)}
-    write_manifest(folder, "animated_sketches", origin.licence, entries, details)
+    write_manifest(folder, "animated_sketches", origin.licence, entries, origin.details())
 
 
 def order(
@@ -125,7 +144,7 @@ def order(
     """
     entries = []
     origin, found = _read_drawings(scratch, seed, drawings)
-    for _, drawing in found:
+    for *_, drawing in found:
         key, strokes = drawing.key, [stroke.T for stroke in drawing.strokes]
         film = render(strokes, frames=frames, size=size, pen=pen, pace="ink")
         for label in ORDERS:
@@ -134,16 +153,15 @@ def order(
             clip = play(film, label, int(constant), int(start))
             path = write_video(folder, label, key, clip[..., None], FRAME_RATE)
             entries.append(describe_video(folder, path, label, key=f"{key}/{label}", group=key))
-    details = {"drawings": asdict(origin)}
-    write_manifest(folder, "order", origin.licence, entries, details)
+    write_manifest(folder, "order", origin.licence, entries, origin.details())
 
 
 def _read_drawings(
     scratch: Path, seed: int, block: Mapping[str, Any]
-) -> tuple[Origin, Iterator[tuple[str, Drawing]]]:
+) -> tuple[Origin, Iterator[tuple[str, int, str, Drawing]]]:
     """Fetch drawings into the scratch folder and iterate over them; removes them at the end.
 
-    The iterator yields the category and the drawing.
+    The iterator yields file, line, category and drawing, by the rules of a data set of strokes.
 
     Args:
         scratch: of the source of the drawings.
@@ -167,20 +185,29 @@ def _read_drawings(
         )
     origin = Origin(source, manifest.licence)
 
-    def found() -> Iterator[tuple[str, Drawing]]:
-        for file in tqdm(manifest.files, "rendering", unit="file", disable=None):
-            with (folder / file.path).open("rb") as lines:
-                for line in filter(bytes.strip, lines):
-                    try:
-                        drawing = read_line(line, times=True)
-                    except MalformedError:
-                        origin.malformed += 1
-                        continue
-                    category = file.category or drawing.word
-                    if category and drawing.strokes:
-                        yield category, drawing
-                    else:
-                        origin.malformed += 1
+    def found() -> Iterator[tuple[str, int, str, Drawing]]:
+        places: dict[str, str] = {}
+        missing = set(manifest.categories)
+        bar = tqdm(read_folder(folder, manifest), "rendering", unit="drawing", disable=None)
+        for file, line, category, drawing in bar:
+            if isinstance(drawing, MalformedError):
+                origin.reject(file, line, str(drawing))
+                continue
+            place = f"{file}:{line}"
+            if (first := places.setdefault(drawing.key, place)) != place:
+                raise SourceError(
+                    f"drawings: {first} and {place} have the same key_id {drawing.key!r}; expected "
+                    "another for each drawing of all files, such as the file's name and a number"
+                )
+            missing.discard(category)
+            yield file, line, category, drawing
+        if missing or not places:
+            lost = ", ".join(map(repr, sorted(missing))) or "any category"
+            reasons = [f"\n  {r['file']}:{r['line']}: {r['reason']}" for r in origin.rejects[:3]]
+            raise SourceError(
+                f"drawings: no drawing is left of {lost}; {len(origin.rejects)} lines are malformed"
+                f", all others have no ink{''.join(reasons)}"
+            )
         store.remove(folder)
 
     return origin, found()

@@ -1,12 +1,25 @@
 """Write generated frames as lossless video files."""
 
+import re
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from ostinato.download import inside
+MAX_NAME_BYTES = 200  # of a file's name; file systems allow 255
+
+
+def file_name(text: str) -> str:
+    """A plain file name for any text: the text itself if it is one, else with ``%`` escapes.
+
+    Different texts have different names.
+    """
+    name = re.sub(r"[%/\\:\x00-\x1f]|^\.", lambda match: f"%{ord(match[0]):02X}", text)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        name = f"{name[:40]}%{blake2b(text.encode(), digest_size=16).hexdigest()}"
+    return name
 
 
 def write_video(
@@ -32,7 +45,7 @@ def write_video(
 
     grey = frames.shape[3] == 1
     suffix, codec, pixel_format = (".gif", "gif", "gray") if grey else (".mkv", "ffv1", "bgr0")
-    path = inside(inside(folder, label), f"{name}{suffix}")
+    path = folder / file_name(label) / f"{file_name(name)}{suffix}"
     path.parent.mkdir(exist_ok=True)
     bitexact = {"fflags": "+bitexact"}  # neither a version nor a random id in the file
     with av.open(str(path), "w", container_options=bitexact) as container:
