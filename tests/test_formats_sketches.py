@@ -319,6 +319,7 @@ def renumbered(word: str, count: int, key: str = "{}") -> bytes:
     )
 
 
+SCRIBBLE = [[*range(9_000)], [i % 2 * 9_000 for i in range(9_000)]]
 TWICE = {"cat.ndjson": renumbered("cat", 40), "hen.ndjson": renumbered("horse", 40)}
 DATA: dict[str, list[tuple[Mapping[str, bytes], dict[str, Any], str]]] = {
     "the same `key_id` in several drawings": [
@@ -353,7 +354,8 @@ DATA: dict[str, list[tuple[Mapping[str, bytes], dict[str, Any], str]]] = {
         ({"cat.ndjson": joined([*numbered(40), b"{}"])}, {},
          r"1 of 41 lines are malformed, .*\n  cat\.ndjson:41: no field 'key_id'"),
     ],
-    "coordinates beyond 1,000,000, more than 10,000 points": [
+    "coordinates beyond 1,000,000, more than 10,000 points, a line of more than 100,000 pixels": [
+        ({"cat.ndjson": joined([line(drawing=[SCRIBBLE])])}, {}, "a line of more than 100,000 pix"),
         ({"cat.ndjson": joined([line(drawing=[[[0, 1e7], [0, 1]]])])}, {}, "beyond 1,000,000 pix"),
         ({"cat.ndjson": joined([line(drawing=[[[*range(10_001)]] * 2])])}, {}, "more than 10,000"),
     ],
@@ -501,6 +503,7 @@ REQUESTS: dict[str, list[tuple[Any, dict[str, Any], str]]] = {
         ([[[1, 1e40], [3, 4]]], {}, "drawing 1: a coordinate is beyond 1,000,000"),
         ([[[1, 10**30], [3, 4]]], {}, "drawing 1: strokes are not lists of numbers"),
         ([[[0] * 10_001, [*range(10_001)]]], {}, "drawing 1: more than 10,000 points"),
+        ([SCRIBBLE], {}, "drawing 1: a line of more than 100,000 pixels"),
         (NESTED, {}, "drawing 1: strokes are not lists of numbers: Recursion"),
         ("\0", {}, "drawing 1: drawing is a string"),
         ([], {}, "drawing 1: no ink"),

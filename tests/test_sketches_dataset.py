@@ -467,6 +467,14 @@ def test_an_unknown_split_is_an_error_with_near_misses(folder: Path) -> None:
         dataset.load(folder).size("training")
 
 
+def test_a_split_whose_fraction_is_0_is_an_error_that_says_so(tmp_path: Path) -> None:
+    source = raw(tmp_path / "raw", {"cat": [drawn("cat", i) for i in range(9)]})
+    data = dataset.load(prepared(source, tmp_path / "data", validation=0.0, test=0.0))
+    for split in ("validation", "test"):
+        with pytest.raises(errors.DataError, match=f"{split} split is empty; raise `{split}`"):
+            data.size(split)
+
+
 def test_a_folder_without_a_manifest_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(errors.DataError, match="no such file"):
         dataset.load(tmp_path)

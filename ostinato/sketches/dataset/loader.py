@@ -12,7 +12,13 @@ from ostinato.data import tfrecords
 from ostinato.errors import DataError
 from ostinato.params import near
 from ostinato.sketches.dataset.protocols import Kind
-from ostinato.sketches.dataset.shards import FEATURE_NAME, ROW_BYTES, SIDE, shard_name
+from ostinato.sketches.dataset.shards import (
+    FEATURE_NAME,
+    ROW_BYTES,
+    SIDE,
+    SPLITS,
+    shard_name,
+)
 from ostinato.task import Manifest
 
 if TYPE_CHECKING:
@@ -94,8 +100,13 @@ class Dataset:
         """The number of drawings of a split.
 
         Raises:
-            DataError: the data set has no such split (its fraction may have been 0).
+            DataError: the split is empty, because its fraction was 0, or there is no such split.
         """
+        if split in SPLITS and split not in self.manifest.splits:
+            raise DataError(
+                f"{self.folder}: the {split} split is empty; raise `{split}` in the block `prepare` "
+                "of the data set"
+            )
         if split not in self.manifest.splits:
             hint = near(split, self.manifest.splits)
             raise DataError(f"{self.folder}: no split {split!r}; {hint}")

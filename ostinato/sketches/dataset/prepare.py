@@ -96,9 +96,14 @@ def prepare(
     manifest = _manifest(source, kind, classes, written, files)
     for split, fraction in fractions.items():
         if fraction > 0 and split not in manifest.splits:
+            hint = "fetch more drawings, or raise this fraction"
+            if source.format == "npz":
+                hint = (
+                    f"the .npz files have splits of their own: set {split}: 0.0 if they have none"
+                )
             raise DataError(
                 f"no drawing falls into {split}: there are {manifest.details['drawings']}, and "
-                f"{split} is {fraction:.3g}; fetch more drawings, or raise this fraction"
+                f"{split} is {fraction:.3g}; {hint}"
             )
     class_counts = manifest.details["class_counts"]
     metadata = {

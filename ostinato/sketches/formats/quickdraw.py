@@ -29,6 +29,12 @@ from ostinato.sketches.formats.scanner import scan
 from ostinato.sketches.formats.strokes import BOX, MAX_COORDINATE, compiled
 
 MAX_POINTS = 10_000  # of a drawing; a larger one was not drawn by a person
+MAX_INK = 100_000
+"""Length of a drawing's line, in pixels of the box of 255 that it fills.
+
+The time of the simplification grows with its square. The longest of 7,789 drawings by hand has
+36,000 pixels.
+"""
 MAX_POINT_VALUES = 4
 """Most values of a point in the layout ``[[x, y], ...]`` or ``[[x, y, time, pressure], ...]``.
 
@@ -389,6 +395,7 @@ FAULTS = (
     f"more than {MAX_POINTS:,} points",
     "no field 'word'",
     "no ink: it has no points, or all points are equal",
+    f"a line of more than {MAX_INK:,} pixels, in a box of {BOX} pixels",
 )
 """Reasons why a drawing is not used; `check` returns indices into them."""
 
@@ -417,11 +424,17 @@ def check(points, strokes, drawings, simplified):  # type: ignore[no-untyped-def
     stroke = point = 0
     for drawing in range(len(drawings)):
         begin = point
-        spread = False
+        ink = 0.0
+        left = top = np.inf
+        right = bottom = -np.inf
         while stroke < drawings[drawing]:
+            first = point
             while point < strokes[stroke]:
                 x, y = points[point, 0], points[point, 1]
-                spread |= x != points[begin, 0] or y != points[begin, 1]
+                left, right, top, bottom = min(left, x), max(right, x), min(top, y), max(bottom, y)
+                if point > first:
+                    across, down = x - points[point - 1, 0], y - points[point - 1, 1]
+                    ink += np.sqrt(across * across + down * down)
                 if not max(abs(x), abs(y)) <= MAX_COORDINATE:
                     faults[drawing] = 2
                 elif simplified and not (
@@ -432,8 +445,11 @@ def check(points, strokes, drawings, simplified):  # type: ignore[no-untyped-def
             stroke += 1
         if not faults[drawing] and point - begin > MAX_POINTS:
             faults[drawing] = 3
-        if not faults[drawing] and not spread:
+        extent = max(right - left, bottom - top)
+        if not faults[drawing] and not extent > 0:
             faults[drawing] = NO_INK
+        if not faults[drawing] and ink * BOX > MAX_INK * extent:
+            faults[drawing] = 6
     return faults
 
 
