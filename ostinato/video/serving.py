@@ -8,8 +8,10 @@ per video, the response is the mean over the video's clips, unless the request n
 import base64
 import binascii
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -32,6 +34,8 @@ __all__ = ["SERVING", "Input", "Response", "from_responses", "load", "to_request
 
 BATCH_SIZE = 64  # clips predicted at once
 MAX_BYTES = 1 << 26  # of a file
+MAX_CHARACTERS_PER_BYTE = 1.5  # base64 has 4/3, line breaks of 2 characters included 1.37
+MAX_HEADER = 1000  # characters before the base64 of a data URL
 VIDEO_FOLDER = "OSTINATO_VIDEOS"
 """Environment variable: the folder that contains all files named by path; unset: no paths."""
 
@@ -54,7 +58,9 @@ SERVING = Serving(
 class Input(BaseModel):
     """A video to be classified: its content, or a path."""
 
-    video: str | None = Field(None, description="content of a video file, in base64")
+    video: str | None = Field(
+        None, description="content of a video file, in base64, also as a data URL"
+    )
     path: str | None = Field(None, description=f"of a video file in the server's {VIDEO_FOLDER}")
     clip: int | None = Field(None, description="number of one clip, from 0; null for all")
     key: str | None = Field(None, description="seed of random frame sampling; null: the content")
@@ -119,12 +125,12 @@ def _content(name: str, video: Input) -> bytes:
         raise RequestError(f"{name}: expected either `video` or `path`")
     too_large = f"{name}: more than {MAX_BYTES >> 20} MB"
     if video.video is not None:
-        if len(video.video) > MAX_BYTES * 4 // 3 + 4:
+        if len(video.video) > MAX_BYTES * MAX_CHARACTERS_PER_BYTE + MAX_HEADER:
             raise RequestError(too_large)
-        try:
-            return base64.b64decode(video.video, validate=True)
-        except binascii.Error as error:
-            raise RequestError(f"{name}: `video` is not base64: {error}") from None
+        content = _decode_base64(name, video.video)
+        if len(content) > MAX_BYTES:
+            raise RequestError(too_large)
+        return content
     root = os.environ.get(VIDEO_FOLDER)
     if not root:
         raise RequestError(
@@ -138,6 +144,36 @@ def _content(name: str, video: Input) -> bytes:
     if path.stat().st_size > MAX_BYTES:
         raise RequestError(too_large)
     return path.read_bytes()
+
+
+def _decode_base64(name: str, text: str) -> bytes:
+    """Decode base64 as programs write it.
+
+    A data URL, line breaks, the alphabet of URLs, and missing padding are read.
+    """
+    text = text.lstrip("\ufeff \t\r\n")
+    if text[:5].lower() == "data:":
+        header, comma, text = text.partition(",")
+        if not comma or not header[:MAX_HEADER].lower().endswith(";base64"):
+            raise RequestError(
+                f"{name}: `video` is a data URL without base64; expected "
+                "`data:video/mp4;base64,...`"
+            )
+        text = unquote(text)
+    elif found := re.match(r"([a-z]{2,9}:)//|[^\n]{0,250}\.[a-z0-9]{2,5}\s*$", text[:300], re.I):
+        what = "a URL" if found[1] else "the name of a file"
+        raise RequestError(
+            f"{name}: `video` is {what}; expected the content of the file in base64, or `path`"
+        )
+    text = "".join(text.split()).rstrip("=")
+    if "-" in text or "_" in text:
+        text = text.replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        wrong = re.search(r"[^A-Za-z0-9+/]", text)
+        detail = f"found {wrong[0]!r} at character {wrong.start()}" if wrong else str(error)
+        raise RequestError(f"{name}: `video` is not base64: {detail}") from None
 
 
 def to_requests(raw: Path, prepared: Path, keys: Collection[str]) -> dict[str, dict[str, Json]]:
