@@ -129,6 +129,10 @@ def prepare(folder: Path, stride: int) -> dict[str, float]:
         future_covariates=[],
         static_covariates=[],
         frequency="D",
+        stamps="exact",
+        decimal=".",
+        thousands=None,
+        missing=[],
         timeout=10.0,
         retries=1,
     )

@@ -42,6 +42,10 @@ COLUMNS: dict[str, Any] = {
     "future_covariates": ["kind"],
     "static_covariates": [],
     "frequency": "D",
+    "stamps": "exact",
+    "decimal": ".",
+    "thousands": None,
+    "missing": [],
     "timeout": 1.0,
     "retries": 1,
 }

@@ -10,7 +10,7 @@ import pytest
 
 from ostinato import errors, params, store
 from ostinato.evaluation import comparison
-from ostinato.forecasting import evaluation, serving
+from ostinato.forecasting import evaluation, histories, serving
 from ostinato.forecasting.dataset import SeriesDataset
 from ostinato.forecasting.metrics import METRICS
 from ostinato.forecasting.models import linear
@@ -69,7 +69,7 @@ def test_serving_gives_a_model_the_same_inputs_as_training(served: Served) -> No
     folder, data, evaluated, _ = served
     key = str(evaluated.arrays["keys"][5])
     history = serving.Input.model_validate(request_of(folder, key))
-    inputs = serving.prepare_input("input 0", history, data.details)
+    inputs = histories.prepare_input("input 0", history, data.details)
     trained, *_ = data.examples("test", np.array([5]))
     assert inputs.inputs.keys() == trained.keys()
     for name, values in trained.items():
@@ -139,7 +139,11 @@ def test_clusters_are_blocks_of_two_horizons_or_series() -> None:
         (lambda r: r["dates"].__setitem__(3, r["dates"][2]), r"input 0: date 3: .* equal steps"),
         (lambda r: r["dates"].__setitem__(0, "yesterday"), r"date 0: 'yesterday' is not ISO 8601"),
         (lambda r: r["values"].__setitem__(4, float("nan")), r"value 4, of .* is not a number"),
-        (lambda r: r["values"].__setitem__(4, None), r"value 4, of .* is not a number"),
+        (
+            lambda r: r["values"].__setitem__(slice(2, 5), [None] * 3),
+            r"value 2, of .* is not a number, 3 steps are missing, and .* longest_gap is 2",
+        ),
+        (lambda r: r["values"].__setitem__(6, None), r"value 6, of .*; a history ends with a"),
         (lambda r: r["values"].__setitem__(4, -3.0), r"value -3\.0: .* must be above -1"),
         (lambda r: r["past_covariates"].clear(), r"past_covariates: 'other' is missing"),
         (lambda r: r["past_covariates"].update(otter=[]), r"past_.*: unknown 'otter'.*'other'"),

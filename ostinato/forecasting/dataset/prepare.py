@@ -11,6 +11,7 @@ from pydantic import Field
 from ostinato import store
 from ostinato.errors import DataError
 from ostinato.forecasting.dataset import features
+from ostinato.forecasting.dataset.advice import warn
 from ostinato.forecasting.dataset.cleaning import ReadReport, Series, read_series
 from ostinato.forecasting.dataset.windows import SPLITS, fit_scale, split_origins, to_model_units
 from ostinato.forecasting.formats.layout import (
@@ -27,6 +28,8 @@ from ostinato.forecasting.formats.layout import (
     Scaling,
     Zeros,
 )
+from ostinato.forecasting.formats.numbers import Notation
+from ostinato.forecasting.formats.times import read_iso
 from ostinato.task import Manifest, Profile
 from ostinato.units import Count, Fraction, Length
 
@@ -83,7 +86,8 @@ def prepare(
         duplicates: what to do with rows that contradict each other about a time: refuse them, or
             keep the first or the last. Equal rows count as one.
         gaps: what to do with missing steps: refuse them, or fill them with the last value
-            (forward) or that of the last season (seasonal).
+            (forward) or that of the last season (seasonal). A served model fills the gaps of a
+            request by the same rule.
         longest_gap: steps; a longer gap is an error.
         zeros: whether a target of zero is a value (keep) or missing.
         tolerated_rejects: share of the rows that may be unreadable.
@@ -92,7 +96,7 @@ def prepare(
         subdivision: of the country, such as a state; null: the whole country.
         scaling: how the target is scaled; see `windows.fit_scale`.
         per: the data that a scale is fitted on: the training part of each series (a series
-            without one is rejected), that of all series together, or, where levels differ or
+            without one is left out), that of all series together, or, where levels differ or
             drift, the past of each window.
         log: take log(1 + value) before scaling.
 
@@ -115,24 +119,27 @@ def prepare(
         )
     if per == "series" and not (scalable := bounds[:, 1] > 0).all():
         for index in np.flatnonzero(~scalable):
-            rejected = series[index]
-            report.reject(
-                manifest.paths[0].name,
-                rejected.row,
-                "series",
-                rejected.name,
-                "has no training step to fit a scale on; see `per`",
+            short = series[index]
+            reason = (
+                f"has no training step to fit a scale on: {lengths[index]} steps, and validation "
+                f"begins at {validation}; see `per`"
             )
-        report.check(tolerated_rejects)
+            report.leave_out(short.file, int(short.rows[0]), short.name, reason)
         series = [each for each, keep in zip(series, scalable, strict=True) if keep]
         first, lengths, bounds = first[scalable], lengths[scalable], bounds[scalable]
     report.counts["series"] = len(series)
     training = bounds[:, 1].tolist()
     codings = {
-        kind: [_learn_coding(series, column, training) for column in manifest.covariates(kind)]
+        kind: [
+            _learn_coding(series, column, training, manifest.notation)
+            for column in manifest.covariates(kind)
+        ]
         for kind in COVARIATES
     }
-    past, future, static = (_encode(series, codings[kind], report) for kind in COVARIATES)
+    past, future, static = (
+        _encode(series, codings[kind], manifest.notation, report) for kind in COVARIATES
+    )
+    report.check(tolerated_rejects)
     wanted = CalendarFeatures(calendar, country, subdivision)
     try:
         calendar_names, calendar_values = features.calendar(grid, wanted)
@@ -173,6 +180,7 @@ def prepare(
         per=per,
         log=log,
         rules=rules,
+        notation=manifest.notation,
         calendar=wanted,
         codings=codings,
         features={
@@ -198,6 +206,7 @@ def prepare(
     store.write_json(folder / "manifest.json", prepared.to_json())
     profile = _profile(series, training, first, grid)
     store.write_json(folder / "profile.json", profile.to_json())
+    warn(series, details, bounds)
 
 
 def _grid(
@@ -222,17 +231,11 @@ def _bounds(
 ) -> Int64[np.ndarray, "series 5"]:
     """The step of each series at which each split begins, and at which the last one ends."""
     columns = [np.zeros_like(lengths)]
-    for begin in begins:
+    for key, begin in zip(("validation", "calibration", "test"), begins, strict=True):
         if isinstance(begin, int):
             steps = lengths - begin
         else:
-            try:
-                steps = grid.searchsorted(pd.Timestamp(begin)) - first
-            except ValueError:
-                raise DataError(
-                    f"prepare: {begin!r} is not a date such as 2014-12-31; a split begins at a "
-                    "date or a number of steps before the end"
-                ) from None
+            steps = grid.searchsorted(read_iso(key, begin).start_time) - first
         columns.append(np.clip(steps, 0, lengths))
     bounds = np.stack([*columns, lengths], axis=1)
     if (np.diff(bounds, axis=1) < 0).any():
@@ -278,23 +281,38 @@ def _scales(
     return [float(centre.item()) for centre, _ in scales], [float(s.item()) for _, s in scales]
 
 
-def _learn_coding(series: list[Series], column: str, training: list[int]) -> Coding:
+def _learn_coding(
+    series: list[Series], column: str, training: list[int], notation: Notation
+) -> Coding:
     """The coding of a column, learned from the training part of all series."""
     parts = [s.covariates[column][:stop] for s, stop in zip(series, training, strict=True)]
-    return features.learn_coding(column, np.concatenate(parts))
+    ends = np.cumsum([len(part) for part in parts])
+
+    def place(index: int) -> str:
+        number = int(np.searchsorted(ends, index, side="right"))
+        step = index - int(ends[number] - len(parts[number]))
+        return f"{series[number].file}:{series[number].rows[step]}"
+
+    return features.learn_coding(column, np.concatenate(parts), notation, place)
 
 
 def _encode(
-    series: list[Series], codings: list[Coding], report: ReadReport
+    series: list[Series], codings: list[Coding], notation: Notation, report: ReadReport
 ) -> Float32[np.ndarray, "step feature"]:
     """Columns of all series as features, one series after the other."""
     tables = [np.zeros((sum(len(each.target) for each in series), 0), np.float32)]
     for coding in codings:
-        cells = [each.covariates[coding.column] for each in series]
-        encoded = [features.encode(coding, part) for part in cells]
-        tables.append(np.concatenate([table for table, _ in encoded]))
-        report.counts["unknown_cells"] += sum(unknown for _, unknown in encoded)
-        report.counts["missing_cells"] += sum(int((part == "").sum()) for part in cells)
+        parts = []
+        for part in series:
+            cells = part.covariates[coding.column]
+            table, unread = features.encode(coding, cells, notation)
+            parts.append(table)
+            report.counts["missing_cells"] += int((cells == "").sum())
+            report.counts["unknown_cells"] += len(unread)
+            for index in unread if coding.categories is None else ():
+                row, cell = int(part.rows[index]), str(cells[index])
+                report.reject(part.file, row, coding.column, cell, "not a number")
+        tables.append(np.concatenate(parts))
     return np.concatenate(tables, axis=1)
 
 

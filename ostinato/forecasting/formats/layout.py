@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from ostinato import store
 from ostinato.errors import DataError
+from ostinato.forecasting.formats.numbers import Notation
 from ostinato.task import Json, Manifest
 
 Covariates = Literal["past", "future", "static"]
@@ -21,6 +22,7 @@ Calendar = Literal["weekday", "year", "hour", "holiday", "day_type"]
 Duplicates = Literal["refuse", "first", "last"]
 Gaps = Literal["refuse", "forward", "seasonal"]
 Zeros = Literal["keep", "missing"]
+Stamps = Literal["exact", "period"]
 Scaling = Literal["standard", "min_max", "robust", "none"]
 ScaledBy = Literal["series", "all", "window"]
 
@@ -30,16 +32,21 @@ class Columns:
     """The columns of a long file.
 
     Args:
-        date: of the dates or times.
+        date: of the dates or times; several, such as a date and a time, are joined by a space.
         series: of the series' names; None where the file holds one series.
         target: of the values to forecast.
         covariates: column names for each kind of `COVARIATES`.
     """
 
-    date: str
+    date: str | list[str]
     series: str | None
     target: str
     covariates: Mapping[Covariates, list[str]]
+
+    @property
+    def dates(self) -> list[str]:
+        """The columns of the dates or times."""
+        return [self.date] if isinstance(self.date, str) else self.date
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,9 @@ class RawManifest:
         source: the function of ``sources`` that wrote it.
         frequency: of the steps, as pandas names it.
         paths: of the files, in reading order.
-        date_format: of the dates, as for ``strftime``; None for ISO 8601.
+        date_format: of the dates, see `times.parse`; None for ISO 8601.
+        notation: of the numbers.
+        stamps: whether times lie on the grid, or anywhere in their periods.
         columns: of a long file (a row for each time); None: the files are wide (a row for each
             series).
     """
@@ -59,6 +68,8 @@ class RawManifest:
     frequency: str
     paths: list[Path]
     date_format: str | None
+    notation: Notation
+    stamps: Stamps
     columns: Columns | None
 
     @classmethod
@@ -80,6 +91,8 @@ class RawManifest:
                 frequency=content["frequency"],
                 paths=[raw / file["path"] for file in content["files"]],
                 date_format=content.get("date_format"),
+                notation=Notation(**content["notation"]),
+                stamps=content["stamps"],
                 columns=columns
                 and Columns(
                     columns["date"],
@@ -88,8 +101,10 @@ class RawManifest:
                     {kind: columns[f"{kind}_covariates"] for kind in COVARIATES},
                 ),
             )
-        except KeyError as error:
-            raise DataError(f"{path}: no {error}; `dvc repro` fetches the data again") from None
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: another layout ({error}); `dvc repro` fetches the data again"
+            ) from None
 
     def covariates(self, kind: Covariates) -> list[str]:
         """The columns of one kind of covariates; none in wide files."""
@@ -157,6 +172,7 @@ class Details:
         per: the data that a scale is fitted on.
         log: whether log(1 + value) is taken before scaling.
         rules: of cleaning.
+        notation: of the numbers in the raw files.
         calendar: features of the date.
         codings: of the covariates' columns, by kind.
         features: names by kind, those of the calendar under ``calendar``.
@@ -180,6 +196,7 @@ class Details:
     per: ScaledBy
     log: bool
     rules: Rules
+    notation: Notation
     calendar: CalendarFeatures
     codings: Mapping[Covariates, list[Coding]]
     features: dict[str, list[str]]
@@ -207,6 +224,7 @@ class Details:
         content = dict(manifest.details)
         try:
             content["rules"] = Rules(**content["rules"])
+            content["notation"] = Notation(**content["notation"])
             content["calendar"] = CalendarFeatures(**content["calendar"])
             content["codings"] = {
                 kind: [Coding(**coding) for coding in content["codings"][kind]]

@@ -12,8 +12,15 @@ import pandas as pd
 from ostinato import store
 from ostinato.download import Whole, fetch_all, inside, is_url
 from ostinato.errors import SourceError, UnreachableError
+from ostinato.forecasting.formats.layout import Stamps
+from ostinato.forecasting.formats.numbers import Notation
 
 OFFLINE = "Without a network there is the embedded source: set fetch's `source: seattle`."
+
+PLAIN = Notation()  # 1234.5
+RENAMED = {"M": "ME", "BM": "BME", "Q": "QE", "BQ": "BQE", "A": "YE", "Y": "YE", "BA": "BYE", "BY":
+           "BYE", "AS": "YS", "H": "h", "BH": "bh", "T": "min", "S": "s"}  # fmt: skip
+"""Frequencies that pandas 3 calls otherwise."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Columns:
     """The columns of a file with a row for each time.
 
     Args:
-        date: column of dates or times.
+        date: column of dates or times, or several that are joined by a space.
         series: column of the series' names; None where the file holds one series.
         target: column to forecast.
         past_covariates: columns that are known up to the origin.
@@ -29,10 +36,10 @@ class Columns:
         static_covariates: columns with one value for each series.
 
     Raises:
-        SourceError: a column has two roles.
+        SourceError: a column has two roles, or there is no date.
     """
 
-    date: str
+    date: str | list[str]
     series: str | None
     target: str
     past_covariates: list[str]
@@ -41,6 +48,8 @@ class Columns:
 
     def __post_init__(self) -> None:
         names = self.names
+        if not self.date:
+            raise SourceError("date: name a column, or a list of columns")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise SourceError(f"columns with two roles: {', '.join(twice)}; name each column once")
 
@@ -48,7 +57,7 @@ class Columns:
     def names(self) -> list[str]:
         """All columns, in the order of the fields."""
         return [
-            self.date,
+            *([self.date] if isinstance(self.date, str) else self.date),
             *([] if self.series is None else [self.series]),
             self.target,
             *self.past_covariates,
@@ -69,10 +78,17 @@ def check_frequency(name: str) -> None:
             return
     except ValueError:
         pass
+    head, *anchor = name.lstrip("0123456789").split("-")
+    if head in RENAMED:
+        number = name[: len(name) - len("-".join([head, *anchor]))]
+        now = number + "-".join([RENAMED[head], *anchor])
+        raise SourceError(
+            f"frequency: pandas does not know {name!r} any more; set {now}, its name today"
+        )
     raise SourceError(
         f"frequency: pandas does not know {name!r} as a frequency of a second or longer; days are "
-        "D, hours h, weeks that end on Sunday W-SUN, months by their first day MS, business days "
-        "B, quarters of an hour 15min"
+        "D, hours h, weeks that end on Sunday W-SUN, months by their first day MS, by their last "
+        "ME, business days B, quarters of an hour 15min"
     )
 
 
@@ -95,6 +111,7 @@ def fetch_files(
         SourceError: two files have the same name.
         DownloadError: a file cannot be downloaded.
     """
+    sources = [s if is_url(s) else str(Path(s).expanduser()) for s in sources]
     names = [Path(unquote(urlsplit(s).path) if is_url(s) else s).name for s in sources]
     if len(set(names)) < len(names):
         raise SourceError(f"two files have the same name: {', '.join(names)}; rename one")
@@ -116,6 +133,8 @@ def write_manifest(
     frequency: str,
     date_format: str | None,
     columns: Columns | None,
+    notation: Notation = PLAIN,
+    stamps: Stamps = "exact",
 ) -> None:
     """Write the manifest.json of a raw folder.
 
@@ -124,7 +143,9 @@ def write_manifest(
         source: the function that wrote them.
         files: in reading order, with their URLs.
         frequency: of the steps, as pandas names it.
-        date_format: of the dates, as for ``strftime``; None for ISO 8601.
+        date_format: of the dates, see `times.parse`; None for ISO 8601.
+        notation: of the numbers.
+        stamps: whether times lie on the grid, or anywhere in their periods.
         columns: of a file with a row for each time; None for files with a row for each series.
     """
     described = []
@@ -138,6 +159,8 @@ def write_manifest(
         "source": source,
         "frequency": frequency,
         "date_format": date_format,
+        "notation": asdict(notation),
+        "stamps": stamps,
         "columns": None if columns is None else asdict(columns),
         "files": described,
     }
