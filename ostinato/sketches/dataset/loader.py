@@ -104,8 +104,8 @@ class Dataset:
         """
         if split in SPLITS and split not in self.manifest.splits:
             raise DataError(
-                f"{self.folder}: the {split} split is empty; raise `{split}` in the block `prepare` "
-                "of the data set"
+                f"{self.folder}: the {split} split is empty; raise `{split}` in the data set's "
+                "block `prepare`"
             )
         if split not in self.manifest.splits:
             hint = near(split, self.manifest.splits)
