@@ -308,7 +308,7 @@ def raw_set(folder: Path, *, classes: int = 2, groups: int = 6, each: int = 2) -
             videos.write(own / f"C{label}" / name, film)
     raw = folder / "raw"
     raw.mkdir()
-    sources.folder(raw, folder, 0, path=str(own), test=None)
+    sources.folder(raw, folder, 0, path=str(own), ignore=[], test=None)
     return raw
 
 

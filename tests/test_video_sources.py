@@ -248,7 +248,7 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_the_files_of_a_folder_are_copied_unchanged(out: Path, own: Path) -> None:
-    manifest = fetched("folder", out, path=str(own), test=None)
+    manifest = fetched("folder", out, path=str(own), ignore=[], test=None)
     expected = ["Run/v_Run_g01_c01.avi", "Run/v_Run_g01_c02.avi", "Swim/pool"]
     assert [entry["path"] for entry in manifest["videos"]] == [*expected, "Swim/v_Swim_g02_c01.AVI"]
     assert manifest["classes"] == ["Run", "Swim"]
@@ -260,7 +260,7 @@ def test_the_files_of_a_folder_are_copied_unchanged(out: Path, own: Path) -> Non
 
 def test_a_list_names_the_test_videos(out: Path, own: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("Run/v_Run_g01_c02.avi\nSwim/pool 2\n\n")
-    manifest = fetched("folder", out, path=str(own), test=str(tmp_path / "list.txt"))
+    manifest = fetched("folder", out, path=str(own), ignore=[], test=str(tmp_path / "list.txt"))
     assert [entry["split"] for entry in manifest["videos"]] == ["train", "test", "test", "train"]
 
 
@@ -270,7 +270,7 @@ def test_a_list_names_the_test_videos(out: Path, own: Path, tmp_path: Path) -> N
         ("no/such", None, "no such folder"),
         (".", None, "found no videos"),
         ("own", "no/list.txt", "no such file"),
-        ("own", "list.txt", "lists Run/gone.avi, which is not in"),
+        ("own", "list.txt", r"lists Run/gone.avi \(line 1\), which is not in"),
     ],
 )
 def test_a_missing_folder_list_or_video_is_an_error(
@@ -280,14 +280,20 @@ def test_a_missing_folder_list_or_video_is_an_error(
     (tmp_path / "no").mkdir()
     where = {".": tmp_path / "no"}.get(path, tmp_path / path)
     with pytest.raises(SourceError, match=message):
-        fetched("folder", out, path=str(where), test=None if test is None else str(tmp_path / test))
+        fetched(
+            "folder",
+            out,
+            path=str(where),
+            ignore=[],
+            test=None if test is None else str(tmp_path / test),
+        )
 
 
 def test_a_link_out_of_the_folder_is_an_error(out: Path, own: Path) -> None:
     (own / "Run" / "secret.avi").symlink_to(own.parent / "elsewhere.avi")
     (own.parent / "elsewhere.avi").write_bytes(b"secret")
     with pytest.raises(SourceError, match="links to a file outside"):
-        fetched("folder", out, path=str(own), test=None)
+        fetched("folder", out, path=str(own), ignore=[], test=None)
     assert not list(out.rglob("secret*"))
 
 

@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ostinato.errors import SourceError
@@ -37,6 +38,8 @@ class FileList:
     def skip(self, files: Iterable[Path], reason: str) -> None:
         """Move files from those to read to those that are skipped."""
         chosen = set(files)
+        if not chosen:
+            return
         self.files = [file for file in self.files if file not in chosen]
         for file in sorted(chosen):
             self.skipped[printable(file.relative_to(self.root))] = reason
@@ -73,6 +76,16 @@ def describe(skipped: dict[str, str], examples: int = 2) -> str:
 def printable(path: Path) -> str:
     """A path with ``/``; bytes that are not UTF-8 are shown as ``\\xff``."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is nobody's data: hidden, or of the system."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def is_ignored(name: str, ignore: Collection[str] = ()) -> bool:
+    """Whether a name is hidden, or matches a pattern of those to ignore."""
+    return is_hidden(name) or any(fnmatchcase(name, pattern) for pattern in ignore)
 
 
 def list_files(root: Path, endings: Collection[str], ignore: Collection[str] = ()) -> FileList:
@@ -129,9 +142,9 @@ def _reason(
 ) -> str | None:
     """Why a file is not read; None if it is."""
     relative = file.relative_to(root)
-    if any(name.startswith(".") or name.lower() in SYSTEM_NAMES for name in relative.parts):
+    if any(map(is_hidden, relative.parts)):
         return HIDDEN
-    if any(Path(name).match(pattern) for name in relative.parts for pattern in ignore):
+    if any(is_ignored(name, ignore) for name in relative.parts):
         return "ignored by params.yaml"
     if not file.is_dir() and not file.name.lower().endswith(endings):
         suffix = printable(Path(file.suffix.lower()))

@@ -1,10 +1,11 @@
 """Raw videos to a prepared data set of clips: decoded, checked, split, in TFRecord shards."""
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ostinato.units import Count, Fraction
 from ostinato.video.dataset.loader import DATASET_NAME, Augment, shard_name
 from ostinato.video.dataset.profile import SAMPLE_SIZE, features, profile
 from ostinato.video.dataset.splits import SPLITS, AssignedVideo, assign_splits, video_rng
-from ostinato.video.formats.raw import read_manifest
+from ostinato.video.formats.raw import RawManifest, RawReject, read_manifest
 from ostinato.video.formats.reading import (
     REJECT_REASONS,
     Clip,
@@ -32,6 +33,8 @@ from ostinato.video.formats.reading import (
     Sampling,
     read,
 )
+
+LOG = logging.getLogger(__name__)
 
 MAX_PENDING = 16  # videos that are decoded ahead of the writer
 
@@ -106,10 +109,8 @@ def prepare(
     with ThreadPoolExecutor(workers) as threads:
         decoded: Iterable[Decoded] = _decode_ahead(threads, raw, videos, sampling)
         decoded = tqdm(decoded, "decoding", len(videos), unit="video", disable=None)
-        written = _write_shards(folder, source.classes, iter(decoded), len(videos), shards)
-    _add_rejects(folder, written, source.rejects)
-    rejected = written.rejects.total() + len(source.rejects)
-    total = len(videos) + len(source.rejects)
+        written = _write_shards(folder, source, iter(decoded), shards)
+    total, rejected = len(videos) + len(source.rejects), written.rejects.total()
     if rejected > tolerated_rejects * total:
         raise DataError(
             f"{rejected} of {total} videos are rejected, more than "
@@ -145,6 +146,7 @@ def prepare(
     training = profile(splits["train"].classes, written.sample)
     store.write_json(folder / "profile.json", training.to_json())
     store.write_json(folder / "manifest.json", manifest.to_json())
+    _log_summary(written, total)
 
 
 @dataclass
@@ -184,6 +186,25 @@ class Written:
     messages: list[str] = field(default_factory=list)
     sample: list[list[float]] = field(default_factory=list)
 
+    def reject(self, reject: RawReject) -> bytes:
+        """Count a rejected video, and return its line of rejects.ndjson."""
+        self.rejects[reject.reason] += 1
+        if len(self.messages) < 3:
+            self.messages.append(f"{reject.path}: {reject.reason}: {reject.found}")
+        return orjson.dumps(asdict(reject), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _log_summary(written: Written, total: int) -> None:
+    """Say how many videos were read and rejected, and which classes have no test clip."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in written.rejects.most_common())
+    rejected = f"; {reasons}: see rejects.ndjson" if reasons else ""
+    read = total - written.rejects.total()
+    LOG.info("%d of %d videos are read%s", read, total, rejected)
+    for split in ("validation", "test"):
+        if absent := [name for name, n in written.splits[split].classes.items() if not n]:
+            names = ", ".join(map(repr, absent[:5])) + (", ..." if len(absent) > 5 else "")
+            LOG.warning("The %s split has no clips of these classes: %s", split, names)
+
 
 def _decode_ahead(
     threads: ThreadPoolExecutor, raw: Path, videos: Sequence[AssignedVideo], sampling: Sampling
@@ -205,22 +226,24 @@ def _decode_ahead(
 
 
 def _write_shards(
-    folder: Path, classes: Sequence[str], decoded: Iterator[Decoded], count: int, shards: int
+    folder: Path, source: RawManifest, decoded: Iterator[Decoded], shards: int
 ) -> Written:
     """Write clips into TFRecord shards and rejected videos into rejects.ndjson.
 
     Args:
         folder: of the data set.
-        classes: names, in the order of the labels.
+        source: the raw manifest.
         decoded: all videos.
-        count: number of videos.
         shards: number of shards of each split.
     """
     import tensorflow as tf
 
-    labels = {name: label for label, name in enumerate(classes)}
-    written = Written({split: SplitContent(dict.fromkeys(classes, 0)) for split in SPLITS})
+    labels = {name: label for label, name in enumerate(source.classes)}
+    count = len(source.videos)
+    written = Written({split: SplitContent(dict.fromkeys(labels, 0)) for split in SPLITS})
     with (folder / "rejects.ndjson").open("wb") as rejects:
+        for reject in source.rejects:
+            rejects.write(written.reject(reject))
         for shard in range(shards):
             with ExitStack() as stack:
                 writers = {
@@ -233,10 +256,8 @@ def _write_shards(
                 size = count * (shard + 1) // shards - count * shard // shards
                 for video, clips in islice(decoded, size):
                     if isinstance(clips, RejectedVideoError):
-                        rejects.write(_reject_line(video, clips))
-                        written.rejects[clips.reason] += 1
-                        if len(written.messages) < 3:
-                            written.messages.append(f"{video.path}: {clips}")
+                        reject = RawReject(video.path, clips.reason, clips.detail)
+                        rejects.write(written.reject(reject))
                         continue
                     content = written.splits[video.split]
                     content.videos += 1
@@ -253,20 +274,6 @@ def _write_shards(
             for split, content in written.splits.items():
                 content.shard_lengths.append(content.clips - before[split])
     return written
-
-
-def _add_rejects(folder: Path, written: Written, rejects: Sequence[Mapping[str, Any]]) -> None:
-    """Add the examples that the source has rejected to rejects.ndjson and to the messages."""
-    with (folder / "rejects.ndjson").open("ab") as file:
-        for reject in rejects:
-            file.write(orjson.dumps(reject, option=orjson.OPT_APPEND_NEWLINE))
-    first = [f"{r['file']}:{r['line']}: {r['reason']}" for r in rejects[:3]]
-    written.messages[:] = (first + written.messages)[:3]
-
-
-def _reject_line(video: AssignedVideo, error: RejectedVideoError) -> bytes:
-    line = {"path": video.path, "reason": error.reason, "found": error.detail}
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _serialise(clip: Clip, label: int, key: str, video: str) -> bytes:

@@ -1,8 +1,7 @@
 """Read the raw manifest of video, which `ostinato.video.sources` writes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ostinato import store
 from ostinato.errors import DataError
@@ -28,6 +27,21 @@ class RawVideo:
 
 
 @dataclass(frozen=True)
+class RawReject:
+    """What a source found in place of a video.
+
+    Args:
+        path: where, such as a file, or the line of a file.
+        reason: one of the reject reasons of `ostinato.video.formats.reading`.
+        found: what is wrong with it.
+    """
+
+    path: str
+    reason: str
+    found: str
+
+
+@dataclass(frozen=True)
 class RawManifest:
     """The content of a folder of raw data.
 
@@ -35,13 +49,13 @@ class RawManifest:
         source: the function that fetched it.
         classes: names, sorted.
         videos: in the order of the source.
-        rejects: examples that the source could not make a video of, with reasons.
+        rejects: what the source could not use.
     """
 
     source: str
     classes: list[str]
     videos: list[RawVideo]
-    rejects: list[dict[str, Any]] = field(default_factory=list)
+    rejects: list[RawReject]
 
 
 def read_manifest(folder: Path) -> RawManifest:
@@ -57,9 +71,8 @@ def read_manifest(folder: Path) -> RawManifest:
             RawVideo(v["path"], v["class"], v["key"], v.get("group"), v.get("split"))
             for v in content["videos"]
         ]
-        return RawManifest(
-            content["source"], content["classes"], videos, content.get("rejects", [])
-        )
+        rejects = [RawReject(**reject) for reject in content.get("rejects", [])]
+        return RawManifest(content["source"], content["classes"], videos, rejects)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; run `dvc repro` to fetch the data") from None
     except KeyError as error:

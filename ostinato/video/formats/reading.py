@@ -1,14 +1,10 @@
 """Read one video into clips: choose the frames, decode them, scale and crop them, check them.
 
-The header is read before any frame is decoded, so a video with too large frames is rejected by its
-header; the decoder checks each frame again, because a header may be wrong. A file is opened as a
-video or an image only, never as a playlist, which could name other files.
+A video is a file (`container`) or a folder of numbered images (`images`); its frames become those
+of a clip in `frames`.
 """
 
-import io
-import re
 from collections.abc import Iterator, Sequence
-from fractions import Fraction as Exact
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,20 +13,17 @@ from jaxtyping import Float64, UInt8
 from pydantic import Field
 
 from ostinato.errors import RejectedVideoError
+from ostinato.video.formats.container import (
+    DEFAULT_FRAME_RATE,
+    frame_times,
+    open_container,
+    open_decoder,
+    video_stream,
+)
+from ostinato.video.formats.frames import FrameConverter
+from ostinato.video.formats.images import images_in, series_of
 
-FORMATS = (
-    "asf,avi,flv,gif,matroska,webm,mov,mp4,mpeg,mpegts,ogg,"
-    "bmp_pipe,gif_pipe,jpeg_pipe,png_pipe,tiff_pipe,webp_pipe"
-)
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-DEFAULT_FRAME_RATE = 25  # frames/s of numbered images and of containers without timestamps
-MIN_DURATION_FRACTION = (
-    0.75  # a video shorter than this share of its header's duration is truncated
-)
-MAX_DURATION = 1e6  # s; a longer duration means wrong timestamps
-DECODER_PADDING = 1 << 16  # pixels that a decoder may add to the smallest frame
 TIME_TOLERANCE = 1e-6  # s; timestamps that differ by less are equal
-IDENTITY = (1, 0, 0, 0, 1)  # the display matrix of a frame that is not rotated
 
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 """Height or width of a frame, in pixels."""
@@ -113,6 +106,12 @@ def read(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> l
         raise RejectedVideoError("too large", detail) from None
     except av.FFmpegError as error:
         raise RejectedVideoError("corrupt", error.strerror or type(error).__name__) from None
+    except (RejectedVideoError, MemoryError):
+        raise
+    except OSError as error:
+        raise RejectedVideoError("unreadable", error.strerror or str(error)) from None
+    except Exception as error:  # what a decoder raises concerns one video, not the data set
+        raise RejectedVideoError("corrupt", f"{type(error).__name__}: {error}") from error
 
 
 def sample_times(
@@ -147,29 +146,36 @@ def sample_times(
 
 
 def _read_video(video: Path | bytes, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
-    with _open(video, sampling.max_pixels) as container:
-        stream = container.streams.video[0]
-        times = _timestamps(container, stream)
+    with open_container(video, sampling.max_pixels) as container:
+        stream = video_stream(container)
+        times = frame_times(container, stream)
         container.seek(0)
         clips = sample_times(times, sampling, rng)
-        convert = _FrameConverter(sampling)
-        frames = list(_displayed(container, stream, times, np.concatenate(clips), convert))
+        is_picture = container.format.name in ("apng", "gif")  # viewers show square pixels
+        convert = _converter(sampling, None if is_picture else stream.sample_aspect_ratio)
+        decoder = open_decoder(stream, sampling.max_pixels)
+        instants = np.concatenate(clips)
+        frames = list(_displayed(container, stream, decoder, times, instants, convert))
+    convert.finish()
     return _split(np.stack(frames), clips)
 
 
 def _read_images(folder: Path, sampling: Sampling, rng: np.random.Generator) -> list[Clip]:
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not paths:
-        raise RejectedVideoError("no frames", "the folder holds no images")
-    paths.sort(key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
+    paths = series_of(images_in(folder))
     times = np.arange(len(paths)) / DEFAULT_FRAME_RATE
     clips = sample_times(times, sampling, rng)
-    convert, frames = _FrameConverter(sampling), []
+    convert, frames = _converter(sampling), []
     instants = np.concatenate(clips) + TIME_TOLERANCE
     for index in np.searchsorted(times, instants, side="right") - 1:
-        with _open(paths[index].read_bytes(), sampling.max_pixels) as container:
+        with open_container(paths[index].read_bytes(), sampling.max_pixels) as container:
             frames.append(convert(next(container.decode(video=0))))
+    convert.finish()
     return _split(np.stack(frames), clips)
+
+
+def _converter(sampling: Sampling, aspect: Any = None) -> FrameConverter:
+    height, width, channels = sampling.height, sampling.width, sampling.channels
+    return FrameConverter(height, width, channels, sampling.max_pixels, aspect)
 
 
 def _split(
@@ -183,89 +189,40 @@ def _split(
     ]
 
 
-def _open(video: Path | bytes, max_pixels: int) -> Any:
-    """Open a file with FFmpeg (av.container.InputContainer) and check its header."""
-    import av
-
-    source: Any = io.BytesIO(video) if isinstance(video, bytes) else str(video.resolve())
-    # Decoders pad frames, so their limit is twice as high; `_FrameConverter` checks each frame.
-    limit = {"max_pixels": str(2 * max_pixels + DECODER_PADDING)}
-    try:
-        container = av.open(
-            source,
-            options=limit,
-            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
-        )
-    except av.FFmpegError as error:
-        raise RejectedVideoError("unreadable", error.strerror or type(error).__name__) from None
-    try:
-        if not container.streams.video:
-            raise RejectedVideoError("no frames", "the file has no video stream")
-        codec = container.streams.video[0].codec_context
-        if codec is None:
-            raise RejectedVideoError("unreadable", "FFmpeg has no decoder for the video stream")
-        if codec.width * codec.height > max_pixels:
-            raise RejectedVideoError(
-                "too large", f"{codec.width}x{codec.height}, more than {max_pixels} pixels"
-            )
-        codec.options = limit
-        codec.thread_count = 1
-    except RejectedVideoError:
-        container.close()
-        raise
-    return container
-
-
-def _timestamps(container: Any, stream: Any) -> Float64[np.ndarray, " frame"]:
-    """Timestamps of the frames, ascending, in seconds, read from the container without decoding."""
-    packets = [
-        (packet.dts if packet.pts is None else packet.pts, packet.duration or 0)
-        for packet in container.demux(stream)
-        if packet.size
-    ]
-    if not packets:
-        raise RejectedVideoError("no frames", "the video stream is empty")
-    if any(start is None for start, _ in packets):  # the container has no timestamps
-        return np.arange(len(packets)) / float(stream.average_rate or DEFAULT_FRAME_RATE)
-    table = np.array(packets, np.int64)
-    times = np.sort(table[:, 0]) * float(stream.time_base)
-    duration = table.sum(axis=1).max() * float(stream.time_base) - times[0]
-    declared = (container.duration or 0) / 1e6
-    if duration > MAX_DURATION:
-        raise RejectedVideoError("corrupt", f"the timestamps span {duration:.0f} seconds")
-    if duration < MIN_DURATION_FRACTION * declared:
-        detail = f"{duration:.1f} of {declared:.1f} seconds are in the file"
-        raise RejectedVideoError("truncated", detail)
-    return np.asarray(times)
-
-
 def _displayed(
     container: Any,
     stream: Any,
+    decoder: Any,
     times: Float64[np.ndarray, " frame"],
     instants: Float64[np.ndarray, " instant"],
-    convert: "_FrameConverter",
+    convert: FrameConverter,
 ) -> Iterator[UInt8[np.ndarray, "height width channel"]]:
     """The frame on display at each instant; decoding stops after the last one.
 
     Args:
-        container: opened by `_open`.
+        container: opened by `open_container`.
         stream: of the video.
+        decoder: of the stream.
         times: timestamps of all frames, ascending, in seconds.
         instants: ascending, in seconds.
         convert: scales and crops a frame.
     """
     displayed = np.searchsorted(times, instants + TIME_TOLERANCE, side="right") - 1
     needed = set(times[displayed].tolist())
+    # FFmpeg's own decoders can skip frames that are neither needed nor referenced. The others, such
+    # as libdav1d of AV1, read the option only when they are opened.
+    can_skip = not decoder.codec.name.startswith("lib")
     previous: Any = None
     done = decoded = 0
     for packet in container.demux(stream):
-        if packet.pts is not None:  # skip frames that are neither needed nor referenced
+        if can_skip and packet.pts is not None:
             start = packet.pts * float(stream.time_base)
-            stream.codec_context.skip_frame = "DEFAULT" if start in needed else "NONREF"
-        for frame in packet.decode():
+            decoder.skip_frame = "DEFAULT" if start in needed else "NONREF"
+        for frame in decoder.decode(packet):
             convert.check(frame)
             time = times[min(decoded, len(times) - 1)] if frame.pts is None else frame.time
+            if time < times[0] - TIME_TOLERANCE:  # hidden by an edit list
+                continue
             while (
                 previous is not None
                 and done < len(instants)
@@ -280,47 +237,3 @@ def _displayed(
         raise RejectedVideoError("no frames", "no frame can be decoded")
     for _ in range(done, len(instants)):
         yield convert(previous)
-
-
-class _FrameConverter:
-    """Scale, crop and rotate frames to the shape of a clip; all frames must have one size."""
-
-    def __init__(self, sampling: Sampling) -> None:
-        from av.video.reformatter import VideoReformatter
-
-        self.height, self.width = sampling.height, sampling.width
-        self.max_pixels = sampling.max_pixels
-        self.format = {"grey": "gray", "rgb": "rgb24"}[sampling.colour]
-        self.size: tuple[int, int] | None = None
-        self.scaler = VideoReformatter()
-
-    def check(self, frame: Any) -> None:
-        if frame.is_corrupt:
-            raise RejectedVideoError("corrupt", "a frame is damaged")
-        size = frame.width, frame.height
-        if frame.width * frame.height > self.max_pixels:
-            raise RejectedVideoError("too large", f"{size}, more than {self.max_pixels} pixels")
-        if self.size not in (None, size):
-            raise RejectedVideoError("changes size", f"from {self.size} to {size}")
-        self.size = size
-
-    def __call__(self, frame: Any) -> UInt8[np.ndarray, "height width channel"]:
-        """Crop a frame to its centre and apply the display matrix of the file."""
-        self.check(frame)
-        side_data = frame.side_data.get("DISPLAYMATRIX")  # set by cameras held sideways
-        matrix = np.frombuffer(side_data, np.int32).tolist() if side_data else IDENTITY
-        # A pixel at (x, y) moves to (xx * x + xy * y, yx * x + yy * y).
-        xx, yx, _, xy, yy = matrix[:5]
-        transposed = abs(yx) > abs(xx)
-        rows, columns = (self.width, self.height) if transposed else (self.height, self.width)
-        scale = max(Exact(rows, frame.height), Exact(columns, frame.width))
-        height, width = round(frame.height * scale), round(frame.width * scale)
-        scaled = self.scaler.reformat(
-            frame, width, height, self.format, interpolation="AREA", threads=1
-        )
-        pixels = scaled.to_ndarray()
-        top, left = (height - rows) // 2, (width - columns) // 2
-        cropped = pixels[top : top + rows, left : left + columns].reshape(rows, columns, -1)
-        if transposed:
-            cropped, xx, yy = cropped.transpose(1, 0, 2), xy, yx
-        return np.asarray(cropped[:: -1 if yy < 0 else 1, :: -1 if xx < 0 else 1])

@@ -16,6 +16,7 @@ from ostinato.sketches import sources as sketches
 from ostinato.sketches.formats.quickdraw import Drawing, read_folder
 from ostinato.sketches.formats.raw import RawManifest
 from ostinato.task import Json
+from ostinato.video.formats.raw import RawReject
 from ostinato.video.sources.encoding import write_video
 from ostinato.video.sources.manifest import describe_video, write_manifest
 from ostinato.video.sources.rendering import ORDERS, Pace, play, render
@@ -52,20 +53,18 @@ class Origin:
 
     source: str
     licence: str | None
-    rejects: list[Json] = field(default_factory=list)
+    rejects: list[RawReject] = field(default_factory=list)
 
     def reject(self, file: str, line: int, reason: str) -> None:
         """Record a line that holds no drawing."""
-        self.rejects.append({"file": file, "line": line, "reason": reason})
+        self.rejects.append(RawReject(f"{file}:{line}", "unreadable", reason))
 
     def details(self) -> dict[str, Json]:
         """The entries of the manifest of the videos."""
-        drawings: Json = {
-            "source": self.source,
-            "licence": self.licence,
-            "malformed": len(self.rejects),
+        malformed = len(self.rejects)
+        return {
+            "drawings": {"source": self.source, "licence": self.licence, "malformed": malformed}
         }
-        return {"drawings": drawings} | ({"rejects": self.rejects} if self.rejects else {})
 
 
 def animated_sketches(
@@ -112,7 +111,9 @@ def animated_sketches(
         film = render(strokes, frames=frames, size=size, pen=pen, pace=pace)
         path = write_video(folder, label, key, film[..., None], FRAME_RATE)
         entries.append(describe_video(folder, path, label, key=key, group=key))
-    write_manifest(folder, "animated_sketches", origin.licence, entries, origin.details())
+    write_manifest(
+        folder, "animated_sketches", origin.licence, entries, origin.details(), origin.rejects
+    )
 
 
 def order(
@@ -153,7 +154,7 @@ def order(
             clip = play(film, label, int(constant), int(start))
             path = write_video(folder, label, key, clip[..., None], FRAME_RATE)
             entries.append(describe_video(folder, path, label, key=f"{key}/{label}", group=key))
-    write_manifest(folder, "order", origin.licence, entries, origin.details())
+    write_manifest(folder, "order", origin.licence, entries, origin.details(), origin.rejects)
 
 
 def _read_drawings(
@@ -203,7 +204,7 @@ def _read_drawings(
             yield file, line, category, drawing
         if missing or not places:
             lost = ", ".join(map(repr, sorted(missing))) or "any category"
-            reasons = [f"\n  {r['file']}:{r['line']}: {r['reason']}" for r in origin.rejects[:3]]
+            reasons = [f"\n  {reject.path}: {reject.found}" for reject in origin.rejects[:3]]
             raise SourceError(
                 f"drawings: no drawing is left of {lost}; {len(origin.rejects)} lines are malformed"
                 f", all others have no ink{''.join(reasons)}"

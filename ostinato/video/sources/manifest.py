@@ -2,12 +2,12 @@
 
 It lists the classes and, for each video, path (of a file or of a folder of numbered images),
 class, key, group (its recording, or null if it must be derived from the file's name), split
-(or null), size in bytes and SHA-256. `ostinato.video.formats.raw` reads it. It holds no
-timestamps: the same input gives the same bytes.
+(or null), size in bytes and SHA-256; and what the source rejected, if anything.
+`ostinato.video.formats.raw` reads it. It holds no timestamps: the same input gives the same bytes.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -15,9 +15,10 @@ from pathlib import Path
 from ostinato import store
 from ostinato.errors import SourceError
 from ostinato.task import Json
+from ostinato.video.formats.images import images_in
+from ostinato.video.formats.raw import RawReject
 
 SPLITS = ("train", "validation", "test")
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,15 @@ def describe_video(
         group: its recording, if known.
         split: of the source, if it has splits.
     """
-    file = folder / path
-    if file.is_dir():
-        contents = [image.read_bytes() for image in images_in(file)]
-        size, checksum = sum(map(len, contents)), sha256(b"".join(contents)).hexdigest()
-    else:
-        with file.open("rb") as opened:
-            size = file.stat().st_size
-            checksum = file_digest(opened, "sha256").hexdigest()
+    file, size, checksum = folder / path, 0, sha256()
+    for part in images_in(file) if file.is_dir() else [file]:
+        size += part.stat().st_size
+        with part.open("rb") as opened:
+            file_digest(opened, lambda: checksum)
     name = path.as_posix()
-    return FetchedVideo(name, label, name if key is None else key, group, split, size, checksum)
+    return FetchedVideo(
+        name, label, name if key is None else key, group, split, size, checksum.hexdigest()
+    )
 
 
 def write_manifest(
@@ -84,6 +84,7 @@ def write_manifest(
     licence: str | None,
     videos: Iterable[FetchedVideo],
     details: Mapping[str, Json] | None = None,
+    rejects: Sequence[RawReject] = (),
 ) -> None:
     """Write manifest.json.
 
@@ -93,6 +94,7 @@ def write_manifest(
         licence: of the videos; None for the user's own.
         videos: in the order in which they were fetched.
         details: further entries, such as the name of a data set.
+        rejects: what cannot be a video; `prepare` tolerates a share of them.
 
     Raises:
         SourceError: no videos, or several with the same key.
@@ -103,8 +105,9 @@ def write_manifest(
     counts = Counter(video.key for video in videos)
     if duplicates := [key for key, count in counts.items() if count > 1]:
         raise SourceError(
-            f"{source}: several videos have the same key: {', '.join(duplicates[:3])}; "
-            "remove all but one of each"
+            f"{source}: {len(duplicates)} keys are those of several videos, such as "
+            f"{', '.join(duplicates[:3])}; give each a key of its own, also in different classes "
+            "and files"
         )
     manifest = {
         "source": source,
@@ -112,12 +115,6 @@ def write_manifest(
         **further,
         "classes": sorted({video.label for video in videos}),
         "videos": [video.to_json() for video in videos],
+        **({"rejects": [asdict(reject) for reject in rejects]} if rejects else {}),
     }
     store.write_json(folder / "manifest.json", manifest)
-
-
-def images_in(path: Path) -> list[Path]:
-    """The images in a folder, sorted by name; an empty list if it is no folder."""
-    if not path.is_dir():
-        return []
-    return sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
