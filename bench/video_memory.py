@@ -84,7 +84,7 @@ def main() -> None:
                 write(path, FILM, "mpeg4", rng)
             raw.mkdir()
             folder.mkdir()
-            sources.folder(raw, raw, 0, path=str(own), test=None)
+            sources.folder(raw, raw, 0, path=str(own), ignore=[], test=None)
             command = [sys.executable, "-m", "bench.video_memory", "--measure"]
             command += [str(raw), str(folder)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)

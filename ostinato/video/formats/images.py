@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-from ostinato.data.files import is_hidden, printable
 from ostinato.errors import RejectedVideoError
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -26,7 +25,7 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
 
 
@@ -78,4 +77,4 @@ def _several(images: Iterable[Path]) -> RejectedVideoError:
 
 
 def _names(images: list[Path]) -> str:
-    return " and ".join(printable(Path(image.name)) for image in images[:2])
+    return " and ".join(image.name for image in images[:2])
