@@ -83,6 +83,11 @@ class Study:
         """The raw files of a data set."""
         return self.folder / "data" / "raw" / data
 
+    @property
+    def inputs_folder(self) -> Path:
+        """The state of the local files that each data set is made of."""
+        return self.folder / "data" / ".inputs"
+
     def data_folder(self, data: str) -> Path:
         """A prepared data set."""
         return self.folder / "data" / data

@@ -4,8 +4,9 @@
 which a run is tiny but complete; the contract test uses it to try every run in seconds.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import Field
 
@@ -17,6 +18,18 @@ class Shrunk:
     """The value of a parameter of this type in a tiny run."""
 
     to: int | float
+
+
+@dataclass(frozen=True)
+class LocationType:
+    """Marks a parameter that names files (`ostinato.inputs`)."""
+
+
+def type_arguments(hint: Any) -> Iterator[Any]:
+    """All parts of a type, such as the marks within ``Annotated``."""
+    for part in get_args(hint):
+        yield part
+        yield from type_arguments(part)
 
 
 Units = Annotated[int, Field(ge=1, le=65_536), Shrunk(4)]
@@ -81,6 +94,9 @@ Languages = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 Name = Annotated[str, Field(pattern=f"^{params.NAME}$")]
 """Name of a data set, run, ensemble, gate or study: part of paths, commands and URLs."""
+
+Location = Annotated[str, Field(min_length=1), LocationType()]
+"""A URL, or the path of a file or folder: ``~`` is the home folder."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """Seed of all randomness of a run."""

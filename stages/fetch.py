@@ -1,6 +1,6 @@
 """Fetch raw data: ``python -m stages.fetch STUDY DATA``."""
 
-from ostinato import params, store
+from ostinato import inputs, params, store
 from stages.entry import command, key_of, load_study
 
 
@@ -12,8 +12,10 @@ def main(study: str, name: str) -> None:
     name, loaded = key_of(name), load_study(study)
     blocks = loaded.entry("data", name, "fetch")
     source = params.entry(blocks, "source")
-    sources = params.module(loaded.entry("data", name, "domain"), "sources")
-    fetch = params.bind(params.function(sources, source), params.entry(blocks, source))
+    domain, where = loaded.entry("data", name, "domain"), f"data.{name}.fetch.{source}"
+    function = params.function(params.module(domain, "sources"), source)
+    block = inputs.found(domain, source, params.entry(blocks, source), where)
+    fetch = params.bind(function, block)
     scratch = loaded.scratch("fetch", name, store.digest(source, blocks[source])[:12])
     scratch.mkdir(parents=True, exist_ok=True)
     with store.atomic_folder(loaded.raw_folder(name)) as folder:

@@ -7,7 +7,7 @@ from ostinato.errors import SourceError
 from ostinato.forecasting.formats.layout import Stamps
 from ostinato.forecasting.formats.numbers import Decimal, Notation, Thousands
 from ostinato.forecasting.sources.raw import Columns, check_frequency, fetch_files, write_manifest
-from ostinato.units import Count, Seconds
+from ostinato.units import Count, Location, Seconds
 
 
 def csv(
@@ -15,7 +15,7 @@ def csv(
     scratch: Path,
     seed: int,
     *,
-    where: str,
+    where: Location,
     date: str | list[str],
     date_format: str | None,
     series: str | None,
@@ -85,7 +85,7 @@ def cta(
     scratch: Path,
     seed: int,
     *,
-    where: str,
+    where: Location,
     target: Literal["rail_boardings", "bus"],
     timeout: Seconds,
     retries: Count,
@@ -124,8 +124,8 @@ def m4(
     scratch: Path,
     seed: int,
     *,
-    train: str,
-    test: str | None,
+    train: Location,
+    test: Location | None,
     frequency: str,
     timeout: Seconds,
     retries: Count,

@@ -11,12 +11,19 @@ from ostinato.errors import SourceError
 from ostinato.sketches.formats import quickdraw
 from ostinato.sketches.formats.raw import Form, RawManifest
 from ostinato.sketches.sources.files import categories_of, raw_file
+from ostinato.units import Location
 
 LOG = logging.getLogger(__name__)
 
 
 def folder(
-    folder: Path, scratch: Path, seed: int, *, path: str, form: Form, label: Literal["file", "word"]
+    folder: Path,
+    scratch: Path,
+    seed: int,
+    *,
+    path: Location,
+    form: Form,
+    label: Literal["file", "word"],
 ) -> None:
     """Copy the user's own drawings: ``.ndjson`` files in QuickDraw's schema.
 

@@ -8,7 +8,7 @@ from ostinato.sketches.formats.raw import Form, RawManifest
 from ostinato.sketches.sources import files
 from ostinato.sketches.sources.categories import QUICKDRAW
 from ostinato.sketches.sources.files import Categories
-from ostinato.units import Count, Seconds
+from ostinato.units import Count, Location, Seconds
 
 LINE_BYTES = {"simplified": 500, "raw": 3500}
 """Typical bytes of a drawing's line, by form: the first guess of a download's size."""
@@ -19,7 +19,7 @@ def quickdraw(
     scratch: Path,
     seed: int,
     *,
-    base_url: str,
+    base_url: Location,
     form: Form,
     categories: Categories,
     per_class: Count,

@@ -8,7 +8,7 @@ from ostinato.download import Whole, inside, is_url
 from ostinato.errors import SourceError
 from ostinato.sketches.formats.raw import RawManifest
 from ostinato.sketches.sources.files import GOOGLE, categories_of, download, move, raw_file
-from ostinato.units import Count, Seconds
+from ostinato.units import Count, Location, Seconds
 
 
 def sketchrnn(
@@ -16,7 +16,7 @@ def sketchrnn(
     scratch: Path,
     seed: int,
     *,
-    files: list[str],
+    files: list[Location],
     max_concurrency: Count,
     timeout: Seconds,
     retries: Count,

@@ -17,7 +17,7 @@ from ostinato.sketches.formats.raw import RawManifest
 from ostinato.sketches.sources import files
 from ostinato.sketches.sources.categories import QUICKDRAW
 from ostinato.sketches.sources.files import Categories
-from ostinato.units import Count, Seconds
+from ostinato.units import Count, Location, Seconds
 
 SIDE = 28  # height and width of a bitmap in pixels
 
@@ -28,7 +28,7 @@ def tfds(
     seed: int,
     *,
     data_dir: str | None,
-    base_url: str,
+    base_url: Location,
     categories: Categories,
     per_class: Count,
     max_concurrency: Count,

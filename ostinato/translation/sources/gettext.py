@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ostinato.errors import SourceError
 from ostinato.translation.sources import common
-from ostinato.units import Languages
+from ostinato.units import Languages, Location
 
 
 def gettext(
@@ -19,7 +19,7 @@ def gettext(
     languages: Languages,
     original: str,
     packages: list[str],
-    path: str | None,
+    path: Location | None,
 ) -> None:
     """Copy message catalogs (``.po``, ``.mo``) of installed Python packages or of a folder.
 

@@ -7,7 +7,7 @@ from typing import Literal
 from ostinato import download
 from ostinato.errors import SourceError
 from ostinato.translation.sources import common
-from ostinato.units import Count, Languages, Seconds
+from ostinato.units import Count, Languages, Location, Seconds
 
 MULTI30K = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 
@@ -18,7 +18,7 @@ def moses(
     seed: int,
     *,
     languages: Languages,
-    base_url: str,
+    base_url: Location,
     files: dict[Literal["train", "validation", "test", "all"], str],
     max_concurrency: Count,
     timeout: Seconds,
@@ -66,7 +66,7 @@ def multi30k(
     seed: int,
     *,
     languages: Languages,
-    base_url: str,
+    base_url: Location,
     max_concurrency: Count,
     timeout: Seconds,
     retries: Count,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ostinato.errors import SourceError
 from ostinato.translation.sources import common
-from ostinato.units import Count, Languages, Seconds
+from ostinato.units import Count, Languages, Location, Seconds
 
 
 def tsv(
@@ -13,7 +13,7 @@ def tsv(
     seed: int,
     *,
     languages: Languages,
-    file: str,
+    file: Location,
     columns: list[Count],
     timeout: Seconds,
     retries: Count,
@@ -48,7 +48,7 @@ def tmx(
     seed: int,
     *,
     languages: Languages,
-    file: str,
+    file: Location,
     timeout: Seconds,
     retries: Count,
 ) -> None:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ostinato.data.files import FileList, describe, expanded, is_ignored, list_files, printable
 from ostinato.errors import RejectedVideoError, SourceError
+from ostinato.units import Location
 from ostinato.video.formats.container import VIDEO_SUFFIXES
 from ostinato.video.formats.images import IMAGE_SUFFIXES, series_of
 from ostinato.video.formats.raw import RawReject
@@ -26,7 +27,13 @@ EXPECTED = (
 
 
 def folder(
-    folder: Path, scratch: Path, seed: int, *, path: str, ignore: list[str], test: str | None
+    folder: Path,
+    scratch: Path,
+    seed: int,
+    *,
+    path: Location,
+    ignore: list[str],
+    test: Location | None,
 ) -> None:
     """Copy the user's own videos from one folder per class, the layout of UCF101 and HMDB51.
 
