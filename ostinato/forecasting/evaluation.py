@@ -160,7 +160,7 @@ def evaluate(
             "levels": np.array(list(bounds)),
             "margins": np.array([each.last_margin for each in bounds.values()]),
         },
-        undefined=UNDEFINED,
+        undefined={**UNDEFINED, **{f"validation_{name}": UNDEFINED[name] for name in UNDEFINED}},
     )
 
 

@@ -152,7 +152,8 @@ def _read_dates(
         steps = grid.get_indexer(pd.DatetimeIndex(times))
     except (ValueError, OverflowError) as error:
         raise RequestError(f"{name}: dates: from {history.dates[0]} on: {error}") from None
-    wrong = np.flatnonzero((steps < 0) | (np.diff(steps, prepend=-1) <= 0))
+    distance = np.diff(steps, prepend=-1)
+    wrong = np.flatnonzero((steps < 0) | (distance <= 0) | (distance > longest))
     if len(wrong):
         index = int(wrong[0])
         expected = grid[int(steps[index - 1]) + 1 if index else 0]
