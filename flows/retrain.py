@@ -27,7 +27,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.engine import checkout, dvc_graph
+from flows.engine import checkout, dvc_graph, origins
 from flows.engine.errors import fails_with_message
 from flows.promote import artifact_key, promote
 from flows.reproduce import reproduce, retry_policies, run_stage
@@ -200,7 +200,12 @@ def find_reasons(report: RetrainReport, max_age_days: float, force: bool) -> lis
     """Fetch and prepare a data set, and compare it with the champion's; the reasons to retrain."""
     study, name = report.study, report.data
     champion = report.champion = registry.champion(report.model)  # fails before anything is fetched
-    refresh(study, "fetch", name, force=True)
+    new = origins.may_be_new(study, name)
+    refresh(study, "fetch", name, force=new)
+    if new:
+        origins.remember(study, name)
+    else:
+        get_run_logger().info(f"{name}: its remote files are those of the last fetch")
     refresh(study, "prepare", name, force=False)
     report.current = Profile.read(study.data_folder(name) / "profile.json")
     reasons = ["retraining was forced"] if force else []
@@ -434,8 +439,8 @@ def record(report: RetrainReport, text: str, folder: Path) -> str:
 
     numbers = {"champion_age_days": math.nan if report.age_days is None else report.age_days}
     for row in report.drift:
-        name = re.sub(r"[^\w\-. :/]", "_", row["feature"])
-        numbers |= {f"{measure}/{name}": row[measure] for measure in ("psi", "ks")}
+        measures = ("psi", "ks")
+        numbers |= {runs.metric_name(f"{m}/{row['feature']}"): row[m] for m in measures}
     tags = {
         "stage": "retrain",
         "retrained": str(bool(report.reasons)).lower(),

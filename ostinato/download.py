@@ -28,6 +28,10 @@ HEADWAY = 1 << 20  # bytes; a transfer that breaks after more is resumed and is 
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses of temporary failures
 
 
+State = Mapping[str, str | None]  # of a remote file: etag, last_modified, length
+_states: dict[str, State | None] = {}  # of the files that this process has read, by URL
+
+
 class _PassingError(DownloadError):
     """A temporary failure: the transfer is retried after at least ``wait`` seconds."""
 
@@ -127,6 +131,8 @@ def fetch_all(
     for where in files.values():
         check(where)
     missing = {path: where for path, where in files.items() if not path.exists()}
+    earlier = [where for path, where in files.items() if path not in missing and is_url(where)]
+    _states.update(dict.fromkeys(earlier))  # read by a process that has ended: not known
     stop, lock = threading.Event(), threading.Lock()
     failed: dict[Path, DownloadError] = {}
     with (
@@ -219,6 +225,49 @@ def reach(web: httpx.Client, url: str) -> None:
     thread.join(2 * CONNECT)
     if failure:
         raise UnreachableError(f"{url}: cannot reach {httpx.URL(url).host}: {failure[0]}")
+
+
+def states() -> dict[str, State | None]:
+    """The state of each remote file that this process has read, by its URL; None: not known."""
+    return dict(_states)
+
+
+def unchanged(states: Mapping[str, State | None], *, timeout: float, max_concurrency: int) -> bool:
+    """Whether remote files certainly have the state in which they were read.
+
+    Args:
+        states: by URL, as `states` returns them.
+        timeout: seconds for each request.
+        max_concurrency: requests at the same time.
+
+    Returns:
+        False also where a server does not answer, or tells neither a version nor a date.
+    """
+
+    def same(url: str, state: State | None) -> bool:
+        if not state or not (state["etag"] or state["last_modified"]):
+            return False
+        try:
+            response = web.head(url)
+        except httpx.HTTPError:
+            return False
+        length = response.headers.get("Content-Length")
+        return response.status_code == 200 and _state(response.headers, length) == state
+
+    with (
+        client(timeout=timeout, max_concurrency=max_concurrency) as web,
+        ThreadPoolExecutor(max_concurrency) as pool,
+    ):
+        return all(pool.map(same, states.keys(), states.values()))
+
+
+def _state(headers: httpx.Headers, length: str | None) -> State:
+    """The state of a remote file, by the headers of a response."""
+    return {
+        "etag": headers.get("ETag"),
+        "last_modified": headers.get("Last-Modified"),
+        "length": length or None,
+    }
 
 
 def copy(
@@ -362,6 +411,7 @@ def _length(response: httpx.Response, start: int, remote: dict[str, Any]) -> flo
             )
         remote.update(validator=validator, ranged=False)
         remote["total"] = int(length) if length.isdigit() else None
+        _states[url] = _state(headers, length)
         return float(length or "nan")
     span = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)", headers.get("Content-Range", ""))
     total = int(span[3]) if span else None
@@ -374,6 +424,7 @@ def _length(response: httpx.Response, start: int, remote: dict[str, Any]) -> flo
         remote["validator"] = None
         raise _PassingError(f"{url}: changed while it was read")
     remote.update(validator=validator, total=total, ranged=bool(validator))
+    _states[url] = _state(headers, str(total))
     return int(span[2]) + 1 - start
 
 

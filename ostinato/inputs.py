@@ -6,6 +6,7 @@ the state of these files into ``data/.inputs/<data>.json``, on which the stage `
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from ostinato.errors import SourceError
 from ostinato.study import Study
 from ostinato.task import Json
 from ostinato.units import LocationType, type_arguments
+
+logger = logging.getLogger(__name__)
 
 MAX_READ_BYTES = 1 << 30  # of a folder: a larger one is compared by names, sizes and times
 
@@ -40,6 +43,8 @@ def write(study: Study) -> None:
                 states[key] = state(path, known, seen)
             else:
                 states[key] = former.get(key)
+                if states[key]:
+                    logger.info(f"{value} is not on this computer: {name} keeps its last state")
         if states != former or not file.exists():
             store.write_json(file, states)
     for file in folder.glob("*.json"):

@@ -96,6 +96,10 @@ class Study:
         """A folder for temporary state that outlives a killed stage."""
         return self.folder.joinpath("scratch", *parts)
 
+    def urls_file(self, data: str) -> Path:
+        """The state of each remote file that a data set was fetched from, on this computer."""
+        return self.scratch("urls", f"{data}.json")
+
     def is_ensemble(self, name: str) -> bool:
         """Whether a result is an ensemble's."""
         return name in self.entry("ensembles")

@@ -1,6 +1,6 @@
 """Fetch raw data: ``python -m stages.fetch STUDY DATA``."""
 
-from ostinato import inputs, params, store
+from ostinato import download, inputs, params, store
 from stages.entry import command, key_of, load_study
 
 
@@ -21,6 +21,7 @@ def main(study: str, name: str) -> None:
     with store.atomic_folder(loaded.raw_folder(name)) as folder:
         fetch(folder, scratch, loaded.params["seed"])
     store.remove(scratch)
+    store.write_json(loaded.urls_file(name), download.states())
 
 
 if __name__ == "__main__":

@@ -104,10 +104,17 @@ def dvc_file(stage: str) -> str:
 def stale_stages(*targets: str) -> set[str]:
     """The stages that differ from dvc.lock.
 
+    The stage `check` always runs, and does in each flow (`check_study`): it counts as stale only
+    where its outputs have changed.
+
     Args:
         targets: addresses, or files as `dvc_file` returns them; none: all of the checkout.
     """
-    return set(_status(*targets))
+    return {
+        stage
+        for stage, changes in _status(*targets).items()
+        if not (short_name(stage) == "check" and changes == ["always changed"])
+    }
 
 
 def changed_outputs(*stages: str) -> dict[str, list[str]]:
