@@ -84,8 +84,7 @@ def graph(study: Study) -> dict[str, set[str]]:
     for name, stage in stages.items():
         table = stage.get("foreach", "").strip("${}")
         for key, item in study.params[table].items() if table else [("", {})]:
-            deps = stage["do" if table else "deps"]
-            deps = deps["deps"] if table else deps
+            deps = (stage["do"] if table else stage).get("deps", [])
             values = {"at": study.params["at"], "key": key}
             values |= {f"item.{field}": str(value) for field, value in item.items()}
             for field, value in values.items():
@@ -106,7 +105,7 @@ STUDIES = [Study.load(path) for path in studies(ROOT)]
 GRAPHS = {study.name: graph(study) for study in STUDIES}
 
 
-@pytest.mark.parametrize("stage", ["check", "fetch", "prepare", "train", "evaluate", "ensemble"])
+@pytest.mark.parametrize("stage", ["fetch", "prepare", "train", "evaluate", "ensemble"])
 def test_the_code_that_a_stage_runs_is_what_it_depends_on(stage: str) -> None:
     used: set[str] = set()
     named: set[str] = set()
@@ -121,11 +120,10 @@ def test_the_code_that_a_stage_runs_is_what_it_depends_on(stage: str) -> None:
             assert runs - covered == set(), f"{study.name}: {address}: runs, but is no dependency"
             used |= runs
             named |= code_deps
-    if stage != "check":  # the check depends on all code: every signature is in it
-        # A template names the same code for all its entries: one that runs it is enough.
-        used = {any_domain(file) for file in used}
-        idle = {d for d in named if not any(Path(f).is_relative_to(any_domain(d)) for f in used)}
-        assert idle == set(), "is a dependency, but never runs"
+    # A template names the same code for all its entries: one that runs it is enough.
+    used = {any_domain(file) for file in used}
+    idle = {d for d in named if not any(Path(f).is_relative_to(any_domain(d)) for f in used)}
+    assert idle == set(), "is a dependency, but never runs"
 
 
 def test_a_training_resumes_only_with_the_code_that_it_began_with() -> None:
