@@ -577,12 +577,14 @@ def films_are_the_drawings_of_a_data_set(folder: Path) -> None:
     films = film(folder)
     assert {video["key"] for video in films["videos"]} == keys
     assert films["drawings"]["malformed"] == manifest.details["malformed"] == 4
-    with pytest.raises(DataError, match=r"(?s)4 of 25 videos .*cat\.ndjson:21: stroke 0 has null"):
+    reason = "unreadable: stroke 0 has null"
+    with pytest.raises(DataError, match=rf"(?s)4 of 25 videos .*cat\.ndjson:21: {reason}"):
         prepare_films(folder, 0.1)
     shutil.rmtree(folder / "clips")
     prepare_films(folder, 0.2)
     rejects = (folder / "clips" / "rejects.ndjson").read_bytes().splitlines()
-    assert [orjson.loads(reject)["line"] for reject in rejects] == [21, 23, 24, 25]
+    paths = [orjson.loads(reject)["path"] for reject in rejects]
+    assert paths == [f"cat.ndjson:{number}" for number in (21, 23, 24, 25)]
 
 
 def films_need_a_drawing_of_each_category(folder: Path) -> None:
@@ -623,7 +625,8 @@ def films_have_times_that_grow(folder: Path) -> None:
     assert [video["key"] for video in manifest["videos"]] == ["good"]
     (reject,) = manifest["rejects"]
     assert reject == {
-        "file": "cat.ndjson", "line": 1, "reason": "its times go back; set `pace: ink`",
+        "path": "cat.ndjson:1", "reason": "unreadable",
+        "found": "its times go back; set `pace: ink`",
     }  # fmt: skip
     write(folder / "untimed" / "mine", {"cat.ndjson": joined([line()])})
     with pytest.raises(SourceError, match=r"cat.ndjson:1: drawing 1 has no times; set `pace: ink`"):
