@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ostinato import params, store
+from ostinato.data.files import expanded
 from ostinato.download import is_url
 from ostinato.errors import SourceError
 from ostinato.study import Study
@@ -98,9 +99,9 @@ def find(path: str) -> Path:
     A relative path is from the working directory; in the temporary folder of an experiment, which
     has only the files of git, from the main checkout where the folder has no such file.
     """
-    expanded = Path(path).expanduser()
-    main = Path(os.environ.get("DVC_ROOT", "."), expanded).absolute()
-    return expanded.absolute() if expanded.exists() or not main.exists() else main
+    here = expanded(path)
+    main = Path(os.environ.get("DVC_ROOT", "."), here).absolute()
+    return here.absolute() if here.exists() or not main.exists() else main
 
 
 def state(

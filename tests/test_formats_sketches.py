@@ -22,6 +22,7 @@ from ostinato.sketches.formats import quickdraw
 from ostinato.task import Manifest
 from ostinato.video import dataset as video_dataset
 from ostinato.video import sources as videos
+from ostinato.video.sources.encoding import file_name
 
 ROOT = Path(__file__).parents[1]
 BOM = b"\xef\xbb\xbf"
@@ -577,14 +578,28 @@ def films_are_the_drawings_of_a_data_set(folder: Path) -> None:
     films = film(folder)
     assert {video["key"] for video in films["videos"]} == keys
     assert films["drawings"]["malformed"] == manifest.details["malformed"] == 4
-    reason = "unreadable: stroke 0 has null"
-    with pytest.raises(DataError, match=rf"(?s)4 of 25 videos .*cat\.ndjson:21: {reason}"):
+    told = r"(?s)4 of 25 videos .*cat\.ndjson:21: unreadable: stroke 0 has null"
+    with pytest.raises(DataError, match=told):
         prepare_films(folder, 0.1)
     shutil.rmtree(folder / "clips")
     prepare_films(folder, 0.2)
     rejects = (folder / "clips" / "rejects.ndjson").read_bytes().splitlines()
-    paths = [orjson.loads(reject)["path"] for reject in rejects]
-    assert paths == [f"cat.ndjson:{number}" for number in (21, 23, 24, 25)]
+    assert [orjson.loads(reject)["path"] for reject in rejects] == [
+        f"cat.ndjson:{number}" for number in (21, 23, 24, 25)
+    ]
+
+
+def films_are_made_of_the_first_of_identical_drawings(folder: Path) -> None:
+    again = [orjson.dumps(orjson.loads(text) | {"key_id": "again"}) for text in numbered(1)]
+    lines = [*numbered(20), *numbered(20), *again]
+    dogs = [orjson.dumps(orjson.loads(text) | {"key_id": "other"}) for text in numbered(1)]
+    write(folder / "mine", {"cat.ndjson": joined(lines), "dog.ndjson": joined(dogs)})
+    fetch(folder, str(folder / "mine"))
+    manifest = prepare(folder)
+    data = dataset.load(folder / "data")
+    keys = {key for split in manifest.splits for key in data.examples(split).keys.tolist()}
+    assert keys == {f"cat{i}" for i in range(20)} | {"other"}
+    assert {video["key"] for video in film(folder)["videos"]} == keys
 
 
 def films_need_a_drawing_of_each_category(folder: Path) -> None:
@@ -615,6 +630,7 @@ def any_key_names_a_film(folder: Path) -> None:
     assert len(set(paths)) == len(keys)
     assert all(path.is_file() and path.parent.name == "cat" for path in paths)
     assert paths[6].name == "caf\u00e9.gif"
+    assert [file_name(word) for word in ("hot dog", "a/b", ".a")] == ["hot dog", "a%2Fb", "%2Ea"]
 
 
 def films_have_times_that_grow(folder: Path) -> None:
@@ -635,6 +651,9 @@ def films_have_times_that_grow(folder: Path) -> None:
 
 FILMS = {
     "films: any of the lines above": films_are_the_drawings_of_a_data_set,
+    "films: the same drawing twice in a category": (
+        films_are_made_of_the_first_of_identical_drawings
+    ),
     "films: a category of which no drawing is left": films_need_a_drawing_of_each_category,
     "films: the same `key_id` in several drawings": films_have_different_keys,
     "films: a `key_id` with a slash, a colon or 300 letters": any_key_names_a_film,

@@ -206,7 +206,8 @@ def test_malformed_lines_are_counted(out: Path, tmp_path: Path) -> None:
     )
     assert [entry["key"] for entry in manifest["videos"]] == ["1"]
     assert manifest["drawings"]["malformed"] == 4  # and one without ink
-    assert [reject["line"] for reject in manifest["rejects"]] == [2, 5, 6, 7]
+    paths = [reject["path"] for reject in manifest["rejects"]]
+    assert paths == [f"cat.ndjson:{line}" for line in (2, 5, 6, 7)]
 
 
 def test_drawings_that_cannot_be_rendered_are_an_error(out: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The embedded sources: drawings of ostinato/sketches, rendered as videos."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -20,6 +21,8 @@ from ostinato.video.formats.raw import RawReject
 from ostinato.video.sources.encoding import write_video
 from ostinato.video.sources.manifest import describe_video, write_manifest
 from ostinato.video.sources.rendering import ORDERS, Pace, play, render
+
+LOG = logging.getLogger(__name__)
 
 FRAME_RATE = 10  # frames/s of the files
 
@@ -162,7 +165,8 @@ def _read_drawings(
 ) -> tuple[Origin, Iterator[tuple[str, int, str, Drawing]]]:
     """Fetch drawings into the scratch folder and iterate over them; removes them at the end.
 
-    The iterator yields file, line, category and drawing, by the rules of a data set of strokes.
+    The iterator yields file, line, category and drawing, by the rules of a data set of strokes: of
+    identical drawings of a category, the first.
 
     Args:
         scratch: of the source of the drawings.
@@ -187,13 +191,21 @@ def _read_drawings(
     origin = Origin(source, manifest.licence)
 
     def found() -> Iterator[tuple[str, int, str, Drawing]]:
-        places: dict[str, str] = {}
+        places: dict[str, str] = {}  # by key
+        copies: set[bytes] = set()  # digests of category and strokes
         missing = set(manifest.categories)
+        read = 0
         bar = tqdm(read_folder(folder, manifest), "rendering", unit="drawing", disable=None)
         for file, line, category, drawing in bar:
             if isinstance(drawing, MalformedError):
                 origin.reject(file, line, str(drawing))
                 continue
+            read += 1
+            ink = [stroke[:, :2].tobytes() for stroke in drawing.strokes]
+            content = blake2b(b"".join([category.encode(), *(blake2b(i).digest() for i in ink)]))
+            if content.digest() in copies:
+                continue
+            copies.add(content.digest())
             place = f"{file}:{line}"
             if (first := places.setdefault(drawing.key, place)) != place:
                 raise SourceError(
@@ -209,6 +221,8 @@ def _read_drawings(
                 f"drawings: no drawing is left of {lost}; {len(origin.rejects)} lines are malformed"
                 f", all others have no ink{''.join(reasons)}"
             )
+        if read > len(places):
+            LOG.info("%d copies of drawings of the same category are left out", read - len(places))
         store.remove(folder)
 
     return origin, found()
