@@ -54,7 +54,7 @@ def read(study: Study) -> dict[str, StageRecord]:
             deps={dep["path"]: dep["md5"] for dep in stage.get("deps", [])},
             outs={out["path"]: out["md5"] for out in stage.get("outs", [])},
         )
-        for name, stage in params.read_yaml(path)["stages"].items()
+        for name, stage in params.read_yaml(path).get("stages", {}).items()
     }
 
 
