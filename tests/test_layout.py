@@ -98,7 +98,7 @@ def any_domain(path: str) -> str:
     domains = "|".join(
         {data["domain"] for study in STUDIES for data in study.params["data"].values()}
     )
-    return re.sub(rf"^ostinato/({domains})/", "ostinato/*/", path)
+    return re.sub(rf"^ostinato/({domains})(?=/|$)", "ostinato/*", path)
 
 
 STUDIES = [Study.load(path) for path in studies(ROOT)]
