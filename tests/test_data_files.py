@@ -59,6 +59,7 @@ def test_a_file_that_cannot_be_read_is_a_fault_of_its_own(
     write(tmp_path, "a.txt", "locked.txt")
     (tmp_path / "gone.txt").symlink_to("nowhere.txt")
     (tmp_path / "notes.md").symlink_to("nowhere.md")
+    (tmp_path / "self.txt").symlink_to("self.txt")
     os.mkfifo(tmp_path / "pipe.txt")
     os.close(os.open(os.fsencode(tmp_path) + b"/caf\xe9.txt", os.O_CREAT))
     # root may read everything
@@ -67,6 +68,7 @@ def test_a_file_that_cannot_be_read_is_a_fault_of_its_own(
     assert [file.name for file in found.files] == ["a.txt"]
     assert found.faults() == {
         "gone.txt": BROKEN_LINK,
+        "self.txt": BROKEN_LINK,
         "locked.txt": UNREADABLE,
         "caf\\xe9.txt": NOT_UTF8,
     }
@@ -95,5 +97,6 @@ def test_a_file_can_be_skipped_later(tmp_path: Path) -> None:
     found.skip(found.files[1:2], "with a repeated key")
     assert found.skipped == {"b.txt": "with a repeated key"}
     assert describe(found.skipped) == "1 with a repeated key (b.txt)"
+    assert printable(Path("a/line\nfeed\x1b[1m.txt")) == "a/line\\nfeed\\x1b[1m.txt"
     with pytest.raises(SourceError, match="no such folder"):
         list_files(tmp_path / "no", {".txt"})

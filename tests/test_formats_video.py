@@ -458,6 +458,20 @@ def _(tmp: Path, log: Log) -> None:
         videos.png(90, 90)[:60]: "corrupt",
     }.items():
         assert rejected(content).startswith(f"{reason}: ")
+    noise = np.random.default_rng(0).integers(0, 255, (4, 48, 64), dtype=np.uint8)
+    pictures = [
+        videos.write(tmp / "v.gif", noise).read_bytes(),
+        *(
+            videos.write_image(tmp / f"1{ending}", noise[0], orientation).read_bytes()
+            for ending, orientation in ((".jpg", None), (".jpg", 6), (".webp", None))
+        ),
+    ]
+    for picture in pictures:
+        assert len(greys(picture)) == (4 if picture.startswith(b"GIF") else 1)
+        for cut in range(100, len(picture) - 2, 97):
+            assert rejected(picture[:cut]).startswith(("truncated: ", "corrupt: ", "unreadable: "))
+    greys(pictures[0][:-1])  # a GIF without its last byte, the trailer, has all frames
+    greys(pictures[1] + b"\0" * 9 + pictures[0])  # a JPEG with a short video behind it
     for number in (1, 2):
         videos.write_image(tmp / "sizes" / f"{number}.png", np.zeros((24, 30 + number), np.uint8))
     assert rejected(tmp / "sizes").startswith("changes size: ")
@@ -519,6 +533,16 @@ def _(tmp: Path, log: Log) -> None:
     fetched(root, test=tmp / "list.txt")
     prepared(tmp / "raw", validation=0.5)
     assert "The test split has no clips of these classes: 'Swim'" in log.messages
+
+
+@case("a `group` that matches no file name, a split without clips")
+def _(tmp: Path, log: Log) -> None:
+    fetched(own_videos(tmp))
+    with pytest.raises(DataError, match="matches no file name, such as Run0; correct it, or set"):
+        prepared(tmp / "raw", group=r"(.+_g\d+)_c\d+")
+    (tmp / "data").rename(tmp / "before")
+    with pytest.raises(DataError, match=r"no clips: 16 videos of 2 recordings give .* 0 rejected"):
+        prepared(tmp / "raw", group=r"(.+)\d")
 
 
 OWN = [

@@ -1,6 +1,7 @@
 """List the files in a folder of the user: those to read, and the reason of each other one."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -74,8 +75,9 @@ def describe(skipped: dict[str, str], examples: int = 2) -> str:
 
 
 def printable(path: Path) -> str:
-    """A path with ``/``; bytes that are not UTF-8 are shown as ``\\xff``."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    """A path with ``/``, in one line; bytes that are not UTF-8 are shown as ``\\xff``."""
+    text = os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f]", lambda control: repr(control[0])[1:-1], text)
 
 
 def is_hidden(name: str) -> bool:
@@ -126,12 +128,12 @@ def _walk(root: Path, folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
         return
     for entry in found:
         path = folder / entry.name
-        target = path.resolve() if entry.is_symlink() else path
+        target = Path(os.path.realpath(path)) if entry.is_symlink() else path
         if not target.is_relative_to(root):
             raise SourceError(
                 f"{printable(path)}: links to a file outside {root}; copy that file there"
             )
-        if not entry.is_dir():
+        if not target.is_dir():
             yield path
         elif target not in above:
             yield from _walk(root, path, (*above, target))

@@ -138,9 +138,14 @@ def _content(name: str, video: Input) -> bytes:
         )
     # Links are resolved before the path is checked. Missing paths and paths outside the root give
     # the same error, so clients cannot probe the file system.
-    path = Path(root, str(video.path)).resolve()
-    if not path.is_relative_to(Path(root).resolve()) or not path.is_file():
-        raise RequestError(f"{name}: no file {video.path!r} in the folder of videos")
+    missing = f"{name}: no file {str(video.path)[:200]!r} in the folder of videos"
+    try:
+        path = Path(root, str(video.path)).resolve()
+        is_inside = path.is_relative_to(Path(root).resolve()) and path.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, or a NUL
+        raise RequestError(missing) from None
+    if not is_inside:
+        raise RequestError(missing)
     if path.stat().st_size > MAX_BYTES:
         raise RequestError(too_large)
     return path.read_bytes()

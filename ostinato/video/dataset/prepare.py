@@ -118,8 +118,12 @@ def prepare(
         )
     splits = {name: content for name, content in written.splits.items() if content.clips}
     if missing := [name for name in SPLITS if name not in splits]:
+        counts = ", ".join(f"{x.videos} {name}" for name, x in written.splits.items())
+        groups = len({video.group for video in videos})
         raise DataError(
-            f"{raw}: the split {missing[0]} has no clips; fetch more videos, or raise its fraction"
+            f"{raw}: the split {missing[0]} has no clips: {len(videos)} videos of {groups} "
+            f"recordings give {counts}, {written.rejects.total()} rejected. Fetch more recordings, "
+            f"raise the fraction `{missing[0]}`, or change `group` or the list of test videos"
         )
     present = {name for content in splits.values() for name, n in content.classes.items() if n}
     if empty := [name for name in source.classes if name not in present]:

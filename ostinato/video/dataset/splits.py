@@ -37,7 +37,8 @@ def assign_splits(
         test: fraction of the groups; ignored where the source has a test split.
 
     Raises:
-        DataError: the pattern is wrong, or the source puts a recording into two splits.
+        DataError: the pattern is wrong or matches nothing, or the source puts a recording into two
+            splits.
     """
     try:
         recording = re.compile(pattern or r"(?!)()")
@@ -49,10 +50,16 @@ def assign_splits(
         )
     has_test = any(video.split == "test" for video in videos)
     bounds = (0.0, validation) if has_test else (test, test + validation)
+    matches = [recording.search(Path(video.path).stem) for video in videos]
+    unknown = [video for video in videos if not video.group]
+    if pattern and unknown and not any(match and match[1] for match in matches):
+        raise DataError(
+            f"group: {pattern} matches no file name, such as {Path(unknown[0].path).stem}; correct "
+            "it, or set `group: null` if every video is a recording of its own"
+        )
     assigned = []
-    for video in videos:
-        match = recording.search(Path(video.path).stem)
-        group = video.group or (match[1] if match else video.key)
+    for video, match in zip(videos, matches, strict=True):
+        group = video.group or (match and match[1]) or video.key
         split = video.split or "train"
         if split == "train":
             split = SPLITS[2 - np.searchsorted(bounds, unit_hash(group), side="right")]
@@ -84,7 +91,7 @@ def unit_hash(name: str) -> float:
 
 def digest(key: str | bytes) -> bytes:
     """The hash of a video's key: orders the videos and seeds random frame sampling."""
-    content = key.encode() if isinstance(key, str) else key
+    content = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     return blake2b(content, digest_size=8).digest()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from ostinato.errors import RejectedVideoError
+from ostinato.video.formats.truncation import is_cut_off
 
 FORMATS = (
     "apng,asf,avi,flv,gif,matroska,webm,mov,mp4,mpeg,mpegts,ogg,"
@@ -46,8 +47,11 @@ def open_container(video: Path | bytes, max_pixels: int) -> Any:
 
     source: Any = io.BytesIO(video) if isinstance(video, bytes) else str(video.resolve())
     try:
+        # FFmpeg guesses the format; what telephones append to a JPEG, such as a film, misleads it.
+        is_jpeg = isinstance(video, bytes) and video.startswith(b"\xff\xd8\xff")
         container = av.open(
             source,
+            format="jpeg_pipe" if is_jpeg else None,
             options=_limit(max_pixels),
             container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
         )
@@ -61,10 +65,12 @@ def open_container(video: Path | bytes, max_pixels: int) -> Any:
             raise RejectedVideoError(
                 "too large", f"{codec.width}x{codec.height}, more than {max_pixels} pixels"
             )
-        if container.format.name == "webp_pipe" and _is_animated(video):
+        if container.format.name == "webp_pipe" and _is_animated(_content(video)):
             raise RejectedVideoError(
                 "unreadable", "FFmpeg cannot decode an animated WebP; convert it to GIF or MP4"
             )
+        if container.format.name in ("gif", "jpeg_pipe") and is_cut_off(_content(video)):
+            raise RejectedVideoError("truncated", "the file ends within a picture")
         codec.options = _limit(max_pixels)
         codec.thread_count = 1
     except RejectedVideoError:
@@ -158,9 +164,10 @@ def _limit(max_pixels: int) -> dict[str, str]:
     return {"max_pixels": str(2 * max_pixels + DECODER_PADDING)}
 
 
-def _is_animated(webp: Path | bytes) -> bool:
+def _content(video: Path | bytes) -> bytes:
+    return video if isinstance(video, bytes) else video.read_bytes()
+
+
+def _is_animated(webp: bytes) -> bool:
     """Whether the header of a WebP file has the flag of an animation."""
-    if isinstance(webp, Path):
-        with webp.open("rb") as file:
-            webp = file.read(21)
     return webp[12:16] == b"VP8X" and bool(webp[20] & 2)
