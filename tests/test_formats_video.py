@@ -583,10 +583,15 @@ def _(tmp: Path, log: Log) -> None:
     text = "v_Run_g01_c01.avi 1 \nv_Run_g02_c01.avi 2 \nclip 0\nclip 1 0\n"
     found = read(tmp, text, "Run_test_split1.txt")
     assert found == SplitList({"Run/v_Run_g02_c01.mp4", "Run/clip 0"}, {"Run/clip 1"})
-    (tmp / "Swim_test_split1.txt").write_text("v_Swim_g01_c01.avi 2 \n")
-    (tmp / "Swim_test_split2.txt").write_text("été.avi 2 \n")
-    found = read_split_list(str(tmp / "*_test_split1.txt"), OWN)
+    lists = tmp / "split1"
+    lists.mkdir()
+    (tmp / "Run_test_split1.txt").rename(lists / "Run_test_split1.txt")
+    (lists / "Swim_test_split1.txt").write_text("v_Swim_g01_c01.avi 2 \n")
+    found = read_split_list(str(lists), OWN)
     assert found.test == {"Run/v_Run_g02_c01.mp4", "Run/clip 0", "Swim/v_Swim_g01_c01.mp4"}
+    (lists / "Swim_test_split2.txt").write_text("été.avi 2 \n")
+    with pytest.raises(SourceError, match="found the lists of the splits 1, 2; copy those of one"):
+        read_split_list(str(lists), OWN)
     root = own_videos(tmp, 3)
     (tmp / "Run_test_split1.txt").write_text("Run0.avi 1\nRun1.avi 2\nRun2.avi 0\n")
     manifest = fetched(root, test=tmp / "Run_test_split1.txt")
@@ -606,11 +611,12 @@ def _(tmp: Path, log: Log) -> None:
             "line 2: found the numbers 1 and 2 behind videos of Run; expected the number of the cla"
         ),
         "Run/clip\nSwim/été.mp4\n".encode("latin-1"): "line 2: not UTF-8; save the list as UTF-8",
+        "Run/clip\n".encode("utf-16-le"): "line 1: not UTF-8",
     }
     for content, message in contents.items():
         with pytest.raises(SourceError, match=message):
             listed(tmp, content)
-    for name, message in {"no.txt": "no such file", ".": "is a folder; expected a file"}.items():
+    for name, message in {"no.txt": "no such file", ".": "found no lists of HMDB51"}.items():
         with pytest.raises(SourceError, match=message):
             read_split_list(str(tmp / name), OWN)
 

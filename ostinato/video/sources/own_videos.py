@@ -48,8 +48,8 @@ def folder(
         ignore: names, or patterns of names such as ``*-old``, of files and folders that are left
             out; a folder without videos must be named here.
         test: a file that lists the test videos, one ``class/name`` a line, such as UCF101's
-            ``testlist01.txt``, or HMDB51's files ``*_test_split1.txt``, one for each class; all
-            other videos are training videos. None: no list.
+            ``testlist01.txt``, or a folder with HMDB51's lists of one split, one for each class;
+            all other videos are training videos. None: no list.
 
     Raises:
         SourceError: the folder is missing, it or the folder of a class has no videos, the folders

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from ostinato.data.files import expanded
 from ostinato.errors import SourceError
 
+HMDB_LIST = re.compile(r"(.+)_test_split(\d+)\.txt")
 UNUSED, TRAINING, TEST = 0, 1, 2  # HMDB51's numbers
 
 
@@ -75,19 +76,17 @@ def read_split_list(test: str, videos: Sequence[str]) -> SplitList:
     """Read a list, or lists, of test videos.
 
     Args:
-        test: a file, or a pattern such as ``lists/*_test_split1.txt``.
+        test: a file, or a folder with the lists of one of HMDB51's splits.
         videos: paths ``class/name`` of all videos.
 
     Raises:
-        SourceError: no such file, it is not UTF-8, it names no test video, or one that is missing;
-            or a number behind a name has no meaning.
+        SourceError: there is no such file, the folder has no lists or those of several splits, a
+            list is not UTF-8, names no test video or a missing one, or a number has no meaning.
     """
     path = expanded(test)
-    files = [path]
-    if not path.exists() and re.search(r"[*?\[]", path.name):
-        files = sorted(path.parent.glob(path.name))
-    if not files or not files[0].exists():
+    if not path.exists():
         raise SourceError(f"test: {test}: no such file")
+    files = _hmdb_lists(path) if path.is_dir() else [path]
     names, listed = _Names(videos), SplitList()
     for file in files:
         _read_file(file, names, listed)
@@ -96,9 +95,26 @@ def read_split_list(test: str, videos: Sequence[str]) -> SplitList:
     return listed
 
 
+def _hmdb_lists(folder: Path) -> list[Path]:
+    """The lists in a folder, which must be those of one split."""
+    lists = {file: HMDB_LIST.fullmatch(file.name) for file in sorted(folder.iterdir())}
+    numbers = {file: match[2] for file, match in lists.items() if match}
+    if not numbers:
+        raise SourceError(
+            f"test: {folder}: found no lists of HMDB51, <class>_test_split<n>.txt; expected these, "
+            "or a file such as UCF101's testlist01.txt"
+        )
+    if len(splits := sorted(set(numbers.values()))) > 1:
+        raise SourceError(
+            f"test: {folder}: found the lists of the splits {', '.join(splits)}; copy those of "
+            "one split into a folder of their own, and set `test` to it"
+        )
+    return list(numbers)
+
+
 def _read_file(file: Path, names: _Names, listed: SplitList) -> None:
     lines = list(_lines(file))
-    match = re.match(r"(.+)_test_split\d+$", file.stem)
+    match = HMDB_LIST.fullmatch(file.name)
     label = match[1] if match else None
     labels: dict[str, str] = {}  # UCF101's number of each class
     missing = []
@@ -140,20 +156,16 @@ def _read_file(file: Path, names: _Names, listed: SplitList) -> None:
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text with their numbers, from 1, without blank ones."""
-    if file.is_dir():
-        raise SourceError(
-            f"test: {file} is a folder; expected a file, or a pattern of files, such as "
-            f"{file / '*_test_split1.txt'}"
-        )
     content = file.read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
+        wrong = len(content) if "\0" not in text else content.index(b"\0")
     except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise SourceError(
-            f"test: {file}, line {number}: not UTF-8; save the list as UTF-8"
-        ) from None
+        text, wrong = "", error.start
+    if wrong < len(content):
+        number = content[:wrong].count(b"\n") + 1
+        raise SourceError(f"test: {file}, line {number}: not UTF-8; save the list as UTF-8")
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         if line.strip():
             yield number, line.strip()
