@@ -1,8 +1,10 @@
 """Create or update the objects of Prefect that an operator needs: ``python -m flows.deploy``.
 
 Work pools, limits, the deployments of prefect.yaml and the automations. A second run changes
-nothing. The server is that of PREFECT_API_URL. The command then waits until each active schedule
-has a flow run in state Scheduled; if the server creates none, it fails with the server's response.
+nothing. What an operator has changed on the server stays: schedules, pauses, limits and automations
+of objects that exist. The server is that of PREFECT_API_URL. The command then waits until each
+active schedule has a flow run in state Scheduled; if the server creates none, it fails with the
+server's response.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -41,7 +44,7 @@ from pydantic import SecretStr
 
 from flows.engine import devices
 from flows.engine.errors import command
-from ostinato import params
+from ostinato import params, store
 from ostinato.errors import FlowError
 from ostinato.tracking.client import masked
 
@@ -50,6 +53,8 @@ POOLS = {
     "gpu": "Training, on machines with a GPU",
 }
 WEBHOOK = "champion"
+AUTOMATION = "announce a champion"
+PREFECT_FILE = Path("prefect.yaml")
 CHANGED = "ostinato.champion.changed"  # event of flows/promote.py
 # The body that the webhook posts: the new champion, the former one, and the reason.
 EVENT = """{
@@ -73,7 +78,13 @@ def main() -> None:
     parser.add_argument(
         "--gpus",
         type=int,
-        help="GPUs of all machines together (default: those of this machine)",
+        help="GPUs of all machines together (default: the limit on the server, or those of this "
+        "machine where there is none)",
+    )
+    parser.add_argument(
+        "--reset-schedules",
+        action="store_true",
+        help="replace the schedules on the server by those of prefect.yaml, not paused",
     )
     parser.add_argument(
         "--notify", metavar="URL", help="post an event to URL when a champion changes"
@@ -86,21 +97,22 @@ def main() -> None:
         help="longest wait for the server to schedule a run (default: %(default)g)",
     )
     arguments = parser.parse_args()
-    gpus = arguments.gpus or max(1, len(devices.list_gpus()))
+    if not PREFECT_FILE.exists():
+        raise FlowError(f"{Path.cwd()}: no {PREFECT_FILE}; run in the root of the checkout")
     with server() as client:
         before = read_objects(client)
-        create_pools(client, gpus)
-        client.upsert_global_concurrency_limit_by_name(devices.LIMIT, gpus)
-        prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-        done = subprocess.run([*prefect, "deploy", "--all"], capture_output=True, text=True)
-        if done.returncode:
-            raise FlowError(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
+        create_pools(client)
+        set_limits(client, arguments.gpus)
+        create_deployments(client, reset=arguments.reset_schedules)
         create_automation(client, arguments.notify)
         after = read_objects(client)
-    for name, content in after.items():
-        former = before.get(name)
-        change = "created" if former is None else "unchanged" if former == content else "updated"
-        print(f"{change}: {name}")
+        for name, content in after.items():
+            former = before.get(name)
+            same = former == content
+            change = "created" if former is None else "unchanged" if same else "updated"
+            print(f"{change}: {name}")
+        for line in changed_schedules(client):
+            print(line)
     with server() as client:
         wait_for_runs(client, arguments.wait)
 
@@ -182,10 +194,7 @@ def wait_for_runs(client: SyncPrefectClient, seconds: float) -> None:
 
 def schedules(client: SyncPrefectClient) -> list[Schedule]:
     """The active schedules of the deployments of prefect.yaml that are not paused."""
-    declared = {
-        (entry["entrypoint"], entry["name"])
-        for entry in params.read_yaml("prefect.yaml")["deployments"]
-    }
+    declared = declared_deployments()
     return [
         Schedule(deployment.name, deployment.id, schedule.id, _when(schedule.schedule))
         for deployment in client.read_deployments()
@@ -193,6 +202,71 @@ def schedules(client: SyncPrefectClient) -> list[Schedule]:
         for schedule in deployment.schedules
         if schedule.active and schedule.id
     ]
+
+
+def declared_deployments() -> dict[tuple[str, str], dict[str, Any]]:
+    """The deployments of prefect.yaml by entry point and name."""
+    entries = params.read_yaml(PREFECT_FILE)["deployments"]
+    return {(entry["entrypoint"], entry["name"]): entry for entry in entries}
+
+
+def create_deployments(client: SyncPrefectClient, *, reset: bool) -> None:
+    """Create or update the deployments of prefect.yaml.
+
+    A deployment that exists keeps its schedules and its pause: Prefect would replace them.
+
+    Args:
+        client: of the server.
+        reset: take the schedules of prefect.yaml, not paused, also where a deployment exists.
+
+    Raises:
+        FlowError: Prefect refuses.
+    """
+    content = params.read_yaml(PREFECT_FILE)
+    existing = {(d.entrypoint, d.name): d for d in client.read_deployments()}
+    for entry in content["deployments"]:
+        known = existing.get((entry["entrypoint"], entry["name"]))
+        if known and not reset:
+            entry.pop("schedules", None)
+            entry["paused"] = known.paused
+    with store.temporary_folder() as folder:
+        file = folder / "prefect.yaml"
+        store.write_json(file, content)  # JSON is YAML
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        done = subprocess.run(
+            [*command, "--prefect-file", str(file)], capture_output=True, text=True
+        )
+    if done.returncode:
+        raise FlowError(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
+
+
+def changed_schedules(client: SyncPrefectClient) -> Iterator[str]:
+    """A line for each deployment whose schedules or pause an operator has changed."""
+    declared = declared_deployments()
+    for deployment in client.read_deployments():
+        entry = declared.get((str(deployment.entrypoint), deployment.name))
+        if entry is None:
+            continue
+        wanted = [_schedule_text(schedule, True) for schedule in entry.get("schedules", [])]
+        there = [
+            _schedule_text(schedule.schedule.model_dump(exclude_none=True), schedule.active)
+            for schedule in deployment.schedules
+        ]
+        found = ["deployment paused"] if deployment.paused else []
+        if sorted(there) != sorted(wanted):
+            found += there or ["no schedule"]
+        if found:
+            yield (
+                f"kept: {deployment.name} has {', '.join(found)}; prefect.yaml has "
+                f"{', '.join(wanted) or 'no schedule'} (--reset-schedules takes it)"
+            )
+
+
+def _schedule_text(values: Mapping[str, Any], active: bool) -> str:
+    when = ", ".join(
+        f"{key} {values[key]}" for key in ("cron", "interval", "rrule") if key in values
+    )
+    return f"{when} {values.get('timezone', 'UTC')}{'' if active else ' (paused)'}"
 
 
 def _when(schedule: Any) -> str:
@@ -230,23 +304,47 @@ def _brief(error: Exception) -> str:
     return masked(str(error).partition("\n")[0]).rstrip(".") or type(error).__name__
 
 
-def create_pools(client: SyncPrefectClient, gpus: int) -> None:
-    """Create the work pools of process workers, and limit the queue of `gpu` to the GPUs."""
+def create_pools(client: SyncPrefectClient) -> None:
+    """Create the work pools of process workers."""
     for name, description in POOLS.items():
         try:
             client.read_work_pool(name)
         except ObjectNotFound:
             pool = WorkPoolCreate(name=name, type="process", description=description)
             client.create_work_pool(pool)
+
+
+def set_limits(client: SyncPrefectClient, gpus: int | None) -> None:
+    """Limit trainings, and the queue of the pool `gpu`, to the number of GPUs.
+
+    Args:
+        client: of the server.
+        gpus: None: limits that exist stay, others are the GPUs of this machine.
+    """
+    try:
+        client.read_global_concurrency_limit_by_name(devices.LIMIT)
+        known = True
+    except ObjectNotFound:
+        known = False
+    number = gpus or max(1, len(devices.list_gpus()))
+    if gpus or not known:
+        client.upsert_global_concurrency_limit_by_name(devices.LIMIT, number)
     (queue,) = client.read_work_queues(
         work_pool_name="gpu",
         work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=["default"])),
     )
-    client.update_work_queue(queue.id, concurrency_limit=gpus)
+    if gpus or queue.concurrency_limit is None:
+        client.update_work_queue(queue.id, concurrency_limit=number)
 
 
 def create_automation(client: SyncPrefectClient, url: str | None) -> None:
-    """Create the automation that posts an event on a new champion, if there is an address."""
+    """Create the automation that posts an event on a new champion, if there is an address.
+
+    An automation that exists is only updated with an address, and stays enabled or disabled.
+    """
+    existing = client.read_automations_by_name(AUTOMATION)
+    if existing and not url:
+        return
     if url:
         Webhook(url=SecretStr(url)).save(WEBHOOK, overwrite=True)
     try:
@@ -255,12 +353,13 @@ def create_automation(client: SyncPrefectClient, url: str | None) -> None:
     except ObjectNotFound:
         action = DoNothing()  # the event is in the feed of the UI in any case
     automation = AutomationCore(
-        name="announce a champion",
+        name=AUTOMATION,
+        enabled=existing[0].enabled if existing else True,
         description="Posts an event when the alias `champion` of a model moves",
         trigger=EventTrigger(expect={CHANGED}, posture=Posture.Reactive, threshold=1),
         actions=[action],
     )
-    if existing := client.read_automations_by_name(automation.name):
+    if existing:
         client.update_automation(existing[0].id, automation)
     else:
         client.create_automation(automation)

@@ -18,9 +18,11 @@ from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from typing import Annotated, Any
 
-from prefect import allow_failure, flow, runtime, task
+from prefect import allow_failure, flow, get_client, runtime, task
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas import State
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectConcurrentFuture
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
@@ -34,6 +36,7 @@ from ostinato.errors import OstinatoError, ParamsError
 from ostinato.policies import RetryPolicy
 from ostinato.tracking.client import masked
 
+PROMOTE = "promote/promote"  # the deployment that a run of the deployment reproduce starts
 Row = dict[str, Any]  # stage, outcome, seconds, message
 
 FAILED = ("failed", "timed out")
@@ -119,7 +122,38 @@ def reproduce(
             create_table_artifact(rows, key="reproduce", description=f"{summary}\n\n{note}")
     if any(row["outcome"] in FAILED for row in rows):
         return Failed(message=summary)
+    if runtime.deployment.name == "reproduce" and loaded.params.get("gates"):
+        start_promotion(study)
     return Completed(message=summary, data=rows)
+
+
+@task(retries=8, retry_delay_seconds=15)
+def start_promotion(study: str) -> None:
+    """Start a run of the deployment `promote`, once for each run of `reproduce`.
+
+    An automation on the event of a completed run would miss it where the server restarts meanwhile.
+
+    Args:
+        study: path of the study's params file.
+    """
+    logger = get_run_logger()
+    try:
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name(PROMOTE)
+    except ObjectNotFound:
+        logger.warning(f"There is no deployment {PROMOTE}: nothing is promoted")
+        return
+    if deployment.paused:
+        logger.info(f"The deployment {PROMOTE} is paused: nothing is promoted")
+        return
+    run: Any = run_deployment(
+        PROMOTE,
+        parameters={"study": study},
+        timeout=0,
+        as_subflow=False,
+        idempotency_key=f"promote-{runtime.flow_run.id}",
+    )
+    logger.info(f"Started flow run {run.name} of {PROMOTE}")
 
 
 @task(name="stage", task_run_name="{stage}")

@@ -20,9 +20,11 @@ import httpx
 import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.events import emit_event
-from prefect.states import Completed, Running
+from prefect.events.schemas.automations import AutomationCore
 from ruamel.yaml import YAML
 
 from ostinato import params
@@ -281,22 +283,102 @@ def test_no_deployment_contains_a_path_of_this_machine(deployed: Deployments) ->
         assert str(ROOT) not in deployment.model_dump_json()
 
 
-def test_promote_runs_after_the_deployment_reproduce_only(deployed: Deployments) -> None:
-    by_name = {deployment.name: deployment for deployment in deployed.values()}
+@pytest.fixture
+def promotions(
+    deployed: Deployments, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, dict[str, Any]], list[FlowRun]]:
+    """Run `reproduce` by a deployment, in a study without stages; its runs of `promote`."""
+    from flows import reproduce as module
+    from flows.engine import dvc_graph
+
+    (promote,) = [deployment.id for deployment in deployed.values() if deployment.name == "promote"]
+    wanted = DeploymentFilter(id=DeploymentFilterId(any_=[promote]))
+    study = Study(Path("recipes/x/params.yaml"), {"gates": {"a": {}}})
+    monkeypatch.setattr(dvc_graph, "check_study", lambda path: study)
+    monkeypatch.setattr(dvc_graph, "read_graph", lambda study: {"a": ()})
+    monkeypatch.setattr(dvc_graph, "stale_stages", lambda *files: set())
+
+    def run(deployment: str, values: dict[str, Any]) -> list[FlowRun]:
+        study.params.clear()  # type: ignore[attr-defined]
+        study.params.update(values)  # type: ignore[attr-defined]
+        monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__NAME", deployment)
+        with get_client(sync_client=True) as client:
+            before = {run.id for run in client.read_flow_runs(deployment_filter=wanted)}
+            module.reproduce(study=study.path.as_posix())
+            after = client.read_flow_runs(deployment_filter=wanted)
+        return [run for run in after if run.id not in before]
+
+    return run
+
+
+def test_promote_runs_after_the_deployment_reproduce_only(
+    promotions: Callable[[str, dict[str, Any]], list[FlowRun]],
+) -> None:
+    """Without an event, which is lost where the server restarts meanwhile."""
+    gates: dict[str, Any] = {"gates": {"a": {}}}
+    assert promotions("retrain", gates) == []
+    assert promotions("reproduce", {}) == []
+    (run,) = promotions("reproduce", gates)
+    assert run.deployment_id
+    assert run.parameters == {"study": "recipes/x/params.yaml"}
     with get_client(sync_client=True) as client:
+        assert not client.read_automations_by_name("promote after reproduce")
+        client.pause_deployment(run.deployment_id)
+        assert promotions("reproduce", gates) == []
+        client.resume_deployment(run.deployment_id)
 
-        def promotions() -> int:
-            wanted = DeploymentFilter(id=DeploymentFilterId(any_=[by_name["promote"].id]))
-            return len(client.read_flow_runs(deployment_filter=wanted))
 
-        before = promotions()
-        for name in ("retrain", "reproduce"):
-            run = client.create_flow_run_from_deployment(by_name[name].id)
-            client.set_flow_run_state(run.id, Running(), force=True)
-            client.set_flow_run_state(run.id, Completed(), force=True)
-        until(lambda: promotions() > before)
-        time.sleep(2)
-        assert promotions() == before + 1
+def test_what_an_operator_has_changed_stays(prefect_server: str, deployed: Deployments) -> None:
+    by_name = {deployment.name: deployment for deployment in deployed.values()}
+    retrain, tune = by_name["retrain"], by_name["tune"]
+    (schedule,) = retrain.schedules
+    (automation,) = automations("announce a champion")
+    with get_client(sync_client=True) as client:
+        client.update_deployment_schedule(
+            retrain.id, schedule.id, active=False, schedule=CronSchedule(cron="0 3 * * *")
+        )
+        client.pause_deployment(tune.id)
+        client.upsert_global_concurrency_limit_by_name("gpu", 5)
+        client.update_automation(automation.id, switched(automation, False))
+        output = deploy(prefect_server)
+        assert "updated: " not in output
+        assert (
+            "kept: retrain has cron 0 3 * * * UTC (paused); prefect.yaml has cron 0 2 * * * UTC "
+            "(--reset-schedules takes it)" in output
+        )
+        assert "kept: tune has deployment paused; prefect.yaml has no schedule" in output
+        assert "scheduled: " not in output
+        assert client.read_deployment(tune.id).paused
+        (kept,) = client.read_deployment(retrain.id).schedules
+        assert (kept.active, getattr(kept.schedule, "cron", "")) == (False, "0 3 * * *")
+        assert client.read_global_concurrency_limit_by_name("gpu").limit == 5
+        assert not automations("announce a champion")[0].enabled
+        output = deploy(prefect_server, "--gpus", "2", "--reset-schedules")
+        assert "kept: " not in output
+        assert "scheduled: retrain" in output
+        assert not client.read_deployment(tune.id).paused
+        client.update_automation(automation.id, switched(automation, True))
+
+
+def switched(automation: Any, enabled: bool) -> AutomationCore:
+    return AutomationCore(**{**automation.model_dump(exclude={"id"}), "enabled": enabled})
+
+
+def automations(name: str) -> list[Any]:
+    with get_client(sync_client=True) as client:
+        return list(client.read_automations_by_name(name))
+
+
+def test_outside_of_the_checkout_nothing_is_deployed(prefect_server: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.deploy"],
+        cwd=tmp_path,
+        env={**os.environ, "PREFECT_API_URL": prefect_server, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{tmp_path}: no prefect.yaml; run in the root of the checkout" in done.stderr
 
 
 def test_a_new_champion_is_posted_to_the_webhook(
