@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ostinato.forecasting.dataset.cleaning import Series
+from ostinato.forecasting.dataset.report import ReadReport, describe
 from ostinato.forecasting.formats.layout import COVARIATES, Details
 
 LOG = logging.getLogger(__name__)
@@ -13,15 +14,21 @@ MIN_REPEATED = 3  # times that a far-off value occurs before it looks like a cod
 SHOWN_COUNTS = ("filled", "missing_values", "duplicates", "conflicts", "unknown_cells", "outside")
 
 
-def warn(series: list[Series], details: Details, bounds: Int64[np.ndarray, "series 5"]) -> None:
+def warn(
+    series: list[Series],
+    details: Details,
+    bounds: Int64[np.ndarray, "series 5"],
+    report: ReadReport,
+) -> None:
     """Log a summary, and a warning for each property that makes results undefined or doubtful.
 
     Args:
         series: cleaned.
         details: of the data set.
         bounds: the step of each series at which each split begins.
+        report: of what was found in the raw files.
     """
-    LOG.info("%s", summary(details))
+    LOG.info("%s", summary(details, report))
     season, target = details.season, [each.target for each in series]
     if details.window < season:
         LOG.warning(
@@ -60,7 +67,7 @@ def warn(series: list[Series], details: Details, bounds: Int64[np.ndarray, "seri
         )
 
 
-def summary(details: Details) -> str:
+def summary(details: Details, report: ReadReport) -> str:
     """One line: series, steps and repairs, the kind of each covariate, and what was left out."""
     counts = details.counts
     parts = [f"{len(details.series)} series of {details.steps:,} steps, {counts['rows']:,} rows"]
@@ -71,10 +78,13 @@ def summary(details: Details) -> str:
         for kind in COVARIATES
         for coding in details.codings[kind]
     ]
-    if details.rejects:
+    if report.rejects:
         left = counts.get("series_left_out", 0)
         also = f", among them {left} whole series" if left else ""
-        parts.append(f"{details.rejects:,} rejects in rejects.csv{also}")
+        parts.append(
+            f"{len(report.rejects):,} rejects in rejects.csv{also}; the first is "
+            f"{describe(report.rejects[0])}"
+        )
     return "; ".join(parts)
 
 

@@ -88,11 +88,13 @@ def explain_conflicts(path: Path, columns: Columns, date_format: str | None) -> 
         return len(set(zip(*(found[name] for name in names), strict=False)))
 
     parts: list[str] = []
+    whole = any(name.lower() not in PARTS for name in columns.dates)  # else of a year, say
     for name in sorted(others, key=_rank):
         is_part = name.lower() in PARTS or _is_clock(found[name])
-        if is_part and distinct([*known, *parts, name]) > distinct([*known, *parts]):
+        tells = is_part and distinct([*known, *parts, name]) > distinct([*known, *parts])
+        if tells or (is_part and not whole):
             parts.append(name)
-    if parts:
+    if distinct([*known, *parts]) > distinct(known):
         order = [*columns.dates, *parts]
         formats = " ".join(
             [date_format or "%Y-%m-%d", *(_format(name, found[name]) for name in parts)]

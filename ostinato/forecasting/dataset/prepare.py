@@ -206,7 +206,7 @@ def prepare(
     store.write_json(folder / "manifest.json", prepared.to_json())
     profile = _profile(series, training, first, grid)
     store.write_json(folder / "profile.json", profile.to_json())
-    warn(series, details, bounds)
+    warn(series, details, bounds, report)
 
 
 def _grid(

@@ -1,13 +1,18 @@
 """What was found in raw files: counts by kind, and the list of rejects."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ostinato.errors import DataError
 from ostinato.forecasting.formats.table import shorten
 
 NAMED_ROWS = 3  # that an error lists
+
+
+def describe(reject: Mapping[str, str | int]) -> str:
+    """A reject as messages show it."""
+    return "{file}:{row}: {column} {value!r}: {reason}".format(**reject)
 
 
 @dataclass
@@ -42,10 +47,7 @@ class ReadReport:
             hint: gives what may be changed in params.yaml; called for the error only.
         """
         if len(self.unreadable) > tolerated * self.counts["rows"]:
-            examples = [
-                f"{r['file']}:{r['row']}: {r['column']} {r['value']!r}: {r['reason']}"
-                for r in self.rejects[:NAMED_ROWS]
-            ]
+            examples = map(describe, self.rejects[:NAMED_ROWS])
             raise DataError(
                 f"{len(self.unreadable)} of {self.counts['rows']} rows cannot be used, more than "
                 f"tolerated_rejects: {tolerated} allows{hint()}:\n  " + "\n  ".join(examples)
