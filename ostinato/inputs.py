@@ -98,6 +98,9 @@ def find(path: str) -> Path:
 
     A relative path is from the working directory; in the temporary folder of an experiment, which
     has only the files of git, from the main checkout where the folder has no such file.
+
+    Raises:
+        SourceError: the path begins with ``~``, and the user has no home folder.
     """
     here = expanded(path)
     main = Path(os.environ.get("DVC_ROOT", "."), here).absolute()

@@ -334,7 +334,9 @@ def validate(
     }
     schema = create_model(
         function.__name__,
-        __config__=ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=False),
+        __config__=ConfigDict(
+            strict=True, extra="forbid", arbitrary_types_allowed=False, allow_inf_nan=False
+        ),
         **fields,
     )
     try:

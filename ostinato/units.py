@@ -47,6 +47,12 @@ NumLayers = Annotated[int, Field(ge=1, le=128)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A fraction or a probability, 0 to 1."""
 
+SplitFraction = Annotated[float, Field(gt=0, lt=1)]
+"""The part of a data set that a split gets: neither nothing nor all."""
+
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+"""Probability of setting a value to zero in training; 0 turns it off."""
+
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 """Learning rate, per step."""
 

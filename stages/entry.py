@@ -3,6 +3,7 @@
 import errno
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from ostinato.study import Study, check
 from ostinato.training.imports import import_keras_quietly
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)  # a folder of another user, or read-only
 PASSED = Path("scratch", "checked")  # an empty file for each params.yaml and code that passed
 
 
@@ -21,8 +23,8 @@ def command(main: Callable[..., None]) -> None:
     """Call ``main`` with the command line's arguments.
 
     An error of the project (a wrong parameter, a broken file, no network) says what to do, so it is
-    printed without a traceback, and so is a full disk. Any other error is a bug and keeps its
-    traceback.
+    printed without a traceback. So is a full disk, and a file that this user has no right to. Any
+    other error is a bug and keeps its traceback.
     """
     arguments = sys.argv[1:]
     try:
@@ -41,9 +43,11 @@ def command(main: Callable[..., None]) -> None:
     except OstinatoError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        if error.errno in NOT_ALLOWED:
+            sys.exit(f"{where}{error.strerror}: user {os.getuid()} needs the right to it")
         if error.errno not in DISK_IS_FULL:
             raise
-        where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{where}{error.strerror}: free some space in {Path.cwd()}, and run again")
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -43,8 +43,9 @@ def checkout() -> Iterator[None]:
         wait_or_stop(POLL_INTERVAL_S)
     token = _in_checkout.set(True)
     try:
-        os.truncate(lock, 0)
-        os.write(lock, f"flow run {runtime.flow_run.name} (process {os.getpid()})".encode())
+        with suppress(OSError):  # the lock file of another user: only the note is missing
+            os.ftruncate(lock, 0)
+            os.write(lock, f"flow run {runtime.flow_run.name} (process {os.getpid()})".encode())
         with hold_in_children(lock), supervised():
             yield
     finally:

@@ -143,5 +143,7 @@ def _dvc_lines(*arguments: str) -> list[str]:
     output = dvc(*arguments)
     if output.code:
         text = "\n".join(output.lines[-20:])
+        if "is not a git repository" in text:
+            text += "\nWithout git, tell DVC so: dvc config --local core.no_scm true"
         raise FlowError(f"`dvc {' '.join(arguments)}` ended with code {output.code}:\n{text}")
     return output.lines

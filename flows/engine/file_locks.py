@@ -16,7 +16,10 @@ def try_lock(file: Path) -> int | None:
     Returns:
         The descriptor of the locked file; None where another process holds the lock.
     """
-    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # another user has created it
+        lock = os.open(file, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -48,9 +48,7 @@ class RefusedRequest(MlflowException):
 class RegisteredModel(PythonModel):
     """Answers raw inputs; the preprocessing is that of the training data."""
 
-    _skip_type_hint_validation = (
-        True  # MLflow's error repeats the inputs; `read_inputs` checks them
-    )
+    _skip_type_hint_validation = True  # of MLflow, whose error repeats the inputs
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the model."""

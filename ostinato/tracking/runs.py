@@ -261,13 +261,7 @@ def _create(
     values = record.values(name)
     for stage in (f"fetch@{data}", f"prepare@{data}"):
         values = records.get(stage, StageRecord()).values(data) | values
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    commit, _, dirty = git.stdout.strip().partition("-")
+    commit, _, dirty = _git_commit().partition("-")
     command = record.command.replace('"$DVC_STAGE"', name)
     note = f"`{command}`"
     if "model" in values:
@@ -296,6 +290,16 @@ def _create(
     _log(client, run.info.run_id, params=parameters)
     client.set_tag(run.info.run_id, "inputs", _inputs(name, record))
     return run
+
+
+def _git_commit() -> str:
+    """The commit of the checkout, with "-dirty" where files have changed; empty without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        git = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed
+        return ""
+    return git.stdout.strip()
 
 
 def _log_dataset(client: Any, run: Any, study: Study, data: str, record: StageRecord) -> None:

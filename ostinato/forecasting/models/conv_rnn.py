@@ -11,7 +11,7 @@ import keras
 from ostinato.forecasting.dataset import SeriesDataset
 from ostinato.forecasting.layers import keras_inputs, quantile_model, step_decoder
 from ostinato.training.trainer import fit
-from ostinato.units import Count, Fraction, KernelSize, NumLayers, Stride, Units
+from ostinato.units import Count, DropoutRate, KernelSize, NumLayers, Stride, Units
 
 __all__ = ["build", "fit"]
 
@@ -25,7 +25,7 @@ def build(
     units: Units,
     num_layers: NumLayers,
     head_units: Units,
-    dropout: Fraction,
+    dropout: DropoutRate,
     quantiles: Count,
     residual: bool,
 ) -> keras.Model:

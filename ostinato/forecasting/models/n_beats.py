@@ -11,7 +11,7 @@ import keras
 from ostinato.forecasting.dataset import SeriesDataset
 from ostinato.forecasting.layers import keras_inputs, quantile_model
 from ostinato.training.trainer import fit
-from ostinato.units import Count, Fraction, NumLayers, Units
+from ostinato.units import Count, DropoutRate, NumLayers, Units
 
 __all__ = ["build", "fit"]
 
@@ -22,7 +22,7 @@ def build(
     blocks: NumLayers,
     num_layers: NumLayers,
     units: Units,
-    dropout: Fraction,
+    dropout: DropoutRate,
     quantiles: Count,
     residual: bool,
 ) -> keras.Model:

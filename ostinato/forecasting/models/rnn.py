@@ -14,7 +14,7 @@ from ostinato.forecasting.dataset import SeriesDataset
 from ostinato.forecasting.layers import keras_inputs, quantile_model, step_decoder
 from ostinato.layers import LSTM
 from ostinato.training.trainer import fit
-from ostinato.units import Count, Fraction, NonNegative, NumLayers, Units
+from ostinato.units import Count, DropoutRate, NonNegative, NumLayers, Units
 
 __all__ = ["build", "fit"]
 
@@ -28,7 +28,7 @@ def build(
     units: Units,
     num_layers: NumLayers,
     head_units: Units,
-    dropout: Fraction,
+    dropout: DropoutRate,
     weight_decay: NonNegative,
     quantiles: Count,
     residual: bool,

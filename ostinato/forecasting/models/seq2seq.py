@@ -20,6 +20,7 @@ from ostinato.training import trainer
 from ostinato.units import (
     BatchSize,
     Count,
+    DropoutRate,
     Epochs,
     Fraction,
     LearningRate,
@@ -37,7 +38,7 @@ def build(
     *,
     units: Units,
     attention: bool,
-    dropout: Fraction,
+    dropout: DropoutRate,
     quantiles: Count,
     residual: bool,
 ) -> keras.Model:

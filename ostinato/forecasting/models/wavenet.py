@@ -12,7 +12,7 @@ import keras
 from ostinato.forecasting.dataset import SeriesDataset
 from ostinato.forecasting.layers import keras_inputs, quantile_model, step_decoder
 from ostinato.training.trainer import fit
-from ostinato.units import Count, Fraction, KernelSize, NumLayers, Units
+from ostinato.units import Count, DropoutRate, KernelSize, NumLayers, Units
 
 __all__ = ["build", "fit"]
 
@@ -24,7 +24,7 @@ def build(
     kernel_size: KernelSize,
     depth: NumLayers,
     head_units: Units,
-    dropout: Fraction,
+    dropout: DropoutRate,
     quantiles: Count,
     residual: bool,
 ) -> keras.Model:

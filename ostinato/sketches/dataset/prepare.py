@@ -27,7 +27,7 @@ from ostinato.sketches.formats import records
 from ostinato.sketches.formats.raw import RawManifest
 from ostinato.sketches.formats.records import Records
 from ostinato.task import Manifest
-from ostinato.units import Count, Fraction, Points
+from ostinato.units import Count, Fraction, Points, SplitFraction
 
 LOG = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def prepare(
     folder: Path,
     *,
     tolerated_rejects: Fraction,
-    validation: Fraction,
-    test: Fraction,
+    validation: SplitFraction,
+    test: SplitFraction,
     max_points: Points,
     only_recognised: bool,
     shard_size: Count,

@@ -21,7 +21,11 @@ MAX_COORDINATE = 1e6  # in pixels; no screen is larger
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function with numba, without the shape checks that tests wrap around it."""
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(inspect.unwrap(function))
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(inspect.unwrap(function))
+    except RuntimeError:  # neither this folder nor the user's can be written to
+        return numba.njit(**options)(inspect.unwrap(function))
 
 
 def simplify(strokes: Sequence[Real[np.ndarray, "..."]]) -> list[Int16[np.ndarray, "_ 2"]]:

@@ -12,7 +12,7 @@ import keras
 from ostinato.sketches.dataset.protocols import ModelData
 from ostinato.sketches.layers import Rasterise
 from ostinato.training.trainer import fit
-from ostinato.units import Fraction, KernelSize, Units
+from ostinato.units import DropoutRate, KernelSize, Units
 
 __all__ = ["build", "fit"]
 
@@ -25,7 +25,7 @@ def build(
     filters: list[Units],
     kernel_size: KernelSize,
     units: Units,
-    dropout: Fraction,
+    dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 

@@ -13,7 +13,7 @@ from ostinato.layers import LSTM, MaskedConv1D, MaskedPooling
 from ostinato.sketches.dataset.protocols import ModelData
 from ostinato.sketches.layers import points
 from ostinato.training.trainer import fit
-from ostinato.units import Fraction, KernelSize, NumLayers, Units
+from ostinato.units import DropoutRate, KernelSize, NumLayers, Units
 
 __all__ = ["build", "fit"]
 
@@ -25,7 +25,7 @@ def build(
     kernel_sizes: list[KernelSize],
     units: Units,
     num_layers: NumLayers,
-    dropout: Fraction,
+    dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 

@@ -13,7 +13,7 @@ from ostinato.layers import LSTM, MaskedConv1D
 from ostinato.sketches.dataset.protocols import ModelData
 from ostinato.sketches.layers import points
 from ostinato.training.trainer import fit
-from ostinato.units import Fraction, KernelSize, NumLayers, Stride, Units
+from ostinato.units import DropoutRate, KernelSize, NumLayers, Stride, Units
 
 __all__ = ["build", "fit"]
 
@@ -26,7 +26,7 @@ def build(
     strides: list[Stride],
     units: Units,
     num_layers: NumLayers,
-    dropout: Fraction,
+    dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 

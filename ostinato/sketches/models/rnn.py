@@ -14,7 +14,7 @@ from ostinato.layers import LSTM, MaskedPooling
 from ostinato.sketches.dataset.protocols import ModelData
 from ostinato.sketches.layers import points
 from ostinato.training.trainer import fit
-from ostinato.units import Fraction, NonNegative, NumLayers, Units
+from ostinato.units import DropoutRate, NonNegative, NumLayers, Units
 
 __all__ = ["build", "fit"]
 
@@ -33,7 +33,7 @@ def build(
     num_layers: NumLayers,
     bidirectional: bool,
     pooling: Literal["last", "mean", "max", "sum"],
-    dropout: Fraction,
+    dropout: DropoutRate,
     weight_decay: NonNegative,
 ) -> keras.Model:
     """Build the model.

@@ -21,7 +21,7 @@ from ostinato.translation.dataset.cleaning import PLACEHOLDER, RULES, LanguageMo
 from ostinato.translation.dataset.files import SPLITS, Details
 from ostinato.translation.dataset.tokenizer import SIDES
 from ostinato.translation.formats.parallel_text import RawManifest, read_pairs
-from ostinato.units import Count, Fraction, NonNegative, Tokens
+from ostinato.units import Count, Fraction, NonNegative, SplitFraction, Tokens
 
 PARTITIONS = 64  # temporary files, by a hash of the source; one at a time is in memory
 MAX_SYMBOLS = 500  # placeholders and tags that are single tokens
@@ -49,8 +49,8 @@ def prepare(
     raw: Path,
     folder: Path,
     *,
-    validation: Fraction,
-    test: Fraction,
+    validation: SplitFraction,
+    test: SplitFraction,
     max_length_ratio: NonNegative,
     language_margin: NonNegative,
     max_length: Tokens,

@@ -24,7 +24,7 @@ from ostinato.translation.layers import (
     embedded_inputs,
     output_projection,
 )
-from ostinato.units import Fraction, NumLayers, Units
+from ostinato.units import DropoutRate, NumLayers, Units
 
 __all__ = ["build", "fit", "start_decoding"]
 
@@ -35,8 +35,8 @@ def build(
     units: Units,
     num_layers: NumLayers,
     attention_score: Literal["general", "additive"],
-    dropout: Fraction,
-    word_dropout: Fraction,
+    dropout: DropoutRate,
+    word_dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 

@@ -21,7 +21,7 @@ from ostinato.translation.layers import (
     embedded_inputs,
     output_projection,
 )
-from ostinato.units import Fraction, NumLayers, Units
+from ostinato.units import DropoutRate, NumLayers, Units
 
 __all__ = ["build", "fit", "start_decoding"]
 
@@ -32,8 +32,8 @@ def build(
     cell: Literal["gru", "lstm"],
     units: Units,
     num_layers: NumLayers,
-    dropout: Fraction,
-    word_dropout: Fraction,
+    dropout: DropoutRate,
+    word_dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 

@@ -21,7 +21,7 @@ from ostinato.translation.layers import (
     embedded_inputs,
     output_projection,
 )
-from ostinato.units import Count, Fraction, NumLayers, Units
+from ostinato.units import Count, DropoutRate, NumLayers, Units
 
 __all__ = ["build", "fit", "start_decoding"]
 
@@ -33,8 +33,8 @@ def build(
     num_heads: Count,
     feedforward_units: Units,
     num_layers: NumLayers,
-    dropout: Fraction,
-    word_dropout: Fraction,
+    dropout: DropoutRate,
+    word_dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 

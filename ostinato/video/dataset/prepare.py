@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ostinato import store
 from ostinato.errors import DataError, RejectedVideoError
 from ostinato.task import Manifest
-from ostinato.units import Count, Fraction
+from ostinato.units import Count, Fraction, SplitFraction
 from ostinato.video.dataset.loader import DATASET_NAME, Augment, shard_name
 from ostinato.video.dataset.profile import SAMPLE_SIZE, features, profile
 from ostinato.video.dataset.splits import SPLITS, AssignedVideo, assign_splits, video_rng
@@ -47,8 +47,8 @@ def prepare(
     folder: Path,
     *,
     tolerated_rejects: Fraction,
-    validation: Fraction,
-    test: Fraction,
+    validation: SplitFraction,
+    test: SplitFraction,
     group: str | None,
     frames: Frames,
     frame_rate: FrameRate | None,

@@ -11,7 +11,7 @@ import keras
 
 from ostinato.layers import MaskedPooling
 from ostinato.training.trainer import fit
-from ostinato.units import Fraction, KernelSize, NumLayers, Units
+from ostinato.units import DropoutRate, KernelSize, NumLayers, Units
 from ostinato.video.layers import ClipData, FrameNormalisation, clip_inputs
 
 __all__ = ["build", "fit"]
@@ -24,7 +24,7 @@ def build(
     depths: list[NumLayers],
     kernel_size: KernelSize,
     units: Units,
-    dropout: Fraction,
+    dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 

@@ -19,6 +19,7 @@ from ostinato.task import TrainingContext
 from ostinato.training import trainer
 from ostinato.units import (
     BatchSize,
+    DropoutRate,
     Epochs,
     Fraction,
     FrozenEpochs,
@@ -53,7 +54,7 @@ def build(
     cell: Literal["lstm", "gru"],
     units: Units,
     num_layers: NumLayers,
-    dropout: Fraction,
+    dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 

@@ -9,7 +9,7 @@ frames (batch,), the number of real frames. Output: probabilities (batch, class)
 import keras
 
 from ostinato.training.trainer import fit
-from ostinato.units import Fraction, KernelSize, Units
+from ostinato.units import DropoutRate, KernelSize, Units
 from ostinato.video.layers import ClipData, FrameNormalisation, clip_inputs
 
 __all__ = ["build", "fit"]
@@ -21,7 +21,7 @@ def build(
     filters: list[Units],
     kernel_size: KernelSize,
     units: Units,
-    dropout: Fraction,
+    dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 

@@ -13,7 +13,7 @@ import keras
 
 from ostinato.layers import MaskedPooling
 from ostinato.training.trainer import fit
-from ostinato.units import Fraction, KernelSize, NumLayers, Units
+from ostinato.units import DropoutRate, KernelSize, NumLayers, Units
 from ostinato.video.layers import ClipData, FrameNormalisation, clip_inputs
 
 __all__ = ["build", "fit"]
@@ -25,7 +25,7 @@ def build(
     filters: list[Units],
     depths: list[NumLayers],
     kernel_size: KernelSize,
-    dropout: Fraction,
+    dropout: DropoutRate,
 ) -> keras.Model:
     """Build the model.
 
