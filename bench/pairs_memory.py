@@ -40,6 +40,7 @@ def seed(folder: Path) -> Path:
     dataset.prepare(
         raw,
         ready,
+        tolerated_rejects=0.0,
         validation=0.05,
         test=0.05,
         max_length_ratio=0.0,

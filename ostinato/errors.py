@@ -41,7 +41,7 @@ class DataError(OstinatoError, ValueError):
 
 
 class MalformedError(OstinatoError, ValueError):
-    """A line of a drawing file is malformed; the message is the reason."""
+    """A part of a raw file, such as a line, is malformed; the message is the reason."""
 
 
 class ArchiveError(OstinatoError, ValueError):

@@ -21,6 +21,7 @@ from ostinato.translation.dataset.batching import length_batches
 from ostinato.translation.dataset.files import SPLITS, Details
 
 PREPARE = {
+    "tolerated_rejects": 0.01,
     "validation": 0.2,
     "test": 0.2,
     "max_length_ratio": 3.0,
@@ -133,6 +134,49 @@ def test_each_rule_detects_its_pairs(
     assert cleaning.broken_rule(source, target, uncertain, 3.0) == rule
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Open the file!", "open the FILE", True),
+        ("It's e-mail", "Its email.", True),
+        ("« Hello »", "Hello", True),
+        ("a\u200db", "ab", True),
+        ("दिन", "दान", False),
+        ("दान", "दीन", False),
+        ("ข้าว", "ขาว", False),
+        ("קָמַץ", "קָמָץ", False),
+        ("2.5", "25", False),
+        ("1,000", "1000", False),
+        ("-5", "5", False),
+        ("C++", "C#", False),
+        ("C", "C#", False),
+        ("5%", "5", False),
+        ("5 €", "5 $", False),
+    ],
+)
+def test_sources_share_a_key_if_case_spaces_and_punctuation_differ(
+    one: str, other: str, same: bool
+) -> None:
+    keys = [cleaning.source_key(cleaning.normalise(text)) for text in (one, other)]
+    assert (keys[0] == keys[1]) == same
+    if same:
+        assert cleaning.split_key(keys[0]) == cleaning.split_key(keys[1])
+
+
+@pytest.mark.parametrize("factor", [0.2, 0.25, 4, 5])
+def test_the_ratio_is_relative_to_that_of_the_languages(factor: float) -> None:
+    """The rule keeps the same pairs whichever language is the shorter one."""
+    lengths = np.random.default_rng(0).integers(30, 90, size=200) * 10
+    pairs = [("a" * n, "b" * round(n * factor)) for n in lengths.tolist()]
+    typical = cleaning.typical_ratio(pairs, 2.5)
+    assert typical == pytest.approx(factor, rel=0.1)
+    kept = [cleaning.broken_rule(a, b, False, 2.5, typical) is None for a, b in pairs]
+    assert all(kept)
+    long, short = ("a" * 600, "b" * round(1800 * factor)), ("a" * 600, "b" * round(200 * factor))
+    for odd in (long, short):
+        assert cleaning.broken_rule(*odd, False, 2.5, typical) == "ratio"
+
+
 def test_each_pair_is_kept_or_counted_under_one_rule(tmp_path: Path) -> None:
     correct = sentences(300)
     broken = [("", "vide"), ("Same", "Same"), ("1", "2"), ("Go", "x" * 80), ("{a} b", "{c} d")]
@@ -224,6 +268,16 @@ def test_vocabularies_are_shared_or_separate(tmp_path: Path, tokenizer: str) -> 
             assert names == [PAD, UNK, BOS, EOS]
 
 
+def test_a_rule_that_takes_most_pairs_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = sentences(300)
+    with caplog.at_level("INFO", "ostinato"):
+        prepared(tmp_path, {None: [*lines, *lines, *lines, *lines]})
+    assert "of 1,200 pairs 300 are left: duplicate 900" in caplog.text
+    assert "the rule duplicate left out 900 of 1,200 pairs" in caplog.text
+
+
 def test_an_impossible_vocab_size_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"vocab_size: 30000 tokens \(bpe\)"):
         prepared(tmp_path / "large", {None: sentences(100)}, vocab_size=30_000, tokenizer="bpe")
@@ -234,7 +288,7 @@ def test_an_impossible_vocab_size_raises_an_error(tmp_path: Path) -> None:
 def test_empty_splits_raise_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="leave no training pairs"):
         prepared(tmp_path / "all", {None: sentences(50)}, validation=0.5, test=0.5)
-    with pytest.raises(DataError, match="split test is empty"):
+    with pytest.raises(DataError, match=r"test: found a share of 0; expected more"):
         prepared(tmp_path / "none", {None: sentences(100)}, test=0.0)
 
 

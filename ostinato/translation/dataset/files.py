@@ -15,7 +15,7 @@ class Details:
 
     Attributes:
         languages: codes of the source and of the target language.
-        read: pairs in the raw files.
+        read: pairs in the raw files, with those that cannot be read.
         changed: pairs that normalisation changed.
         left_out: pairs that each rule of `cleaning.RULES` removed.
         shared_vocabulary: whether source and target have one vocabulary.

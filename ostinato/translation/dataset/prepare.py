@@ -1,12 +1,13 @@
 """Raw parallel text to a prepared data set: cleaned, split and tokenised."""
 
+import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 import orjson
@@ -17,14 +18,20 @@ from ostinato import store
 from ostinato.errors import DataError
 from ostinato.task import Manifest
 from ostinato.translation.dataset import cleaning, tokenizer, writing
-from ostinato.translation.dataset.cleaning import PLACEHOLDER, RULES, LanguageModel
+from ostinato.translation.dataset.cleaning import RULES, LanguageModel
 from ostinato.translation.dataset.files import SPLITS, Details
 from ostinato.translation.dataset.tokenizer import SIDES
-from ostinato.translation.formats.parallel_text import RawManifest, read_pairs
+from ostinato.translation.formats.parallel_text import read_pairs
+from ostinato.translation.formats.placeholders import PLACEHOLDER
+from ostinato.translation.formats.raw import Pair, RawManifest
 from ostinato.units import Count, Fraction, NonNegative, SplitFraction, Tokens
 
 PARTITIONS = 64  # temporary files, by a hash of the source; one at a time is in memory
 MAX_SYMBOLS = 500  # placeholders and tags that are single tokens
+NUM_EXAMPLES = 3  # unreadable lines in a message
+HELD_OUT = ("test", "validation")
+PARAMETERS = {"ratio": "max_length_ratio", "foreign": "language_margin", "long": "max_length"}
+LOG = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
@@ -49,6 +56,7 @@ def prepare(
     raw: Path,
     folder: Path,
     *,
+    tolerated_rejects: Fraction,
     validation: SplitFraction,
     test: SplitFraction,
     max_length_ratio: NonNegative,
@@ -63,19 +71,23 @@ def prepare(
 ) -> None:
     """Write raw parallel text as a tensorflow-datasets data set of tokens.
 
-    Pairs that break one of `cleaning.RULES` are left out and counted. A file that is a split keeps
-    its split; validation and test files are kept whole, so that metrics are comparable with
-    published ones. Otherwise a hash of the source determines the split: a pair stays in its split
-    when the data grow, and sources that differ only in case or punctuation are in the same split.
+    Pairs that break one of `cleaning.RULES` are left out and counted; lines, translation units and
+    catalogs that cannot be read are written to ``rejects.ndjson`` with the reasons. A file that is
+    a split keeps its split; validation and test files are kept whole, so that metrics are
+    comparable with published ones. Otherwise a hash of the source determines the split: a pair
+    stays in its split when the data grow, and sources that differ only in case or punctuation are
+    in the same split.
 
     Args:
         raw: folder of a source, with its manifest.
         folder: empty folder for the data set, ``source.model``, ``target.model``,
-            ``manifest.json`` and ``profile.json``.
+            ``manifest.json``, ``profile.json`` and ``rejects.ndjson``.
+        tolerated_rejects: share of the pairs (of catalogs: of the files) that may be unreadable.
         validation: share of the pairs, unless a file is this split.
         test: share of the pairs, unless a file is this split.
         max_length_ratio: maximum ratio of the longer text to the shorter one, in characters, after
-            adding 10 to both; 0 turns the rule off.
+            adding 10 to both; 0 turns the rule off. Where the languages differ typically by more
+            than its square root, as English and Chinese do, it is relative to the median ratio.
         language_margin: nats per trigram by which a text may look more like the other language; 0
             turns the rule off.
         max_length: maximum number of tokens of a text, without eos.
@@ -90,20 +102,29 @@ def prepare(
     Raises:
         DataError: unreadable files, too little text for the vocabulary, or an empty split.
     """
-    if validation + test >= 1:
-        raise DataError(f"validation {validation} and test {test} leave no training pairs")
     about = RawManifest.read(raw)
-    file_splits = {file.split for file in about.files}
-    shares = {"test": 0.0 if "test" in file_splits else test}
-    shares["validation"] = 0.0 if "validation" in file_splits else validation
+    shares = _shares(about, {"test": test, "validation": validation})
+    if 0 < max_length_ratio < 1:
+        raise DataError(f"max_length_ratio: found {max_length_ratio}; expected 0 or at least 1")
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as temporary:
         partitions = [Path(temporary, f"{number:02d}") for number in range(PARTITIONS)]
-        languages, symbols = _partition(raw, about, partitions, shares, max_length_ratio, counts)
+        with (folder / "rejects.ndjson").open("wb") as rejects:
+            pairs = _readable(raw, about, rejects, tolerated_rejects, counts)
+            languages, symbols = _partition(
+                pairs,
+                partitions,
+                shares,
+                max_length_ratio,
+                _typical(raw, about, max_length_ratio),
+                counts,
+            )
         log_odds = languages.log_odds()
         for partition in partitions:
             rows = _filter(partition, log_odds, language_margin, counts)
             partition.write_bytes(b"".join(map(_line, rows)))
+        if not counts["kept"]:
+            raise DataError(f"{raw}: {_summary(counts)}; expected pairs to train on")
         sample = list(_sample(partitions, tokenizer_sample, counts["kept"]))
         train_tokenizers(
             folder,
@@ -128,8 +149,19 @@ def prepare(
     for split in SPLITS:
         if not written[split].counts["pairs"]:
             raise DataError(
-                f"{raw}: split {split} is empty; fetch more pairs or raise the share {split}"
+                f"{raw}: split {split} is empty: {_summary(counts)}; fetch more pairs or raise the "
+                f"share {split}"
             )
+    LOG.info("%s: %s", raw, _summary(counts))
+    worst, left_out = max(((rule, counts[rule]) for rule in RULES), key=lambda item: item[1])
+    if left_out > counts["read"] / 2:
+        LOG.warning(
+            "the rule %s left out %s of %s pairs; look at the data and at %s",
+            worst,
+            f"{left_out:,}",
+            f"{counts['read']:,}",
+            PARAMETERS.get(worst, "the source"),
+        )
     details = Details(
         languages=about.languages,
         read=counts["read"],
@@ -167,12 +199,87 @@ def train_tokenizers(
             store.write_bytes(folder / f"{side}.model", model)
 
 
+def _shares(about: RawManifest, shares: dict[str, float]) -> dict[str, float]:
+    """The share of each split that is no file.
+
+    Raises:
+        DataError: nothing to train on, or a share of 0.
+    """
+    file_splits = {file.split for file in about.files}
+    if not file_splits & {None, "train"}:
+        raise DataError(f"files: found the splits {sorted(map(str, file_splits))}; expected train")
+    shares = {split: 0.0 if split in file_splits else share for split, share in shares.items()}
+    if sum(shares.values()) >= 1:
+        raise DataError(
+            f"validation {shares['validation']} and test {shares['test']} leave no training pairs; "
+            "lower them"
+        )
+    for split, share in shares.items():
+        if not share and split not in file_splits:
+            raise DataError(
+                f"{split}: found a share of 0; expected more, as split {split} is empty without a "
+                "file of its own"
+            )
+    return shares
+
+
+def _summary(counts: Counter[str]) -> str:
+    """How many pairs were read and are left, and how many each rule left out."""
+    rules = sorted((rule for rule in RULES if counts[rule]), key=lambda rule: -counts[rule])
+    left_out = ", ".join(f"{rule} {counts[rule]:,}" for rule in rules)
+    kept = counts["read"] - sum(counts[rule] for rule in RULES)
+    left = {0: "none is left", 1: "1 is left"}.get(kept, f"{kept:,} are left")
+    return f"of {counts['read']:,} pairs {left}" + (f": {left_out}" if left_out else "")
+
+
+def _typical(raw: Path, about: RawManifest, max_length_ratio: float) -> float:
+    """The `cleaning.typical_ratio` of the pairs that are to be cleaned."""
+    if not max_length_ratio:
+        return 1.0
+    pairs = (
+        (pair.source.strip(), pair.target.strip())
+        for pair in read_pairs(raw, about)
+        if isinstance(pair, Pair) and pair.split not in HELD_OUT
+    )
+    different = (
+        (source, target) for source, target in pairs if source and target and source != target
+    )
+    return cleaning.typical_ratio(different, max_length_ratio)
+
+
+def _readable(
+    raw: Path, about: RawManifest, rejects: IO[bytes], tolerated: float, counts: Counter[str]
+) -> Iterator[Pair]:
+    """The pairs of a raw folder; writes what cannot be read to ``rejects``.
+
+    Raises:
+        DataError: more than the tolerated share cannot be read.
+    """
+    examples: list[str] = []
+    for pair in tqdm(read_pairs(raw, about), "reading", unit=" pairs", disable=None):
+        counts["read"] += 1
+        if isinstance(pair, Pair):
+            yield pair
+            continue
+        counts["malformed"] += 1
+        rejects.write(orjson.dumps(pair._asdict(), option=orjson.OPT_APPEND_NEWLINE))
+        if len(examples) < NUM_EXAMPLES:
+            examples.append(str(pair))
+    catalogs = about.format == "gettext"
+    total = len(about.files) if catalogs else counts["read"]
+    if counts["malformed"] > tolerated * total:
+        raise DataError(
+            f"{counts['malformed']:,} of {total:,} {'catalogs' if catalogs else 'pairs'} cannot be "
+            f"read, more than tolerated_rejects: {tolerated} allows:\n  " + "\n  ".join(examples)
+        )
+
+
 def _partition(
-    raw: Path,
-    about: RawManifest,
+    pairs: Iterable[Pair],
     partitions: list[Path],
     shares: Mapping[str, float],
     max_length_ratio: float,
+    typical: float,
     counts: Counter[str],
 ) -> tuple[LanguageModel, list[str]]:
     """Write pairs that break no rule by themselves to partitions; equal sources to the same one.
@@ -183,26 +290,28 @@ def _partition(
     languages, placeholders = LanguageModel(), Counter[str]()
     with ExitStack() as stack:
         files = [stack.enter_context(partition.open("wb")) for partition in partitions]
-        for pair in tqdm(read_pairs(raw, about), "reading", unit=" pairs", disable=None):
-            counts["read"] += 1
+        for pair in pairs:
             source, target = cleaning.normalise(pair.source), cleaning.normalise(pair.target)
             counts["changed"] += (source, target) != (pair.source, pair.target)
             key = cleaning.source_key(source)
+            group = cleaning.split_key(key)
             split = pair.split or "train"
             if split == "train":
-                broken = cleaning.broken_rule(source, target, pair.uncertain, max_length_ratio)
+                broken = cleaning.broken_rule(
+                    source, target, pair.uncertain, max_length_ratio, typical
+                )
                 if broken:
                     counts[broken] += 1
                     continue
-                position = cleaning.uniform_hash(key)
+                position = cleaning.uniform_hash(group)
                 if position < shares["test"]:
                     split = "test"
                 elif position < shares["test"] + shares["validation"]:
                     split = "validation"
                 languages.update(source, target)
                 placeholders.update(p for p in PLACEHOLDER.findall(source) if " " not in p)
-            fixed = pair.split in ("test", "validation")
-            number = int.from_bytes(blake2b(key.encode(), digest_size=1).digest()) % PARTITIONS
+            fixed = pair.split in HELD_OUT
+            number = int.from_bytes(blake2b(group.encode(), digest_size=1).digest()) % PARTITIONS
             files[number].write(_line(Row(split, source, target, key, fixed)))
     repeated = [text for text, count in placeholders.most_common(MAX_SYMBOLS) if count > 1]
     return languages, sorted(repeated)

@@ -1,10 +1,12 @@
 """SentencePiece tokenizers (Kudo & Richardson 2018, arXiv 1808.06226).
 
 The first ids are fixed: 0 pad, 1 unk, 2 bos, 3 eos. Characters outside the vocabulary are encoded
-as bytes, so no text contains unk and the tokens always decode to the text.
+as bytes, so no text contains unk and the tokens always decode to the text. Text that looks like a
+special token, such as ``<s>``, is text.
 """
 
 import io
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from ostinato.errors import DataError
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 SIDES = ("source", "target")
+SPECIAL = {"pad_piece": "<pad>", "unk_piece": "<unk>", "bos_piece": "<s>", "eos_piece": "</s>"}
 
 
 def train(
@@ -39,6 +42,10 @@ def train(
     import sentencepiece
 
     model = io.BytesIO()
+    # Another name where the texts use it; U+2581 is in no normalised text.
+    renamed: dict[str, Any] = {
+        option: f"\u2581{name}" for option, name in SPECIAL.items() if name in symbols
+    }
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(texts),
@@ -55,16 +62,29 @@ def train(
             unk_id=UNK,
             bos_id=BOS,
             eos_id=EOS,
+            **renamed,
             num_threads=1,  # the same vocabulary on any machine
             max_sentence_length=1 << 16,
             minloglevel=2,
         )
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
         raise DataError(
-            f"vocab_size: {vocab_size} tokens ({model_type}) from {len(texts):,} texts: {reason}"
+            f"vocab_size: {vocab_size} tokens ({model_type}) from {len(texts):,} texts: "
+            f"{_reason(str(error))}"
         ) from None
     return model.getvalue()
+
+
+def _reason(message: str) -> str:
+    """A message of SentencePiece in the words of params.yaml."""
+    if high := re.search(r"too high.*value <= (\d+)", message, re.DOTALL):
+        return f"the texts give {high[1]} tokens; set vocab_size to at most {high[1]}"
+    if low := re.search(r"required_chars\. \d+ vs (\d+)", message):
+        return (
+            f"the characters alone need {low[1]} tokens; set vocab_size to at least {low[1]}, or "
+            "lower character_coverage"
+        )
+    return message.strip().splitlines()[-1]
 
 
 def load(folder: Path, side: str) -> Any:

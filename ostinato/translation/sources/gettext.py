@@ -1,14 +1,19 @@
 """Message catalogs of installed packages: the embedded source, which needs no network."""
 
 import importlib.metadata
-import re
+import logging
 import shutil
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from ostinato.data.files import list_files
 from ostinato.errors import SourceError
+from ostinato.translation.formats.languages import includes
 from ostinato.translation.sources import common
 from ostinato.units import Languages, Location
+
+ENDINGS = (".po", ".mo")
+LOG = logging.getLogger(__name__)
 
 
 def gettext(
@@ -24,14 +29,14 @@ def gettext(
     """Copy message catalogs (``.po``, ``.mo``) of installed Python packages or of a folder.
 
     A catalog is ``<language>/LC_MESSAGES/<domain>.po`` or ``<language>.po``; a regional catalog
-    (``fr_FR``) counts for its language. If a catalog has both formats, the ``.po`` file is used: it
-    marks uncertain messages.
+    (``fr_FR``) counts for its language, and ``pt-BR`` asks for the regional one (``pt_BR``) alone.
+    If a catalog has both formats, the ``.po`` file is used: it marks uncertain messages.
 
     Args:
         folder: for the catalogs, in a folder for each package, and the manifest.
         scratch: not used.
         seed: not used.
-        languages: source and target, as in the catalogs' paths; one of them is ``original``.
+        languages: source and target; one of them is ``original``.
         original: the language of the message ids, usually ``en``.
         packages: names of installed packages.
         path: a folder that is searched too, or null.
@@ -39,9 +44,12 @@ def gettext(
     Raises:
         SourceError: a package is not installed, or has no catalog of the language.
     """
-    if original not in languages:
-        raise SourceError(f"original: {original!r} is not one of the languages {languages}")
-    other = languages[1] if languages[0] == original else languages[0]
+    others = [code for code in languages if not includes(original, code)]
+    if len(others) != 1:
+        raise SourceError(
+            f"languages: found {languages}; expected original: {original!r} and one other language"
+        )
+    (other,) = others
     catalogs_by_path: dict[str, tuple[Path, str]] = {}
     for name in packages:
         try:
@@ -53,20 +61,25 @@ def gettext(
         files = {file.as_posix(): Path(str(file.locate())) for file in package.files or ()}
         catalogs = _catalogs(files, other)
         if not catalogs:
-            raise SourceError(f"packages: {name} {package.version} has no catalog for {other!r}")
+            raise SourceError(
+                f"packages: {name} {package.version} has no catalog for {other!r}; "
+                f"{_languages_of(files)}"
+            )
         origin = f"{name} {package.version}"
         catalogs_by_path |= {
             f"{name}/{relative}": (files[relative], origin) for relative in catalogs
         }
     if path is not None:
-        root = Path(path).expanduser().resolve()
-        if not root.is_dir():
-            raise SourceError(f"path: {path}: no such folder")
-        files = {p.relative_to(root).as_posix(): p for p in root.rglob("*.[mp]o")}
+        found = list_files(Path(path).expanduser(), ENDINGS)
+        files = {file.relative_to(found.root).as_posix(): file for file in found.files}
         catalogs = _catalogs(files, other)
+        found.skip(
+            [file for name, file in files.items() if name not in catalogs], f"not in {other!r}"
+        )
+        LOG.info(found.summary())
         if not catalogs:
-            raise SourceError(f"path: {path} has no catalog for {other!r}")
-        catalogs_by_path |= {f"path/{relative}": (files[relative], path) for relative in catalogs}
+            raise SourceError(f"path: {path} has no catalog for {other!r}; {_languages_of(files)}")
+        catalogs_by_path |= {f"path/{name}": (files[name], path) for name in catalogs}
     if not catalogs_by_path:
         raise SourceError("packages, path: both are empty; name at least one package or a folder")
     entries = []
@@ -80,7 +93,20 @@ def gettext(
 
 def _catalogs(files: Iterable[str], language: str) -> list[str]:
     """The paths that are catalogs of a language; ``.mo`` files only without a ``.po`` file."""
-    pattern = rf"(.*/)?{re.escape(language)}([_-]\w+)?(/LC_MESSAGES/[^/]+)?\.[mp]o"
-    matching = [file for file in files if re.fullmatch(pattern, file)]
-    sources = {file for file in matching if file.endswith(".po")}
-    return [file for file in matching if file in sources or f"{file[:-3]}.po" not in sources]
+    matching = [file for file in files if includes(language, _code(file))]
+    sources = {file[:-3] for file in matching if file.lower().endswith(".po")}
+    return [file for file in matching if file.lower().endswith(".po") or file[:-3] not in sources]
+
+
+def _code(file: str) -> str:
+    """The language code in the path of a catalog; empty for other files."""
+    path = PurePosixPath(file)
+    if path.suffix.lower() not in ENDINGS:
+        return ""
+    return path.parent.parent.name if path.parent.name == "LC_MESSAGES" else path.stem
+
+
+def _languages_of(files: Iterable[str]) -> str:
+    """What languages the catalogs among the files are in, for an error."""
+    codes = sorted({_code(file) for file in files} - {""})
+    return f"found {', '.join(codes[:20])}" if codes else "found no catalog of any language"

@@ -24,7 +24,7 @@ def moses(
     timeout: Seconds,
     retries: Count,
 ) -> None:
-    """Download line-aligned text files (``.gz`` or plain), one for each language and split.
+    """Download line-aligned text files, plain or packed, one for each language and split.
 
     Args:
         folder: for the files and the manifest.

@@ -25,8 +25,8 @@ def tsv(
         scratch: keeps partial downloads.
         seed: not used.
         languages: source and target.
-        file: URL or local path of a ``.tsv``, ``.txt`` or ``.gz`` file, or of a ``.zip`` file that
-            contains one table.
+        file: URL or local path of a table, plain or packed by gzip, bzip2 or xz, or of a ``.zip``
+            file that contains one table.
         columns: of the two languages, from 1: [1, 2] for manythings.org/anki, [2, 4] for
             Tatoeba's own exports.
         timeout: seconds without data after which a transfer fails.
@@ -52,9 +52,10 @@ def tmx(
     timeout: Seconds,
     retries: Count,
 ) -> None:
-    """Download a translation memory in TMX 1.4, plain or ``.gz``.
+    """Download a translation memory in TMX 1.4, plain or packed.
 
-    A regional variant (``fr-CA``) counts for its language.
+    A regional variant (``fr-CA``) and a code of three letters (``fra``) count for their language;
+    ``fr-CA`` asks for the variant alone. Case does not matter.
 
     Args:
         folder: for the file and the manifest.

@@ -23,6 +23,8 @@ def tfds(
 ) -> None:
     """Export a translation data set of tensorflow-datasets, e.g. ``ted_hrlr_translate/pt_to_en``.
 
+    A line break in a text becomes a space.
+
     Args:
         folder: for two line-aligned files of each split, and the manifest.
         scratch: where TFDS prepares the data set if ``data_dir`` is null.
@@ -32,8 +34,7 @@ def tfds(
         data_dir: TFDS's data folder, or null.
 
     Raises:
-        SourceError: no such builder, a missing language, a failed download, or a text that
-            contains a line break.
+        SourceError: no such builder, a missing language, or a failed download.
     """
     import tensorflow_datasets
 
@@ -41,7 +42,9 @@ def tfds(
         tensorflow_datasets.disable_progress_bar()
     try:
         builder = tensorflow_datasets.builder(
-            dataset, data_dir=data_dir or scratch / "tfds", try_gcs=False
+            dataset,
+            data_dir=Path(data_dir).expanduser() if data_dir else scratch / "tfds",
+            try_gcs=False,
         )
     except (tensorflow_datasets.core.registered.DatasetNotFoundError, ValueError) as error:
         raise SourceError(f"dataset: {dataset}: {str(error).splitlines()[0]}") from None
@@ -62,14 +65,9 @@ def tfds(
         stream = tensorflow_datasets.as_numpy(builder.as_dataset(split, read_config=order))
         paths = [folder / f"{split}.{language}" for language in languages]
         with paths[0].open("wb") as first, paths[1].open("wb") as second:
-            for number, example in enumerate(stream):
-                texts = [example[language] for language in languages]
-                if any(re.search(rb"[\r\n]", text) for text in texts):
-                    raise SourceError(
-                        f"{dataset}, {split}, example {number}: a text contains a line break"
-                    )
-                first.write(texts[0] + b"\n")
-                second.write(texts[1] + b"\n")
+            for example in stream:
+                for file, language in ((first, languages[0]), (second, languages[1])):
+                    file.write(re.sub(rb"[\r\n]+", b" ", example[language]) + b"\n")
         for path, language in zip(paths, languages, strict=True):
             file_split = split if split in SPLITS else None
             entries.append(common.entry(folder, path.name, file_split, dataset, language=language))
