@@ -88,9 +88,10 @@ def deployed(prefect_server: str, webhook: tuple[str, Posts]) -> Deployments:
 
 
 def test_a_second_deployment_changes_nothing(prefect_server: str, deployed: Deployments) -> None:
-    *lines, last = deploy(prefect_server, "--gpus", "2").splitlines()
+    *lines, maintain, retrain = deploy(prefect_server, "--gpus", "2").splitlines()
     assert {line for line in lines if not line.startswith("unchanged: ")} == set()
-    assert re.fullmatch(r"scheduled: retrain, next run \d{4}-\d\d-\d\d 02:00 UTC", last)
+    assert re.fullmatch(r"scheduled: maintain, next run \d{4}-\d\d-\d\d 05:00 UTC", maintain)
+    assert re.fullmatch(r"scheduled: retrain, next run \d{4}-\d\d-\d\d 02:00 UTC", retrain)
     for name in ("work pool gpu", "limit gpu", "deployment retrain", "automation announce"):
         assert any(name in line for line in lines), name
 
@@ -273,9 +274,10 @@ def test_the_search_of_the_deployment_fits_the_default_study() -> None:
         assert key in run[part], name
 
 
-def test_only_retrain_is_scheduled(deployed: Deployments) -> None:
+def test_retrain_and_maintain_are_scheduled(deployed: Deployments) -> None:
     crons = {d.name: [s.schedule.cron for s in d.schedules] for d in deployed.values()}  # type: ignore[union-attr]
-    assert {name: cron for name, cron in crons.items() if cron} == {"retrain": ["0 2 * * *"]}
+    scheduled = {name: cron for name, cron in crons.items() if cron}
+    assert scheduled == {"retrain": ["0 2 * * *"], "maintain": ["0 5 * * *"]}
 
 
 def test_no_deployment_contains_a_path_of_this_machine(deployed: Deployments) -> None:

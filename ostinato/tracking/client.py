@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,17 @@ def responds(client: Any) -> bool:
     except failures():
         return False
     return True
+
+
+def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
+    """All results of a search of MLflow's client, which returns them in pages."""
+    token = None
+    while True:
+        page = search(page_token=token, **arguments)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 @contextmanager
