@@ -33,7 +33,7 @@ from typing import Any
 
 import ostinato
 from ostinato import params, store
-from ostinato.errors import MissingFilesError, RegistryError
+from ostinato.errors import DataError, MissingFilesError, RegistryError
 from ostinato.study import Study
 from ostinato.task import Json, Manifest, Profile, Serving
 from ostinato.tracking import client as mlflow_store
@@ -103,10 +103,15 @@ def age(version: Any) -> timedelta:
 
 
 def profile(version: Any) -> Profile | None:
-    """The profile of the data that a version was trained on; None where it has none."""
+    """The profile of the data that a version was trained on.
+
+    None where it has none, or one of an earlier layout.
+    """
     with connected() as client, TemporaryDirectory() as temporary:
         file = download(client, version, Path(temporary)) / "artifacts" / "profile.json"
-        return Profile.read(file) if file.exists() else None
+        with suppress(DataError):
+            return Profile.read(file)
+    return None
 
 
 def find(client: Any, model: str, alias: str) -> Any | None:
@@ -223,7 +228,7 @@ def register(study: Study, name: str, run: Any, examples: Examples) -> Any:
                 described,
             ):
                 save(domain, parts, folder, described)
-            _describe(client, model, domain)
+            describe(client, model, domain)
             return client.create_model_version(
                 model,
                 described.artifact_path,
@@ -272,7 +277,7 @@ def save(domain: str, parts: Path, folder: Path, described: Any) -> None:
         described.save(str(folder / "MLmodel"))
 
 
-def _describe(client: Any, model: str, domain: str) -> None:
+def describe(client: Any, model: str, domain: str) -> None:
     """Create a registered model where there is none, and describe it."""
     about = inspect.getdoc(params.module(domain, "serving"))
     text = (
