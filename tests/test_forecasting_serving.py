@@ -1,5 +1,6 @@
 """A served forecaster answers raw histories as the evaluation did, and refuses invalid ones."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,49 @@ def test_invalid_histories_are_refused(
     change(request)
     with pytest.raises(errors.RequestError, match=message):
         service.predict([serving.Input.model_validate(request)], {})
+
+
+def test_a_dirty_table_gives_training_and_serving_the_same_inputs(tmp_path: Path) -> None:
+    """Decimal commas, codes for missing values, gaps, and cells that training could not read."""
+    rows = table().apply(lambda column: column.str.replace(".", ","))
+    rows.loc[[99, 105], "value"], rows.loc[101, "other"] = "-999", "NA"
+    rows.loc[[102, 115], "other"], rows.loc[104, "kind"] = "broken", "new"
+    data = prepared(
+        tmp_path,
+        rows.drop(index=[97, 110]),
+        {"decimal": ",", "missing": [-999]},
+        gaps="forward",
+        tolerated_rejects=0.02,
+    )
+    numbers = np.arange(data.size("test"))
+    keys = data.windows("test", numbers).keys
+    requests = serving.to_requests(tmp_path / "raw", tmp_path / "data", keys)
+    trained, *_ = data.examples("test", numbers)
+    for number, key in enumerate(keys):
+        history = serving.Input.model_validate(json.loads(json.dumps(requests[key])))
+        served = histories.prepare_input("input 0", history, data.details)
+        for name, values in trained.items():
+            np.testing.assert_array_equal(served.inputs[name][0], values[number])
+        unknown = "new" in requests[key]["future_covariates"]["kind"]
+        assert bool(served.warnings) == unknown
+
+
+def test_a_response_is_finite_json_and_tells_what_the_model_does_not_know(served: Served) -> None:
+    folder, _, evaluated, service = served
+    request = request_of(folder, str(evaluated.arrays["keys"][0]))
+    request["future_covariates"]["kind"][2] = "holiday"
+    (response,) = service.predict([serving.Input.model_validate(request)], {})
+    json.dumps(response.model_dump(), allow_nan=False)
+    assert len(response.warnings) == 1
+    assert "no category 'holiday' (value 2; 1 such" in response.warnings[0]
+    for large in (1e30, 1e40, 1e308):
+        request["values"][3] = large
+        try:
+            (response,) = service.predict([serving.Input.model_validate(request)], {})
+        except errors.RequestError as error:
+            assert "input 0: values: " in str(error)  # noqa: PT017 - either outcome is right
+        else:
+            json.dumps(response.model_dump(), allow_nan=False)
 
 
 def test_an_unknown_series_is_refused_where_series_have_scales(served: Served) -> None:

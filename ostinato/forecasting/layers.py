@@ -83,7 +83,7 @@ class Attach(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="ostinato")
 class SeasonalNaive(keras.layers.Layer):
-    """Repeat the last season of the first feature over the horizon."""
+    """Repeat the last season of the first feature over the horizon; all of a shorter window."""
 
     def __init__(self, season: int, horizon: int, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32"})

@@ -151,7 +151,7 @@ def _request(
     past = slice(origin - details.window, origin)
     around = slice(past.start, origin + details.horizon)
     cells = {
-        coding.column: _readable(series.covariates[coding.column], coding, details)
+        coding.column: _filled(series.covariates[coding.column], coding, details)
         for kind in COVARIATES
         for coding in details.codings[kind]
     }
@@ -166,14 +166,19 @@ def _request(
     }
 
 
-def _readable(
+def _filled(
     cells: Shaped[np.ndarray, " step"], coding: Coding, details: Details
 ) -> Shaped[np.ndarray, " step"]:
-    """Cells without those of a numeric column that were rejected as they are no numbers."""
-    if coding.categories is not None:
-        return cells
-    rejected = [details.notation.number(cell) is None for cell in cells]
-    return np.where(rejected, "", cells)
+    """Cells of a column, with the last one in place of those that training fills from it."""
+    codes, distinct = pd.factorize(pd.Series(cells, dtype=object))
+    if coding.categories is None:
+        numbers = np.array([details.notation.number(cell) for cell in distinct], float)
+        known = np.isfinite(numbers)  # None is NaN
+    else:
+        known = np.array([not details.notation.is_missing(cell) for cell in distinct], bool)
+    given = known[codes]
+    last = np.maximum.accumulate(np.where(given, np.arange(len(cells)), -1))
+    return np.where(last < 0, "", cells[np.maximum(last, 0)])
 
 
 def from_responses(

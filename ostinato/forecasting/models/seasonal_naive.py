@@ -1,5 +1,7 @@
 """The value a season ago: a baseline without parameters.
 
+Where the window is shorter than a season, the whole window is repeated; prepare warns of it.
+
 Inputs: ``past`` (batch, time, feature), the scaled target first; output (batch, horizon, 1).
 """
 
