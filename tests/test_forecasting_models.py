@@ -49,6 +49,13 @@ def perfect() -> pd.DataFrame:
     return rows.assign(value=np.resize(["10", "20", "30", "25", "15", "5", "8"], len(rows)))
 
 
+def unobserved() -> pd.DataFrame:
+    """No truth of the first step of the horizon is observed in calibration and test."""
+    rows = table()
+    rows.loc[[*range(80, 98), *range(101, 118)], "value"] = ""
+    return rows
+
+
 @pytest.mark.parametrize(
     ("rows", "rules"),
     [
@@ -57,8 +64,9 @@ def perfect() -> pd.DataFrame:
         (perfect(), {}),
         (table().assign(value="0"), {}),
         (table().assign(value=[*table().value[:100], *["0"] * 20]), {}),
+        (unobserved(), {"gaps": "forward", "longest_gap": 99}),
     ],
-    ids=["constant", "shorter than a season", "perfect", "zeros", "ends in zeros"],
+    ids=["constant", "shorter than a season", "perfect", "zeros", "ends in zeros", "unobserved"],
 )
 def test_a_metric_that_is_not_defined_is_none_with_its_reason(
     rows: pd.DataFrame, rules: dict[str, Any], tmp_path: Path
@@ -73,6 +81,7 @@ def test_a_metric_that_is_not_defined_is_none_with_its_reason(
     assert missing
     assert evaluated.undefined.keys() == missing
     assert not any("not finite" in reason for reason in evaluated.undefined.values())
+    assert np.isfinite(evaluated.serving["margins"]).all()
     results = evaluation.per_example(evaluated.arrays)
     for name in ("mase", "owa"):  # the gate reads these
         assert np.isfinite(results.value(metrics.METRICS[name])) == (name not in missing)

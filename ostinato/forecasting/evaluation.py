@@ -1,7 +1,7 @@
 """Evaluate a forecaster on the test split from every origin: a rolling-origin backtest."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -24,6 +24,9 @@ UNDEFINED = {
     "owa": "no series changes from one season to the next, or Naive2 forecasts all without error",
     "weighted_quantile_loss": "all true values of the test split are 0",
 }
+NOT_OBSERVED = "a step of the horizon has no observed truth that calibrates its intervals"
+NOTHING_OBSERVED = "no truth of the split is observed"
+INTERVAL_KINDS = ("coverage", "width")
 CURVE_LEVELS = np.arange(0.1, 1.0, 0.1)  # of the figure of nominal and observed coverage
 
 
@@ -156,12 +159,24 @@ def evaluate(
         figures=drawn,
         arrays=arrays,
         speed=timing.speed(predictor, requests, seconds, len(numbers)),
-        serving={
-            "levels": np.array(list(bounds)),
-            "margins": np.array([each.last_margin for each in bounds.values()]),
-        },
-        undefined={**UNDEFINED, **{f"validation_{name}": UNDEFINED[name] for name in UNDEFINED}},
+        serving={"levels": np.array(list(bounds)), "margins": _served_margins(bounds)},
+        undefined=_undefined(bounds),
     )
+
+
+def _undefined(levels: Iterable[float]) -> dict[str, str]:
+    """Why a metric may have no value, by its name."""
+    intervals = {f"{kind}_{100 * v:g}": NOT_OBSERVED for v in levels for kind in INTERVAL_KINDS}
+    reasons = {**dict.fromkeys(METRICS, NOTHING_OBSERVED), **UNDEFINED, **intervals}
+    return {**reasons, **{f"validation_{name}": reason for name, reason in reasons.items()}}
+
+
+def _served_margins(bounds: Mapping[float, Interval]) -> Float64[np.ndarray, "level *horizon"]:
+    """The margins of the last origin; 0 for a step without an observed truth to calibrate it."""
+    margins = np.array([each.last_margin for each in bounds.values()], np.float64)
+    if np.isnan(margins).any():
+        LOG.warning("Served intervals have steps that are not calibrated: %s", NOT_OBSERVED)
+    return np.nan_to_num(margins)
 
 
 def _arrays(

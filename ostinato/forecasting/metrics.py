@@ -4,6 +4,7 @@ The functions take arrays of any shape; NaN in the truth is a value that was not
 left out.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -54,9 +55,16 @@ A coverage is best at its nominal value, so it has no direction and is not compa
 """
 
 
+def _mean(values: ArrayLike, axis: int | None = None) -> Float[np.ndarray, "..."]:
+    """Mean of the values that are not NaN; NaN where there is none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        return np.asarray(np.nanmean(np.asarray(values), axis=axis))
+
+
 def mae(truth: ArrayLike, forecast: ArrayLike, axis: int | None = None) -> Float[np.ndarray, "..."]:
     """Mean absolute error, over ``axis`` or all values."""
-    return np.asarray(np.nanmean(np.abs(np.asarray(truth) - np.asarray(forecast)), axis=axis))
+    return np.asarray(_mean(np.abs(np.asarray(truth) - np.asarray(forecast)), axis=axis))
 
 
 def rmse(
@@ -64,7 +72,7 @@ def rmse(
 ) -> Float[np.ndarray, "..."]:
     """Root of the mean squared error, over ``axis`` or all values."""
     squares = (np.asarray(truth) - np.asarray(forecast)) ** 2
-    return np.asarray(np.sqrt(np.nanmean(squares, axis=axis)))
+    return np.asarray(np.sqrt(_mean(squares, axis=axis)))
 
 
 def percentage_errors(truth: ArrayLike, forecast: ArrayLike) -> Float[np.ndarray, "..."]:
@@ -78,7 +86,7 @@ def smape(
     truth: ArrayLike, forecast: ArrayLike, axis: int | None = None
 ) -> Float[np.ndarray, "..."]:
     """Symmetric mean absolute percentage error, 0 to 200, as in M4 (Makridakis et al. 2020)."""
-    return np.asarray(np.nanmean(percentage_errors(truth, forecast), axis=axis))
+    return np.asarray(_mean(percentage_errors(truth, forecast), axis=axis))
 
 
 def naive_scale(history: ArrayLike, season: int) -> float:
@@ -134,7 +142,7 @@ def coverage(
     """The share of the truth inside [low, high], over ``axis`` or all values."""
     t = np.asarray(truth)
     inside = ((t >= np.asarray(low)) & (t <= np.asarray(high))).astype(float)
-    return np.asarray(np.nanmean(np.where(np.isnan(t), np.nan, inside), axis=axis))
+    return np.asarray(_mean(np.where(np.isnan(t), np.nan, inside), axis=axis))
 
 
 def conformal(
