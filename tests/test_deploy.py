@@ -24,7 +24,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events import emit_event
-from prefect.events.schemas.automations import AutomationCore
 from ruamel.yaml import YAML
 
 from ostinato import params
@@ -341,7 +340,7 @@ def test_what_an_operator_has_changed_stays(prefect_server: str, deployed: Deplo
         )
         client.pause_deployment(tune.id)
         client.upsert_global_concurrency_limit_by_name("gpu", 5)
-        client.update_automation(automation.id, switched(automation, False))
+        client.pause_automation(automation.id)
         output = deploy(prefect_server)
         assert "updated: " not in output
         assert (
@@ -359,11 +358,7 @@ def test_what_an_operator_has_changed_stays(prefect_server: str, deployed: Deplo
         assert "kept: " not in output
         assert "scheduled: retrain" in output
         assert not client.read_deployment(tune.id).paused
-        client.update_automation(automation.id, switched(automation, True))
-
-
-def switched(automation: Any, enabled: bool) -> AutomationCore:
-    return AutomationCore(**{**automation.model_dump(exclude={"id"}), "enabled": enabled})
+        client.resume_automation(automation.id)
 
 
 def automations(name: str) -> list[Any]:

@@ -189,8 +189,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Itera
     site = Site(tmp_path_factory.mktemp("site"), prefect_server, address)
     site(site.caller, sys.executable, "-m", "flows.deploy", "--gpus", "3")
     with get_client(sync_client=True) as client:  # there is nothing to promote
-        for automation in client.read_automations_by_name("promote after reproduce"):
-            client.pause_automation(automation.id)
+        client.pause_deployment(client.read_deployment_by_name("promote/promote").id)
     yield site
     store.stop()
 

@@ -388,7 +388,7 @@ def test_malformed_input_over_http_has_status_400(
     def post(content: Any) -> tuple[int, Any]:
         request = urllib.request.Request(
             f"{address}/invocations",
-            json.dumps(content).encode(),
+            content if isinstance(content, bytes) else json.dumps(content).encode(),
             {"Content-Type": "application/json"},
         )
         try:
@@ -417,6 +417,20 @@ def test_malformed_input_over_http_has_status_400(
             assert status == 400, reason
             assert re.search(f"drawing 1: .*{reason}", content["message"])
         assert post({"inputs": [{"ink": 3}]})[0] == 400
+        far = {"strokes": [[[1e300] * 100_000, [0] * 100_000]]}
+        for request, reason in (
+            (b"[" * 100_000, "nested more than 64 deep"),
+            (b'{"inputs": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "nested more than 64 deep"),
+            (b"{inputs: " + b"1" * 100_000, "not JSON in UTF-8"),
+            ({"inputs": [far]}, "drawing 0: "),
+            ({"inputs": ["x" * 100_000]}, "inputs[0]: Input should be a valid dictionary"),
+            ({"inputs": [GOOD], "params": {"top_k": -1}}, "params.top_k: expected"),
+            ({"inputs": [GOOD], "params": {"best": 1}}, "params.'best': unknown"),
+        ):
+            status, content = post(request)
+            assert status == 400, reason
+            assert reason in content["message"]
+            assert len(json.dumps(content)) < 1000, "the request is not repeated"
         assert post({"inputs": [GOOD]})[0] == 200  # the server is still running
     finally:
         os.killpg(process.pid, signal.SIGKILL)
