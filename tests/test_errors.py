@@ -3,6 +3,7 @@
 import ast
 import builtins
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -205,12 +206,26 @@ def test_a_full_disk_ends_a_stage_with_one_line(code: int, monkeypatch: pytest.M
     assert str(ended.value.code).startswith("data/x.npz: No room: free some space in ")
 
 
-def test_another_error_of_the_system_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_of_another_user_ends_a_stage_with_one_line(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def main() -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "data")
+        raise OSError(code, "Not permitted", "data/x.npz")
 
     monkeypatch.setattr(sys, "argv", ["stages/x.py"])
-    with pytest.raises(PermissionError):
+    with pytest.raises(SystemExit) as ended:
+        entry.command(main)
+    user = f"user {os.getuid()} needs the right to it"
+    assert ended.value.code == f"data/x.npz: Not permitted: {user}"
+
+
+def test_another_error_of_the_system_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "data")
+
+    monkeypatch.setattr(sys, "argv", ["stages/x.py"])
+    with pytest.raises(FileNotFoundError):
         entry.command(main)
 
 

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from ostinato import errors, params
 from ostinato.study import OPTIONAL, REQUIRED
 from ostinato.training import machine
-from ostinato.units import Fraction, LearningRate, Units
+from ostinato.units import Fraction, LearningRate, NonNegative, Units
 
 
 class Augmentation(TypedDict):
@@ -54,6 +54,41 @@ def test_an_error_names_module_function_and_key(change: dict[str, Any], message:
     with pytest.raises(errors.ParamsError, match=message) as caught:
         params.bind(layer, {**BLOCK, **change})
     assert f"{__name__}.layer" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_is_not_finite_is_refused_at_any_depth(value: float) -> None:
+    for block in (
+        {"learning_rate": value, "augment": {"frame_rate": 1.0}},
+        {"learning_rate": 0.1, "augment": {"frame_rate": value}},
+    ):
+        with pytest.raises(errors.ParamsError, match="finite number"):
+            params.bind(optimizer, block)
+
+    def clip(*, clip_norm: NonNegative, several: list[float] | None) -> None: ...
+
+    for norm, several in ((value, None), (1.0, [value])):
+        with pytest.raises(errors.ParamsError, match="finite number"):
+            params.bind(clip, {"clip_norm": norm, "several": several})
+
+
+@pytest.mark.parametrize("domain", ["sketches", "translation", "video"])
+@pytest.mark.parametrize("share", [0.0, 1.0, 0, 1])
+def test_a_split_has_neither_nothing_nor_all(domain: str, share: float) -> None:
+    prepare = params.module(domain, "dataset").prepare
+    _, problems = params.validate(prepare, {"test": share, "validation": share})
+    wrong = {problem.key for problem in problems if problem.kind == "invalid"}
+    assert wrong == {"test", "validation"}
+
+
+def test_a_dropout_of_everything_is_refused() -> None:
+    for domain in params.domains():
+        folder = Path(str(params.module(domain, "models").__file__)).parent
+        for file in sorted(folder.glob("[!_]*.py")):
+            build = getattr(params.model_module(domain, file.stem), "build", None)
+            if build and "dropout" in params.arguments(build):
+                _, problems = params.validate(build, {"dropout": 1.0})
+                assert "dropout" in {p.key for p in problems if p.kind == "invalid"}, file
 
 
 def test_an_error_lists_all_problems() -> None:

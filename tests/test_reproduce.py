@@ -120,6 +120,19 @@ KINDS = {
 }
 
 
+def test_the_stage_check_which_always_runs_makes_no_other_stage_run(toy: Path) -> None:
+    stages = {
+        "check": {"cmd": "echo 1 > checked", "outs": ["checked"], "always_changed": True},
+        "below": copy_stage("checked", "below"),
+    }
+    write(stages)
+    assert outcomes(run()[1]) == {"check": "ran", "below": "ran"}
+    assert outcomes(run()[1]) == {"check": "up to date", "below": "up to date"}
+    write({**stages, "check": {**stages["check"], "cmd": "echo 2 > checked"}})
+    Path("checked").write_text("2\n")  # by `stages.check`, with which each flow begins
+    assert outcomes(run()[1]) == {"check": "ran", "below": "ran"}
+
+
 def test_the_effects_are_those_of_dvc_repro(toy: Path) -> None:
     Path("raw").write_text("raw")
     write(KINDS)

@@ -321,3 +321,24 @@ def test_stroke3_of_a_small_drawing() -> None:
         [-5, 5, 0, 1, 0],
         [0, 0, 0, 0, 1],
     ]
+
+
+def test_code_is_compiled_where_no_folder_can_be_written_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As for a user without a home, who runs the code of another user."""
+    import numba
+
+    njit = numba.njit
+
+    def without_cache(*arguments: Any, **options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function 'double': no locator available")
+        return njit(*arguments, **options)
+
+    monkeypatch.setattr(numba, "njit", without_cache)
+
+    def double(x: float) -> float:
+        return 2 * x
+
+    assert strokes.compiled(double)(1.5) == 3

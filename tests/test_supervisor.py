@@ -204,6 +204,27 @@ with checkout.checkout():
     assert time.monotonic() - killed > 1, "the lock was held while the commands ran"
 
 
+def test_a_lock_file_of_another_user_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the system's temporary folder, a file of another user cannot be opened for writing."""
+    first = file_locks.try_lock(tmp_path / "lock")
+    assert first is not None
+    opened = os.open
+
+    def of_another_user(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_RDWR | os.O_CREAT):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", of_another_user)
+    assert file_locks.try_lock(tmp_path / "lock") is None
+    os.close(first)
+    second = file_locks.try_lock(tmp_path / "lock")
+    assert second is not None
+    os.close(second)
+
+
 @pytest.mark.parametrize("limit", [None, 1])
 def test_two_trainings_do_not_share_a_gpu(
     limit: int | None, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
