@@ -348,7 +348,7 @@ def test_what_an_operator_has_changed_stays(prefect_server: str, deployed: Deplo
             "(--reset-schedules takes it)" in output
         )
         assert "kept: tune has deployment paused; prefect.yaml has no schedule" in output
-        assert "scheduled: " not in output
+        assert "scheduled: retrain" not in output
         assert client.read_deployment(tune.id).paused
         (kept,) = client.read_deployment(retrain.id).schedules
         assert (kept.active, getattr(kept.schedule, "cron", "")) == (False, "0 3 * * *")
