@@ -28,6 +28,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.engine import checkout, dvc_graph, origins
+from flows.engine.commands import StoppedError
 from flows.engine.errors import fails_with_message
 from flows.promote import artifact_key, promote
 from flows.reproduce import reproduce, retry_policies, run_stage
@@ -157,6 +158,8 @@ def retrain(
                     get_run_logger().info(f"{report.data}: {'; '.join(report.reasons)}")
                     report.stages = train_again(report, max_concurrency, train_on)
                     report.verdict = promote([report.data], study=study)[report.data]
+            except StoppedError:
+                raise
             except (OstinatoError, FailedRun) as error:
                 report.error = masked(str(error)) or type(error).__name__
             if not report.reasons:
