@@ -40,21 +40,23 @@ class Forecaster:
         """Forecast the horizon after the end of a history.
 
         Args:
-            history: with the columns ``date`` and ``target``, at least as long as the window.
+            history: with the columns ``date`` and ``target``, at least as long as the window;
+                missing dates and values are filled as in training.
 
         Returns:
             A row for each step: the date, ``forecast`` and the bounds of each interval, such as
             ``low_0.8`` and ``high_0.8``.
 
         Raises:
-            RequestError: the history is too short, or has gaps.
+            RequestError: the history is too short, or has gaps that training would refuse.
         """
         import pandas as pd
 
         from ostinato.forecasting.serving import Input
 
         dates = pd.to_datetime(history[self.date]).map(lambda day: day.isoformat())
-        values = history[self.target].astype(float).tolist()
+        numbers = history[self.target].astype(float)
+        values = [None if pd.isna(number) else number for number in numbers]
         request = Input.model_validate({"dates": dates.tolist(), "values": values})
         response: Any = self.service.predict([request], {})[0]
         columns = {self.date: pd.to_datetime(response.dates), "forecast": response.forecast}

@@ -28,6 +28,9 @@ def test_a_forecaster_of_a_table() -> None:
     np.testing.assert_allclose(forecast["forecast"], truth, atol=0.7)
     assert (forecast["low_0.8"] <= forecast["high_0.8"]).all()
     assert model.metrics["mae"] < 0.7
+    dirty = frame.drop(index=270)  # filled by the rule of the training
+    dirty.loc[280, "sales"] = np.nan
+    assert model.predict(dirty)["day"].tolist() == forecast["day"].tolist()
     with pytest.raises(RequestError, match="the model reads 28 steps"):
         model.predict(frame.tail(5))
     with pytest.raises(DataError, match="did you mean 'sales'"):
