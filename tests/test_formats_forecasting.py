@@ -488,8 +488,9 @@ def _(folder: Path) -> None:
 
 @row("A row for each time in a file that should be wide")
 def _(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"wide\.csv: found dates .*; expected .* source: csv"):
-        wide(folder, TEXT)
+    for text in (TEXT, ROWS.assign(day=DATES.dt.strftime("%d/%m/%Y")).to_csv(index=False)):
+        with pytest.raises(DataError, match=r"wide\.csv: found dates .*; expected .* source: csv"):
+            wide(folder, text)
 
 
 # Before training
@@ -598,6 +599,15 @@ def _(folder: Path) -> None:
         asked(folder, dates=[*days[:3], *[f"2020-04-{day}" for day in range(16, 23)]])
     with pytest.raises(RequestError, match=r"value 9, .* a history ends with a measured"):
         asked(folder, values=[*values[:9], None])
+
+
+@row("Request: a value that means a missing one in the training data")
+def _(folder: Path) -> None:
+    rules = {"gaps": "forward", "zeros": "missing"}
+    null = asked(folder, rules, values=[*VALUES[100:104], None, *VALUES[105:110]])
+    equal(asked(folder, values=[*VALUES[100:104], 0.0, *VALUES[105:110]]), null)
+    with pytest.raises(RequestError, match=r"value 9, of .*, is 0, which means a missing value"):
+        asked(folder, values=[*VALUES[100:109], 0.0])
 
 
 @row('Request: true, "true", 1, 1.0 or "1" for the category True')

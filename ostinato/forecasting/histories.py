@@ -205,10 +205,15 @@ def _fill(
 ) -> Regular:
     """The values on regular steps, with their gaps filled as those of the training data."""
 
-    def no_number(index: int) -> str:
-        return f"{name}: value {index}, of {shorten(history.dates[index])}, is not a number"
-
     listed = history.values  # noqa: PD011 - not of pandas
+
+    def no_number(index: int) -> str:
+        value = listed[index]
+        fault = "is not a number"
+        if value is not None and np.isfinite(value):
+            fault = f"is {value:g}, which means a missing value in the training data"
+        return f"{name}: value {index}, of {shorten(history.dates[index])}, {fault}"
+
     given = np.array([value is not None for value in listed])
     values = np.array([np.nan if v is None else v for v in listed], np.float64)
     if len(wrong := np.flatnonzero(given & ~np.isfinite(values))):

@@ -1,17 +1,17 @@
 """Wide files: a row for each series, its name first, then its values in order."""
 
+import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ostinato.errors import DataError
 from ostinato.forecasting.dataset.report import ReadReport
-from ostinato.forecasting.formats import times
 from ostinato.forecasting.formats.numbers import Notation
 from ostinato.forecasting.formats.table import rows, shorten, wide_separator
 
 DATES_TELL = 3  # rows whose names are dates, from which on the file is taken for a long one
+DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?([T ]|$)")
 
 
 def read_wide(
@@ -86,9 +86,7 @@ def _numbers(
 
 def _check_names(file: str, names: list[str]) -> None:
     """Raise an error where the names of the series are dates: the file is not wide."""
-    dates = times.parse(pd.Series(names, dtype=str), None, None)
-    letters = any(name.isdigit() for name in names)  # 1990 may be a name
-    if len(names) >= DATES_TELL and dates.notna().all() and not letters:
+    if len(names) >= DATES_TELL and all(map(DATE.match, names)):
         raise DataError(
             f"{file}: found dates in the first column ({shorten(names[0])} ...); expected the name "
             "of a series in each row; a table with a row for each time is read by source: csv"
