@@ -131,7 +131,7 @@ def experiment(client: Any, name: str) -> str:
         raise TrackingError(
             f"experiment {name!r} was deleted in MLflow and keeps its name, so nothing can be "
             f"logged to it; restore it with `{variable}mlflow experiments restore "
-            f"--experiment-id {key}`, or delete it for good with `mlflow gc --experiment-ids {key}`"
+            f"--experiment-id {key}`, or delete it for good with `mlflow gc`"
         )
     relocation.check_location(found.name, found.artifact_location)
     return str(found.experiment_id)
