@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -127,7 +128,8 @@ def experiment(client: Any, name: str) -> str:
                 raise
     if found.lifecycle_stage == "deleted":
         key = found.experiment_id
-        variable = "" if os.environ.get("MLFLOW_TRACKING_URI") else f"MLFLOW_TRACKING_URI={uri()} "
+        named = os.environ.get("MLFLOW_TRACKING_URI")
+        variable = "" if named else f"MLFLOW_TRACKING_URI={shlex.quote(uri())} "
         raise TrackingError(
             f"experiment {name!r} was deleted in MLflow and keeps its name, so nothing can be "
             f"logged to it; restore it with `{variable}mlflow experiments restore "
