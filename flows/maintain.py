@@ -30,6 +30,7 @@ from flows.engine import (
     scratch_retention,
 )
 from flows.engine.candidates import Target
+from flows.engine.commands import StoppedError
 from flows.engine.errors import fails_with_message
 from flows.engine.freed import Freed, MaintenanceError, readable
 from flows.promote import promotion_lock
@@ -69,6 +70,8 @@ def maintain(
     def attempt(store: str, clean: Iterable[Freed]) -> None:
         try:
             rows.extend(clean)  # also those before an error
+        except StoppedError:
+            raise
         except (OstinatoError, httpx.HTTPError, OSError) as error:
             errors.append(f"{store}: {masked(str(error))}")
             rows.append(Freed(store, "error", note=errors[-1]))

@@ -17,7 +17,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.states import Running
 
-from flows.engine import cache_retention, mlflow_retention, scratch_retention
+from flows.engine import (
+    cache_retention,
+    mlflow_retention,
+    prefect_retention,
+    scratch_retention,
+)
+from flows.engine.commands import StoppedError
 from flows.engine.freed import Freed, MaintenanceError, readable, size_of, vacuum
 from flows.maintain import maintain
 from ostinato.tracking import client as mlflow_store
@@ -314,6 +320,17 @@ def test_a_server_needs_the_address_of_its_database(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     (row,) = mlflow_retention.collect_garbage(1.0, False)
     assert "set MLFLOW_BACKEND_STORE_URI" in row.note
+
+
+def test_a_stopped_flow_does_not_go_on_with_the_next_store(
+    history: History, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(days: float, dry_run: bool) -> list[Freed]:
+        raise StoppedError("the flow was stopped")
+
+    monkeypatch.setattr(mlflow_retention, "collect_garbage", stopped)
+    monkeypatch.setattr(prefect_retention, "clean_server", lambda *_: pytest.fail("it went on"))
+    assert "the flow was stopped" in run(**ALL).message
 
 
 # DVC's cache
