@@ -82,13 +82,14 @@ class Runner:
         from tests import servers
 
         paths = f"{folder}{os.pathsep}{ROOT}"
+        self.log = log.open("a")
         self.process = servers.start(
             [sys.executable, "-m", "tests.soak"],
             cwd=folder,
             env={**os.environ, **environment, "PYTHONPATH": paths},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log.open("a"),
+            stderr=self.log,
             text=True,
             start_new_session=True,
         )
@@ -109,6 +110,7 @@ class Runner:
         from tests import servers
 
         servers.stop(self.process)
+        self.log.close()
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe
             pipe.close()

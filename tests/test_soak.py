@@ -125,7 +125,7 @@ class Nights:
         for result in results:
             self.check_night(result, away="away" in faults)
         if number % MAINTAIN_EVERY == 0 and number >= MAINTAIN_FROM:
-            self.maintain()
+            self.maintain(KEPT_NIGHTS * 25.0 / DAY_S)
         if number % 9 == 1 and (self.checkout / "dvc.lock").exists():
             self.commit()
         self.nights.append(self.figures(number, kind, faults, start, results))
@@ -153,8 +153,7 @@ class Nights:
         logged = [r for r in self.runs("retrain") if r.data.tags["flow_run"] == run.name]
         assert len(logged) == (0 if away and not logged else 1), run.name
 
-    def maintain(self) -> None:
-        days = KEPT_NIGHTS * 25.0 / DAY_S if NIGHTS > 30 else 0.0
+    def maintain(self, days: float) -> None:
         result = self.own(
             flow="maintain", prefect_days=days, mlflow_days=days, undo_days=0, scratch_days=days
         )
@@ -235,7 +234,8 @@ class Nights:
             text = drifting.git(self.checkout, "show", f"{commit}:dvc.lock")
             for stage in YAML(typ="safe").load(text)["stages"].values():
                 for out in stage["outs"]:
-                    self.assert_cached(out["md5"])
+                    if not out["path"].endswith(("metrics.json", "report.md")):  # git has them
+                        self.assert_cached(out["md5"])
         temporary = list((self.checkout / ".dvc" / "tmp").glob("retrain-*"))
         partial = list(self.checkout.glob("**/.partial.*"))
         assert temporary + partial + list((self.checkout / "scratch").glob("tmp*")) == []
@@ -290,7 +290,7 @@ def test_nights_with_faults_leave_a_consistent_checkout(tmp_path: Path) -> None:
                 nights.night(number, *faults, drift=drift)
             nights.night(NIGHTS, drift=False)  # without a fault
             nights.check_runs()
-            nights.maintain()
+            nights.maintain(days=0.0)
             nights.check_end()
     print(json.dumps(nights.counts))
     settled = [n for n in nights.nights if n["night"] >= 5]
