@@ -48,6 +48,7 @@ def maintain(
     mlflow_days: Days = 90.0,
     undo_days: Days = 7.0,
     scratch_days: Days = 14.0,
+    vacuum_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1,
     dry_run: bool = False,
 ) -> Any:
     """Delete what is too old and what nothing needs, and say how much that frees.
@@ -58,6 +59,7 @@ def maintain(
             nor a commit needs, are marked as deleted.
         undo_days: Days for which MLflow can restore a run that is marked as deleted.
         scratch_days: Days after which a checkpoint or download is deleted that nothing continues.
+        vacuum_fraction: Part of an SQLite database that has to be unused before it is rewritten.
         dry_run: Only report what would be deleted.
 
     Returns:
@@ -79,8 +81,8 @@ def maintain(
 
     with checkout.checkout():
         attempt("scratch", scratch_retention.clean_scratch(scratch_days, dry_run))
-        attempt("MLflow and DVC", clean_results(mlflow_days, undo_days, dry_run))
-    attempt("Prefect", prefect_retention.clean_server(prefect_days, dry_run))
+        attempt("MLflow and DVC", clean_results(mlflow_days, undo_days, vacuum_fraction, dry_run))
+    attempt("Prefect", prefect_retention.clean_server(prefect_days, vacuum_fraction, dry_run))
     size = readable(sum(row.size or 0 for row in rows))
     summary = f"{'would free' if dry_run else 'freed'} at least {size}; {summarize(rows)}"
     logger.info(summary)
@@ -100,7 +102,9 @@ def maintain(
     return Completed(message=summary, data=[vars(row) for row in rows])
 
 
-def clean_results(days: float, undo_days: float, dry_run: bool) -> Iterator[Freed]:
+def clean_results(
+    days: float, undo_days: float, vacuum_fraction: float, dry_run: bool
+) -> Iterator[Freed]:
     """Clean MLflow, then DVC's cache of what no version came from any more."""
     referenced = cache_retention.referenced()
     found = mlflow_retention.read_registry(days)
@@ -108,7 +112,7 @@ def clean_results(days: float, undo_days: float, dry_run: bool) -> Iterator[Free
     needed = referenced | mlflow_retention.needed_md5s(found.kept)
     yield mlflow_retention.mark_versions(found, promotion_lock_of, dry_run)
     yield from mlflow_retention.mark_runs(found, referenced, days, dry_run)
-    yield from mlflow_retention.collect_garbage(undo_days, dry_run)
+    yield from mlflow_retention.collect_garbage(undo_days, vacuum_fraction, dry_run)
     if found.champions:
         yield from cache_retention.clean_cache(needed, dry_run)
     else:
@@ -134,6 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.maintain", description=__doc__)
     for name in ("prefect", "mlflow", "undo", "scratch"):
         parser.add_argument(f"--{name}-days", type=float, metavar="DAYS")
+    parser.add_argument("--vacuum-fraction", type=float, metavar="FRACTION")
     parser.add_argument("--dry-run", action="store_true", help="only report")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
     state: Any = maintain(**given, return_state=True)

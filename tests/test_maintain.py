@@ -173,7 +173,7 @@ def history(
 @pytest.fixture
 def no_gc(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `mlflow gc`, a process of seconds."""
-    monkeypatch.setattr(mlflow_retention, "collect_garbage", lambda days, dry_run: [])
+    monkeypatch.setattr(mlflow_retention, "collect_garbage", lambda *arguments: [])
 
 
 def run(**parameters: Any) -> Any:
@@ -318,14 +318,14 @@ def test_a_server_needs_the_address_of_its_database(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    (row,) = mlflow_retention.collect_garbage(1.0, False)
+    (row,) = mlflow_retention.collect_garbage(1.0, 0.1, False)
     assert "set MLFLOW_BACKEND_STORE_URI" in row.note
 
 
 def test_a_stopped_flow_does_not_go_on_with_the_next_store(
     history: History, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(days: float, dry_run: bool) -> list[Freed]:
+    def stopped(*_: Any) -> list[Freed]:
         raise StoppedError("the flow was stopped")
 
     monkeypatch.setattr(mlflow_retention, "collect_garbage", stopped)
@@ -473,13 +473,15 @@ def database(tmp_path: Path) -> Path:
 
 def test_a_vacuum_frees_what_was_deleted_and_nothing_where_that_is_little(database: Path) -> None:
     before = size_of(database)
-    assert vacuum("MLflow", database, False) == Freed("MLflow", "unused pages of some.db", size=0)
+    assert vacuum("MLflow", database, 0.1, False) == Freed(
+        "MLflow", "unused pages of some.db", size=0
+    )
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("DELETE FROM t WHERE rowid > 10")
         connection.commit()
-    told = vacuum("MLflow", database, True)
+    told = vacuum("MLflow", database, 0.1, True)
     assert size_of(database) == before
-    freed = vacuum("MLflow", database, False)
+    freed = vacuum("MLflow", database, 0.1, False)
     assert freed.size == before - size_of(database) > 400_000
     assert told.count == freed.count
 
@@ -492,7 +494,7 @@ def test_a_locked_database_is_left_for_the_next_run(
         connection.execute("DELETE FROM t")
         connection.commit()
         connection.execute("BEGIN IMMEDIATE")
-        assert "locked; the next run" in vacuum("MLflow", database, False).note
+        assert "locked; the next run" in vacuum("MLflow", database, 0.1, False).note
 
 
 def test_sizes_have_units() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ostinato.errors import OstinatoError
 
-VACUUM_FRACTION = 0.1  # of a database that has to be unused before it is rewritten
 VACUUM_TIMEOUT_S = 30.0  # for the lock of a database that a server uses
 
 
@@ -54,7 +53,7 @@ def readable(size: int) -> str:
     return f"{value:.3g} TB"
 
 
-def vacuum(store: str, file: Path, dry_run: bool) -> Freed:
+def vacuum(store: str, file: Path, fraction: float, dry_run: bool) -> Freed:
     """Return the unused pages of an SQLite database to the file system.
 
     SQLite locks out writers meanwhile, so a database with few unused pages stays as it is. A
@@ -63,6 +62,7 @@ def vacuum(store: str, file: Path, dry_run: bool) -> Freed:
     Args:
         store: that the database belongs to.
         file: of the database.
+        fraction: of the database that has to be unused; below it nothing is done.
         dry_run: only report.
     """
     what, before = f"unused pages of {file.name}", size_of(file)
@@ -70,7 +70,7 @@ def vacuum(store: str, file: Path, dry_run: bool) -> Freed:
         with closing(sqlite3.connect(file, timeout=VACUUM_TIMEOUT_S)) as database:
             ((pages,),) = database.execute("PRAGMA freelist_count").fetchall()
             ((page_size,),) = database.execute("PRAGMA page_size").fetchall()
-            if pages * page_size < VACUUM_FRACTION * before:
+            if not pages or pages * page_size < fraction * before:
                 return Freed(store, what, size=0)
             if dry_run:
                 return Freed(store, what, pages, pages * page_size)

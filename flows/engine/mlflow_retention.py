@@ -213,7 +213,7 @@ def mark_runs(
     )
 
 
-def collect_garbage(days: float, dry_run: bool) -> list[Freed]:
+def collect_garbage(days: float, vacuum_fraction: float, dry_run: bool) -> list[Freed]:
     """Remove for good what has been marked as deleted for some days, by `mlflow gc`.
 
     Raises:
@@ -226,7 +226,7 @@ def collect_garbage(days: float, dry_run: bool) -> list[Freed]:
         return [Freed("MLflow", what, note=note)]
     file = relocation.database_file(database)
     if dry_run:
-        return [vacuum("MLflow", file, dry_run)] if file else []
+        return [vacuum("MLflow", file, vacuum_fraction, dry_run)] if file else []
     folders = [mlflow_store.root() / name for name in (relocation.ARTIFACTS, "mlruns")]
     before = sum(map(size_of, folders))
     output = commands.run(
@@ -246,7 +246,7 @@ def collect_garbage(days: float, dry_run: bool) -> list[Freed]:
     _remove_empty_folders(folders)
     size = before - sum(map(size_of, folders)) if any(f.exists() for f in folders) else None
     freed = [Freed("MLflow", what, kinds.total(), size, note)]
-    return [*freed, vacuum("MLflow", file, dry_run)] if file else freed
+    return [*freed, vacuum("MLflow", file, vacuum_fraction, dry_run)] if file else freed
 
 
 def _remove_empty_folders(roots: Iterable[Path]) -> None:

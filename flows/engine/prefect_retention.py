@@ -34,7 +34,7 @@ BATCH = 50  # flow runs that the API deletes in one request
 ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
-def clean_server(days: float, dry_run: bool) -> Iterator[Freed]:
+def clean_server(days: float, vacuum_fraction: float, dry_run: bool) -> Iterator[Freed]:
     """Delete the flow runs that ended more than some days ago, and what belongs to them.
 
     A flow run that began so long ago and still counts as active was killed without a worker that
@@ -67,7 +67,7 @@ def clean_server(days: float, dry_run: bool) -> Iterator[Freed]:
     yield Freed("Prefect", "artifacts of such flow runs", artifacts)
     yield Freed("Prefect", "lost flow runs, marked as crashed", lost)
     if file := _local_database():
-        yield vacuum("Prefect", file, dry_run)
+        yield vacuum("Prefect", file, vacuum_fraction, dry_run)
 
 
 def _delete_artifacts(client: SyncPrefectClient, runs: list[FlowRun]) -> int:
