@@ -1,4 +1,4 @@
-"""The command line: ``python -m ostinato describe | list``, or ``ostinato`` where it is installed.
+"""The command line: ``python -m ostinato describe | list | serve``, or ``ostinato`` if installed.
 
 ``describe`` reads the signatures that receive the values of a params.yaml, so its types, bounds
 and texts are those by which the values are checked. It imports a model's module, and with it
@@ -10,6 +10,7 @@ import ast
 import inspect
 import itertools
 import json
+import logging
 import os
 import shutil
 import sys
@@ -24,6 +25,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_type
 
 from ostinato import params, units
 from ostinato.errors import OstinatoError, ParamsError
+from ostinato.serving.settings import add_arguments, from_arguments
 from ostinato.study import Study, check_tables, studies
 from ostinato.task import Metric
 from ostinato.training.imports import import_keras_quietly
@@ -55,7 +57,8 @@ class Target:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code: 2 for an unknown name or a params.yaml with an error."""
     parser = argparse.ArgumentParser(
-        prog="ostinato", description="Describe Ostinato's parts and list the runs of its studies."
+        prog="ostinato",
+        description="Describe Ostinato's parts, list the runs of its studies, serve models.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     describe_parser = commands.add_parser(
@@ -74,8 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         each.add_argument(
             "--study", type=Path, help="a params.yaml, such as recipes/m4/params.yaml"
         )
+    serve_parser = commands.add_parser(
+        "serve", help="answer requests over HTTP by registered models or results (docs/serving.md)"
+    )
+    add_arguments(serve_parser)
     parsed = parser.parse_args(arguments)
     try:
+        if parsed.command == "serve":
+            from ostinato.serving.server import serve
+
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+            return serve(from_arguments(parsed))
         if parsed.command == "list":
             lines = list(list_runs([parsed.study] if parsed.study else studies()))
         else:

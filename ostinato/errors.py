@@ -3,6 +3,11 @@
 Anything that is no `OstinatoError` is a bug and keeps its traceback.
 """
 
+import re
+
+INPUT_NUMBER = re.compile(r"(\w+) (\d+):")
+"""The start of the message of a `RequestError`."""
+
 
 class OstinatoError(Exception):
     """The base of all errors that a user can act on, which are printed without a traceback."""
@@ -74,7 +79,28 @@ class EvaluationError(OstinatoError, ValueError):
 
 
 class RequestError(OstinatoError, ValueError):
-    """A model cannot answer a request; a server replies with status 400."""
+    """A model cannot answer a request; a server replies with status 400 or 422.
+
+    The message begins with the noun and the number, from 0, of the input: "drawing 3: no ink".
+
+    Args:
+        message: what is wrong.
+        field: of the input, where one field is to blame.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+    @property
+    def item(self) -> int | None:
+        """The number of the input; None where the message has none."""
+        found = INPUT_NUMBER.match(str(self))
+        return int(found[2]) if found else None
+
+    def renumbered(self, item: int) -> "RequestError":
+        """The same error of an input that has another number."""
+        return RequestError(INPUT_NUMBER.sub(rf"\g<1> {item}:", str(self), count=1), self.field)
 
 
 class TrackingError(OstinatoError, RuntimeError):

@@ -21,7 +21,6 @@ domain's ``SERVING`` and, where the data set has one, profile.json.
 import ast
 import inspect
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,8 +33,9 @@ from typing import Any
 import ostinato
 from ostinato import params, store
 from ostinato.errors import DataError, MissingFilesError, RegistryError
+from ostinato.serving.packaging import pack, serving_of
 from ostinato.study import Study
-from ostinato.task import Json, Manifest, Profile, Serving
+from ostinato.task import Json, Manifest, Profile
 from ostinato.tracking import client as mlflow_store
 from ostinato.tracking import dvc_lock, model_code, runs
 from ostinato.tracking.client import masked
@@ -160,12 +160,6 @@ def download(client: Any, version: Any, folder: Path) -> Path:
     return Path(path)
 
 
-def serving_of(domain: str) -> Serving:
-    """How the models of a domain are packaged."""
-    serving: Serving = params.module(domain, "serving").SERVING
-    return serving
-
-
 def register(study: Study, name: str, run: Any, examples: Examples) -> Any:
     """Register a result as it is on disk; return the version that exists where there is one.
 
@@ -189,12 +183,6 @@ def register(study: Study, name: str, run: Any, examples: Examples) -> Any:
         "content": store.digest(results / "model"),
         "serving": code_digest(),
     }
-    about = {
-        "domain": domain,
-        "run": name,
-        "model": study.model_name(name),
-        "prepare": records[f"prepare@{data}"].params[f"data.{data}.prepare"],
-    }
     lineage = {
         "trained": datetime.fromtimestamp(ended / 1000, UTC).isoformat(),
         "commit": run.data.tags["commit"],
@@ -209,18 +197,11 @@ def register(study: Study, name: str, run: Any, examples: Examples) -> Any:
             return found[0]
     with store.temporary_folder() as temporary:
         parts = temporary / "parts"
-        shutil.copytree(results / "model", parts / "model")
-        serving = serving_of(domain)
-        for file in ("data/manifest.json", *serving.files):
-            side, _, path = file.partition("/")
-            shutil.copy({"results": results, "data": prepared}[side] / path, parts)
-        if (prepared / "profile.json").exists():
-            shutil.copy(prepared / "profile.json", parts)
-        store.write_json(parts / "about.json", about)
+        parts.mkdir()
+        example = serving_of(domain).example or examples.inputs[0]
+        pack(study, name, example, parts)
         store.write_json(parts / "examples.json", vars(examples))
-        request = {"inputs": [serving.example or examples.inputs[0]]}
-        store.write_text(parts / "request.json", json.dumps(request))
-        text = card(study, name, {**tags, **lineage}, request)
+        text = card(study, name, {**tags, **lineage}, {"inputs": [example]})
         store.write_text(parts / "card.md", text)
         with connected() as client:
             with runs.logged_model(client, run, f"{run.info.run_name}-served") as (
