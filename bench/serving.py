@@ -1,4 +1,4 @@
-"""The server against `mlflow models serve`: latency, throughput, a swap of versions, and memory.
+"""The server against `mlflow models serve`: latency, throughput, a swap, and memory.
 
     python -m bench.serving [--rounds 3] [--seconds 10] [--requests 10000] [--minutes 0]
 
@@ -6,8 +6,9 @@ It runs in a checkout in which `dvc repro` has made two runs on drawings. Both a
 registered model, in a store of their own. Both servers run at the same time on the same model and
 are asked in turn, by a client on the same machine:
 
-- latency: 100 requests/s, one drawing each, at fixed times; from the time at which a request is due;
-- throughput: 16 clients that ask as soon as they are answered, ROUNDS times SECONDS for each side;
+- latency: 100 requests/s at fixed times, one drawing each; from the time when a request is due;
+- throughput: 16 clients that ask as soon as they are answered, ROUNDS times SECONDS for each side,
+  with the processor time of a request, which the load of the machine changes less;
 - swap: REQUESTS by 16 clients; in the middle the alias moves to the other run. Each answer must
   equal that of the version that it names, computed without a server;
 - memory: the resident memory of the server under 100 requests/s, for MINUTES.
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from ostinato import store
 from ostinato.serving.packaging import pack
@@ -41,7 +43,7 @@ RUNS = ("sketches-conv-bilstm", "sketches-nearest")
 DRAWINGS = 300
 CLIENTS = 16
 RATE = 100  # requests/s
-START_S = 120
+START_S = 600
 TOLERANCE = 1e-4  # of a probability: sums round differently in a batch
 
 Ask = Callable[[int], Awaitable[tuple[int, bytes]]]
@@ -67,39 +69,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
             *("-m", str(folder / RUNS[0])),
         ]
         with (
-            server(theirs, "/ping", folder / "theirs.log") as their_port,
-            server(ours, "/health/ready", folder / "ours.log") as our_port,
+            server(theirs, "/ping", folder / "theirs.log") as theirs_at,
+            server(ours, "/health/ready", folder / "ours.log") as ours_at,
         ):
             paths = {
-                "ostinato": (our_port, "/v1/models/bench@live:predict"),
-                "mlflow": (their_port, "/invocations"),
+                "ostinato": (*ours_at, "/v1/models/bench@live:predict"),
+                "mlflow": (*theirs_at, "/invocations"),
             }
             asyncio.run(measure(paths, bodies, expected, args))
             print(f"server's log:\n{(folder / 'ours.log').read_text()[-1500:]}")
 
 
 async def measure(
-    paths: Mapping[str, tuple[int, str]],
+    paths: Mapping[str, tuple[int, int, str]],
     bodies: Sequence[bytes],
     expected: Mapping[str, Sequence[Mapping[str, float]]],
     args: argparse.Namespace,
 ) -> None:
-    clients = {name: Client(port, path, bodies) for name, (port, path) in paths.items()}
+    clients = {name: Client(*place, bodies) for name, place in paths.items()}
     ours = clients["ostinato"]
     rates: dict[str, list[float]] = {name: [] for name in clients}
     for number in range(args.rounds):
         seconds, failures = await open_loop(ours.ask, RATE, args.seconds)
         low, high = np.percentile(np.array(seconds) * 1000, [50, 99])
         print(
-            f"round {number + 1}: latency at {RATE} requests/s: p50 {low:.1f} ms, p99 {high:.1f} ms,"
-            f" {failures} failed",
+            f"round {number + 1}: latency at {RATE} requests/s: p50 {low:.1f} ms, "
+            f"p99 {high:.1f} ms, {failures} failed",
             flush=True,
         )
+        spent = {}
         for name, client in clients.items():
+            before = processor_seconds(client.process)
             count = await closed_loop(client.ask, args.seconds)
             rates[name].append(count / args.seconds)
+            spent[name] = (processor_seconds(client.process) - before) / count * 1000
         ratio = rates["ostinato"][-1] / rates["mlflow"][-1]
-        shown = ", ".join(f"{name} {rate[-1]:.0f}/s" for name, rate in rates.items())
+        shown = ", ".join(
+            f"{name} {rate[-1]:.0f}/s ({spent[name]:.1f} ms of processor each)"
+            for name, rate in rates.items()
+        )
         print(f"round {number + 1}: {CLIENTS} clients: {shown}, ratio {ratio:.1f}", flush=True)
     ratios = [a / b for a, b in zip(rates["ostinato"], rates["mlflow"], strict=True)]
     print(f"throughput against mlflow models serve: {statistics.median(ratios):.1f} times")
@@ -112,8 +120,8 @@ async def measure(
 class Client:
     """Asks a server over connections that stay open."""
 
-    def __init__(self, port: int, path: str, bodies: Sequence[bytes]) -> None:
-        self.port = port
+    def __init__(self, port: int, process: int, path: str, bodies: Sequence[bytes]) -> None:
+        self.port, self.process = port, process
         head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         self.messages = [
             f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies
@@ -122,8 +130,11 @@ class Client:
 
     async def ask(self, number: int) -> tuple[int, bytes]:
         """Send a body; return status and answer."""
-        if self.idle:
+        while self.idle:
             reader, writer = self.idle.pop()
+            if not reader.at_eof():  # the server has not closed the connection
+                break
+            writer.close()
         else:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
         writer.write(self.messages[number % len(self.messages)])
@@ -214,9 +225,15 @@ def resident(port: int) -> float:
     return float(next(x.split()[1] for x in lines if x.startswith("process_resident_memory")))
 
 
+def processor_seconds(process: int) -> float:
+    """The processor time of a process and its children."""
+    own = psutil.Process(process)
+    return sum(sum(p.cpu_times()[:2]) for p in (own, *own.children(recursive=True)))
+
+
 def prepare(
     files: Path, folder: Path
-) -> tuple[list[Mapping[str, Any]], dict[str, list[Mapping[str, float]]]]:
+) -> tuple[list[Any], dict[str, list[Mapping[str, float]]]]:
     """Register both runs; return requests, and the answers to them by version."""
     import_keras_quietly()
     from mlflow import MlflowClient
@@ -253,8 +270,8 @@ def move(version: str) -> None:
 
 
 @contextlib.contextmanager
-def server(command: Sequence[str], path: str, log: Path) -> Iterator[int]:
-    """Start a server on a free port; yield the port when a path answers with 200."""
+def server(command: Sequence[str], path: str, log: Path) -> Iterator[tuple[int, int]]:
+    """Start a server on a free port; yield port and process when a path answers with 200."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -263,6 +280,7 @@ def server(command: Sequence[str], path: str, log: Path) -> Iterator[int]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    print("+", *command, flush=True)
     with log.open("w") as output:
         process = subprocess.Popen(
             [*command, "--port", str(port)], env=environment, stdout=output, stderr=output
@@ -279,7 +297,7 @@ def server(command: Sequence[str], path: str, log: Path) -> Iterator[int]:
             time.sleep(1)
         else:
             sys.exit(f"{command} did not start within {START_S} s:\n{log.read_text()[-4000:]}")
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         try:

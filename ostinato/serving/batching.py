@@ -83,7 +83,7 @@ class Batcher:
     Args:
         loaded: returns the version in use; asked once for each batch.
         batch_size: inputs in a batch, at most; a request with more is a batch of its own.
-        wait_s: time that a request waits for others.
+        wait_s: time that a request waits for others, while several ask.
         max_queue: inputs that wait, at most.
         observe: called after each batch.
     """
@@ -104,7 +104,9 @@ class Batcher:
         self._arrival = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "predict")
         self._seconds_per_item = 0.0
-        self._busy = False
+        self._busy = self._together = (
+            False  # a batch is predicted; the last one had several requests
+        )
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -150,7 +152,10 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             await self._fill()
+            if not self._queue:  # what was in it has been cancelled
+                continue
             batch, self._busy = self._take(), True
+            self._together = len(batch) > 1
             outcomes = loop.run_in_executor(self._thread, self._predict, self.loaded(), batch)
             for request, outcome in (await outcomes).items():
                 if request.answer.done():  # cancelled
@@ -162,16 +167,19 @@ class Batcher:
             self._busy = False
 
     async def _fill(self) -> None:
-        """Wait until a batch is full, or the oldest request has waited long enough."""
-        while True:
+        """Wait for a request, and for others to share its batch.
+
+        A lone request does not wait if the one before it was alone, too: nobody else asks.
+        """
+        while not self._queue:
             self._arrival.clear()
-            if self.waiting >= self.batch_size:
-                return
-            left = None
-            if self._queue:
-                left = self._queue[0].arrived + self.wait_s - time.monotonic()
-                if left <= 0:
-                    return
+            await self._arrival.wait()
+        await asyncio.sleep(0)  # whatever has arrived at the same moment
+        if len(self._queue) <= 1 and not self._together:
+            return
+        while self._queue and self.waiting < self.batch_size:
+            left = self._queue[0].arrived + self.wait_s - time.monotonic()
+            self._arrival.clear()
             try:
                 await asyncio.wait_for(self._arrival.wait(), left)
             except TimeoutError:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from ostinato import params, store
 from ostinato.errors import OstinatoError, ParamsError, RegistryError
+from ostinato.serving.fused import fused_lstm
 from ostinato.serving.packaging import pack, serving_of
 from ostinato.study import Study
 from ostinato.task import Json, Service
@@ -236,7 +237,10 @@ def load_service(domain: str, files: Path) -> Service:
     from ostinato.training.imports import import_keras_quietly
 
     import_keras_quietly()
-    service: Service = params.module(domain, "serving").load(files)
+    with fused_lstm():
+        service: Service = params.module(domain, "serving").load(files)
+        if (example := example_in(files)) is not None:  # the first prediction traces the graphs
+            service.predict([Interface.of(domain).Input.model_validate(example)], {})
     return service
 
 

@@ -186,7 +186,7 @@ class Writer:
     def _files(self) -> list[Path]:
         """The files of the table, the oldest first."""
         return sorted(
-            self.folder.glob("day=*/*.parquet"), key=lambda file: (file.parent.name, file.name)
+            self.folder.glob("day=*/[!.]*.parquet"), key=lambda file: (file.parent.name, file.name)
         )
 
     def _bound(self) -> int:
@@ -340,7 +340,7 @@ def files(
         for path in sorted((folder / table).glob("day=*"))
     }
     found = [path for path, day in days.items() if since <= day <= until]
-    return [file for path in found for file in sorted(path.glob("*.parquet"))]
+    return [file for path in found for file in sorted(path.glob("[!.]*.parquet"))]
 
 
 def read(

@@ -555,5 +555,6 @@ def _options(settings: Settings) -> Mapping[str, Any]:
         "access_log": False,
         "proxy_headers": False,
         "server_header": False,
+        "timeout_keep_alive": 75,
         "timeout_graceful_shutdown": int(settings.timeout_s) + 5,
     }
