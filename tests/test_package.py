@@ -154,7 +154,7 @@ def test_the_blocked_modules_are_those_of_the_extras() -> None:
 
 
 def test_the_core_imports_nothing_that_only_an_extra_brings() -> None:
-    others = (*DOMAINS, "tracking")
+    others = (*DOMAINS, "tracking", "serving")
     core = [
         name
         for name in modules(".")
@@ -197,6 +197,10 @@ def test_every_module_of_a_domain_names_only_packages_of_the_core_and_its_extra(
 
 def test_tracking_imports_nothing_that_only_another_extra_brings() -> None:
     import_alone(modules("tracking"), "tracking")
+
+
+def test_the_server_imports_nothing_that_only_another_extra_brings() -> None:
+    import_alone([name for name in modules("serving") if name not in SCRIPTS], "serving")
 
 
 # Locks

@@ -1,8 +1,10 @@
 """The server: answers, limits, errors, keys, versions that change, and what it writes."""
 
+import argparse
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -689,6 +691,21 @@ def test_two_models_of_one_name_are_an_error(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(loading, "source", lambda text: EchoSource(text.rpartition("/")[2]))
     with pytest.raises(ParamsError, match="several models are called a"):
         loading.sources(["results/a", "recipes/b/results/a"])
+
+
+def test_the_page_on_serving_lists_every_option() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+    table = page.split("| option | default | meaning |\n|---|---|---|\n")[1].split("\n\n")[0]
+    expected = []
+    for name, field in settings.Settings.model_fields.items():
+        if name != "models":
+            default = "none" if field.default in (None, ()) else f"`{field.default}`"
+            expected.append(f"| `--{name.replace('_', '-')}` | {default} | {field.description} |")
+    assert table.splitlines() == expected
+    options = set(re.findall(r"--[a-z][a-z-]+", page))
+    parser = argparse.ArgumentParser()
+    settings.add_arguments(parser)
+    assert options <= set(parser._option_string_actions)
 
 
 def test_the_command_line_does_not_import_the_server() -> None:
