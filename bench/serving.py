@@ -113,6 +113,8 @@ async def measure(
     print(f"throughput against mlflow models serve: {statistics.median(ratios):.1f} times")
     if args.requests:
         await swap(ours, expected, args.requests)
+        await asyncio.to_thread(move, "1")
+        await asyncio.sleep(20)
     if args.minutes:
         await hold(ours, args.minutes)
 

@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 
 from starlette.datastructures import Headers
@@ -48,6 +49,7 @@ def log_key(settings: Settings, environment: Mapping[str, str] = os.environ) -> 
     return key.encode()
 
 
+@lru_cache(1000)
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address."""
     if host == "localhost":

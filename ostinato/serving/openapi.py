@@ -22,6 +22,11 @@ ERRORS = {
 }
 
 
+def predict_path(name: str) -> str:
+    """The path of a model."""
+    return f"/v1/models/{name}:predict"
+
+
 def request_type(name: str, interface: Interface, max_items: int) -> type[BaseModel]:
     """The type of the body of a request to a model.
 
@@ -89,14 +94,20 @@ def document(
         responses = {"type": "array", "items": places[each.interface.Response, "serialization"]}
         named = {key: {"type": "string"} for key in ("model", "version", "request_id")}
         answer = {"type": "object", "properties": {**named, "responses": responses}}
-        paths = {f"/v1/models/{name}:predict": answer}
+        paths = {predict_path(name): (f"Ask the model {name}", answer)}
         if name == first:
-            paths["/invocations"] = {"type": "object", "properties": {"predictions": responses}}
-        for path, schema in paths.items():
-            operation = content["paths"][path]["post"]
-            operation["requestBody"] = {"required": True, "content": body}
+            predictions = {"type": "object", "properties": {"predictions": responses}}
+            paths["/invocations"] = (f"Ask the model {name} as MLflow's server", predictions)
+        for path, (summary, schema) in paths.items():
             right = {"description": "a response for each input", "content": _json(schema)}
-            operation["responses"] = {"200": right, **wrong}
+            content["paths"][path] = {
+                "post": {
+                    "summary": summary,
+                    "description": each.interface.about,
+                    "requestBody": {"required": True, "content": body},
+                    "responses": {"200": right, **wrong},
+                }
+            }
     operation = content["paths"]["/v1/feedback"]["post"]
     body = _json(places[feedback, "validation"])
     operation["requestBody"] = {"required": True, "content": body}

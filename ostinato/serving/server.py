@@ -15,7 +15,7 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostinato import params
@@ -341,10 +342,10 @@ class Server:
 
 
 class Observed:
-    """Counts requests, and measures their time, by route."""
+    """Counts requests, and measures their time, by route; other paths are "other"."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
+        self.app, self.metrics, self.paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -368,7 +369,7 @@ class Observed:
                 text = "a fault of the server; its log has more"
                 await access.error_response(500, "internal", text)(scope, receive, observe)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = scope["path"] if scope["path"] in self.paths else "other"
             self.metrics.requests.labels(route, status).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
@@ -396,21 +397,12 @@ def create_app(
         lifespan=server.lifespan,
     )
     app.state.server = server
-    for name, endpoint in server.endpoints.items():
-        app.add_api_route(
-            f"/v1/models/{name}:predict",
-            _with_name(server.predict, name),
-            methods=["POST"],
-            response_class=Response,
-            summary=f"Ask the model {name}",
-            description=endpoint.interface.about,
-            operation_id=f"predict-{name}",
-        )
-    app.add_api_route(
-        "/v1/models/{name}:predict", server.predict, methods=["POST"], include_in_schema=False
-    )
+    # Starlette's routes: `Server` reads and checks bodies within its limits, not FastAPI.
+    for name in server.endpoints:
+        app.add_route(openapi.predict_path(name), _with_name(server.predict, name), ["POST"])
+    app.add_route("/v1/models/{name}:predict", _with_any_name(server.predict), ["POST"])
+    app.add_route("/invocations", server.invocations, ["POST"])
     app.add_api_route("/v1/feedback", server.feedback, methods=["POST"], response_class=Response)
-    app.add_api_route("/invocations", server.invocations, methods=["POST"], response_class=Response)
     app.add_api_route("/v1/models", server.models)
     app.add_api_route("/health/live", server.live)
     app.add_api_route("/health/ready", server.ready, response_class=Response)
@@ -428,7 +420,8 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "X-API-Key"],
             expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Observed, metrics=server.metrics)
+    paths = {route.path for route in app.routes if isinstance(route, Route)}
+    app.add_middleware(Observed, metrics=server.metrics, paths=paths)
     return app
 
 
@@ -437,6 +430,15 @@ def _with_name(
 ) -> Callable[[Request], Awaitable[Response]]:
     async def predict(request: Request) -> Response:
         return await handler(name, request)
+
+    return predict
+
+
+def _with_any_name(
+    handler: Callable[[str, Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def predict(request: Request) -> Response:
+        return await handler(request.path_params["name"], request)
 
     return predict
 
