@@ -233,9 +233,7 @@ def processor_seconds(process: int) -> float:
     return sum(sum(p.cpu_times()[:2]) for p in (own, *own.children(recursive=True)))
 
 
-def prepare(
-    files: Path, folder: Path
-) -> tuple[list[Any], dict[str, list[Mapping[str, float]]]]:
+def prepare(files: Path, folder: Path) -> tuple[list[Any], dict[str, list[Mapping[str, float]]]]:
     """Register both runs; return requests, and the answers to them by version."""
     import_keras_quietly()
     from mlflow import MlflowClient

@@ -5,7 +5,7 @@ Anything that is no `OstinatoError` is a bug and keeps its traceback.
 
 import re
 
-INPUT_NUMBER = re.compile(r"(\w+) (\d+):")
+INPUT_NUMBER = re.compile(r"(\w+ |inputs\[)(\d+)(?=\]|:)")
 """The start of the message of a `RequestError`."""
 
 
@@ -81,16 +81,9 @@ class EvaluationError(OstinatoError, ValueError):
 class RequestError(OstinatoError, ValueError):
     """A model cannot answer a request; a server replies with status 400 or 422.
 
-    The message begins with the noun and the number, from 0, of the input: "drawing 3: no ink".
-
-    Args:
-        message: what is wrong.
-        field: of the input, where one field is to blame.
+    If one input is to blame, the message begins with its number, from 0: "drawing 3: no ink", or
+    "inputs[3].text: Field required".
     """
-
-    def __init__(self, message: str, field: str | None = None) -> None:
-        super().__init__(message)
-        self.field = field
 
     @property
     def item(self) -> int | None:
@@ -100,7 +93,7 @@ class RequestError(OstinatoError, ValueError):
 
     def renumbered(self, item: int) -> "RequestError":
         """The same error of an input that has another number."""
-        return RequestError(INPUT_NUMBER.sub(rf"\g<1> {item}:", str(self), count=1), self.field)
+        return RequestError(INPUT_NUMBER.sub(rf"\g<1>{item}", str(self), count=1))
 
 
 class TrackingError(OstinatoError, RuntimeError):

@@ -21,6 +21,7 @@ from ostinato.task import Json
 
 URL = "/v1/models/echo:predict"
 BUG = 666  # an input on which the model fails
+NAN = 667  # an input whose response is no number
 
 
 class Input(BaseModel):
@@ -34,6 +35,7 @@ class Response(BaseModel):
     """Twice the number, and more."""
 
     doubled: int
+    ratio: float | None
     note: str
     version: str
     scale: int
@@ -69,7 +71,11 @@ class EchoService:
         scale = options["scale"]
         return [
             Response(
-                doubled=2 * each.value * scale, note=each.note, version=self.version, scale=scale
+                doubled=2 * each.value * scale,
+                ratio=float("nan") if each.value == NAN else 0.5,
+                note=each.note,
+                version=self.version,
+                scale=scale,
             )
             for each in inputs
         ]

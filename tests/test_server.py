@@ -18,13 +18,14 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 from ostinato import cli
 from ostinato.errors import ParamsError, RequestError
 from ostinato.serving import access, loading, settings
 from ostinato.serving.request_log import read
-from ostinato.serving.server import BODIES_AT_ONCE
-from tests.echo import BUG, URL, EchoSource, Running, running, until
+from ostinato.serving.server import BODIES_AT_ONCE, _refused
+from tests.echo import BUG, NAN, URL, EchoSource, Running, running, until
 
 KEYS = ("a key of sixteen characters", "another key of a client")
 
@@ -49,7 +50,9 @@ def test_one_and_many_inputs_are_answered_in_order(plain: Running) -> None:
     one, many = plain.ask(3), plain.ask(1, 2, 3, params={"scale": 10})
     content = one.json()
     assert (content["model"], content["version"]) == ("echo", "1")
-    assert content["responses"] == [{"doubled": 6, "note": "", "version": "1", "scale": 1}]
+    assert content["responses"] == [
+        {"doubled": 6, "ratio": 0.5, "note": "", "version": "1", "scale": 1}
+    ]
     assert [each["doubled"] for each in many.json()["responses"]] == [20, 40, 60]
     assert one.headers["x-request-id"] == content["request_id"]
     assert one.json()["request_id"] != many.json()["request_id"]
@@ -68,7 +71,7 @@ def test_requests_at_once_share_batches_and_have_their_own_answers() -> None:
 def test_invocations_answer_as_mlflow_does(plain: Running) -> None:
     right = plain.http.post("/invocations", json={"inputs": [{"value": 4}], "params": {"scale": 2}})
     assert right.json() == {
-        "predictions": [{"doubled": 16, "note": "", "version": "1", "scale": 2}]
+        "predictions": [{"doubled": 16, "ratio": 0.5, "note": "", "version": "1", "scale": 2}]
     }
     for body in ({"inputs": [{"value": -4}]}, {"inputs": [{"value": "x"}]}, {"instances": [1]}):
         wrong = plain.http.post("/invocations", json=body)
@@ -132,6 +135,7 @@ BODIES: dict[str, tuple[bytes, str]] = {
     "an unknown key": (b'{"inputs": [{"value": 1}], "options": {}}', "options: Extra inputs"),
     "an unknown option": (b'{"inputs": [{"value": 1}], "params": {"k": 1}}', "params.k: Extra"),
     "an option's type": (b'{"inputs": [{"value": 1}], "params": {"scale": "2"}}', "params.scale"),
+    "a negative option": (b'{"inputs": [{"value": 1}], "params": {"scale": -1}}', "params.scale"),
     "empty": (b"", "Invalid JSON"),
     "too deep": (b'{"inputs": ' + b"[" * 3000 + b"]" * 3000 + b"}", "recursion limit"),
 }
@@ -143,6 +147,36 @@ def test_a_bad_body_is_a_422_that_says_what_is_wrong(
 ) -> None:
     sent = plain.http.post(URL, content=body, headers={"Content-Type": "application/json"})
     assert message in error(sent, 422)["message"]
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ("input 2: dates: 7 to 9", "dates"),
+        ("input 2: value 7, of 2026, is not a number", "values"),
+        ("input 2: unknown series 'values'", "series"),
+        ("input 2: too much", None),
+    ],
+)
+def test_the_field_is_the_first_that_the_model_mentions(message: str, field: str | None) -> None:
+    class Input(BaseModel):
+        dates: list[str]
+        values: list[float]
+        series: str | None = None
+
+    interface = loading.Interface(Input, Input, {}, None, "")
+    (detail,) = _refused(RequestError(message), interface).details or ()
+    assert (detail["item"], detail["field"]) == (2, field)
+
+
+def test_a_response_that_json_cannot_hold_is_refused_with_its_input() -> None:
+    source = EchoSource()
+    with running(source) as server:
+        found = server.ask(1, NAN, 3)
+        (detail,) = error(found, 422)["details"]
+        assert detail["item"] == 1
+        assert "no finite ratio" in detail["message"]
+        assert server.ask(1, params=None).json()["responses"][0]["ratio"] == 0.5
 
 
 def test_all_problems_are_listed_up_to_a_bound(plain: Running) -> None:
@@ -635,13 +669,22 @@ def test_a_server_without_a_log_keeps_nothing(plain: Running) -> None:
 # The command
 
 
-def test_an_error_of_a_request_knows_its_input() -> None:
-    found = RequestError("drawing 12: stroke 3: no ink", field="strokes")
-    assert (found.item, found.field) == (12, "strokes")
-    assert str(found.renumbered(0)) == "drawing 0: stroke 3: no ink"
-    assert found.renumbered(0).field == "strokes"
-    assert RequestError("no number").item is None
-    assert str(RequestError("no number").renumbered(3)) == "no number"
+@pytest.mark.parametrize(
+    ("message", "item", "renumbered"),
+    [
+        ("drawing 12: stroke 3: no ink", 12, "drawing 0: stroke 3: no ink"),
+        ("inputs[3].text: Field required", 3, "inputs[0].text: Field required"),
+        ("inputs[3]: no finite value", 3, "inputs[0]: no finite value"),
+        ("inputs: found 9 characters in 3 texts", None, "inputs: found 9 characters in 3 texts"),
+        ("no number", None, "no number"),
+    ],
+)
+def test_an_error_of_a_request_knows_its_input(
+    message: str, item: int | None, renumbered: str
+) -> None:
+    found = RequestError(message)
+    assert found.item == item
+    assert str(found.renumbered(0)) == renumbered
 
 
 OPTIONS: dict[str, tuple[list[str], str]] = {

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.json_schema import models_json_schema
 
 from ostinato.serving.loading import Interface
+from ostinato.serving.requests import MAX_OPTION
 
 PLACE = "#/components/schemas/{model}"
 ERRORS = {
@@ -37,7 +38,7 @@ def request_type(name: str, interface: Interface, max_items: int) -> type[BaseMo
     """
     title = "".join(part.capitalize() for part in re.split(r"\W+", name))
     options: dict[str, Any] = {
-        key: (type(default), Field(default, strict=True))
+        key: (type(default), Field(default, strict=True, ge=0, le=MAX_OPTION))
         for key, default in interface.options.items()
     }
     strict = ConfigDict(extra="forbid")
@@ -47,7 +48,7 @@ def request_type(name: str, interface: Interface, max_items: int) -> type[BaseMo
         f"{title}Request",
         __config__=strict,
         inputs=(list[interface.Input], inputs),  # type: ignore[name-defined]
-        params=(option_type, Field(default_factory=option_type, description="options")),
+        params=(option_type | None, Field(None, description="options")),
     )
 
 

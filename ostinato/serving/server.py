@@ -12,7 +12,9 @@ import json
 import logging
 import os
 import random
+import re
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -31,12 +33,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostinato import params
-from ostinato.errors import OstinatoError, RequestError
+from ostinato.errors import INPUT_NUMBER, OstinatoError, RequestError
 from ostinato.serving import access, openapi
 from ostinato.serving.batching import Answer, Batch, Batcher, QueueFullError, origin
 from ostinato.serving.loading import Interface, ServedModel, Source, Watcher, sources
 from ostinato.serving.prometheus import CONTENT_TYPE, MULTIPROCESS, Metrics
 from ostinato.serving.request_log import Exchange, RequestLog
+from ostinato.serving.requests import check_finite
 from ostinato.serving.settings import Settings
 from ostinato.task import Json
 
@@ -223,6 +226,7 @@ class Server:
                     answer = await endpoint.batcher.answer(inputs, options)
                 finally:
                     waiting.dec(len(inputs))
+            outputs = [_to_json(number, each) for number, each in enumerate(answer.responses)]
         except RequestError as error:
             raise _refused(error, endpoint.interface) from None
         except QueueFullError as error:
@@ -233,7 +237,6 @@ class Server:
             raise ApiError(500, "model_failed", str(error)) from None
         finally:
             self.body_bytes -= reserved
-        outputs = [each.model_dump_json().encode() for each in answer.responses]
         request_id = uuid4().hex
         if self.log and random.random() < self.settings.log_share:
             self.log.add(
@@ -299,12 +302,12 @@ class Server:
 
     def _parse(
         self, endpoint: Endpoint, body: bytes
-    ) -> tuple[Sequence[BaseModel], dict[str, Json]]:
+    ) -> tuple[Sequence[BaseModel], Mapping[str, Json]]:
         try:
             sent: Any = endpoint.request_type.model_validate_json(body)
         except ValidationError as error:
             raise _invalid(error) from None
-        return sent.inputs, sent.params.model_dump()
+        return sent.inputs, sent.params.model_dump() if sent.params else endpoint.interface.options
 
     # The state of the server
 
@@ -453,6 +456,17 @@ def _retry_after(error: ApiError) -> dict[str, str]:
     return {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
 
 
+def _to_json(number: int, response: BaseModel) -> bytes:
+    """A response as JSON; null is also what JSON has for a number that is not finite."""
+    content = response.model_dump_json().encode()
+    if b"null" in content:
+        try:
+            check_finite([response])
+        except RequestError as error:
+            raise error.renumbered(number) from None
+    return content
+
+
 def _invalid(error: ValidationError) -> ApiError:
     """The problems of a body, each with the number of its input and the field."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
@@ -474,9 +488,13 @@ def _invalid(error: ValidationError) -> ApiError:
 
 
 def _refused(error: RequestError, interface: Interface) -> ApiError:
-    """What a model says of an input."""
-    required = [name for name, each in interface.Input.model_fields.items() if each.is_required()]
-    field = error.field or (required[0] if len(required) == 1 else None)
+    """What a model says of an input: its field is the only one, or the first that is mentioned."""
+    fields = interface.Input.model_fields
+    required = [name for name, field in fields.items() if field.is_required()]
+    text = INPUT_NUMBER.sub("", str(error), count=1)
+    words = [form for word in re.findall(r"\w+", text) for form in (word, f"{word}s", word[:-1])]
+    mentioned = required if len(required) == 1 else [word for word in words if word in fields]
+    field = mentioned[0] if mentioned else None
     details = [{"item": error.item, "field": field, "message": str(error)}]
     return ApiError(422, "invalid_input", str(error), details)
 
@@ -532,7 +550,7 @@ def serve(settings: Settings) -> int:
 
 
 def _exit(*ignored: object) -> None:
-    raise SystemExit(0)
+    sys.exit(0)
 
 
 def worker() -> FastAPI:
