@@ -13,6 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -143,10 +144,11 @@ class Batcher:
         self._arrival.set()
         try:
             return await future
-        finally:
-            if request in self._queue:  # it was cancelled before its batch
+        except asyncio.CancelledError:
+            with suppress(ValueError):  # it is in a batch already
                 self._queue.remove(request)
                 self.waiting -= len(inputs)
+            raise
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

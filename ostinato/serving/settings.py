@@ -36,7 +36,7 @@ class Settings(BaseModel):
     workers: int = Field(1, ge=1, le=256, description="processes; each loads all models")
     batch_size: Items = Field(64, description="inputs that a model answers at once, at most")
     batch_wait_ms: Milliseconds = Field(
-        2.0,
+        0.0,
         description="time that a request waits for others to share its batch, while several ask",
     )
     max_body_mb: Megabytes = Field(8.0, description="size of a request's body, at most")
