@@ -111,7 +111,7 @@ def clean_results(
     yield from mlflow_retention.restore_runs(found.kept, dry_run)
     needed = referenced | mlflow_retention.needed_md5s(found.kept)
     yield mlflow_retention.mark_versions(found, promotion_lock_of, dry_run)
-    yield from mlflow_retention.mark_runs(found, referenced, days, dry_run)
+    yield from mlflow_retention.mark_runs(found, needed, days, dry_run)
     yield from mlflow_retention.collect_garbage(undo_days, vacuum_fraction, dry_run)
     if found.champions:
         yield from cache_retention.clean_cache(needed, dry_run)

@@ -151,13 +151,14 @@ def mark_versions(found: Registry, lock: Lock, dry_run: bool) -> Freed:
 
 
 def mark_runs(
-    found: Registry, referenced: set[str], days: float, dry_run: bool
+    found: Registry, needed: set[str], days: float, dry_run: bool
 ) -> tuple[Freed, Freed, Freed]:
     """Mark old runs as deleted, with the models that they logged.
 
     Args:
         found: the versions; their runs stay.
-        referenced: md5s that commits or the working tree refer to; runs of such results stay.
+        needed: md5s that commits, the working tree and kept versions need; the runs of such
+            results and prepared data stay, as they say what these came from.
         days: age from which a run is old.
         dry_run: only report.
     """
@@ -187,7 +188,7 @@ def mark_runs(
             run.info.run_id
             for run in old
             if runs.OUTS in run.data.tags or LIVE in run.data.tags
-            if not _md5s(run, runs.OUTS, f"evaluate.{runs.OUTS}") & referenced
+            if not _md5s(run, runs.OUTS, f"evaluate.{runs.OUTS}") & needed
         }
         counts["flows"] += len(flows - sources)
         counts["results"] += len(results - sources)
