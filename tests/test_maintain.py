@@ -264,6 +264,24 @@ def test_young_things_stay(history: History, prefect_server: str, no_gc: None) -
     assert history.active_runs() == before
 
 
+def test_the_raw_data_of_a_champion_stay_night_after_night(
+    history: History, prefect_server: str, no_gc: None
+) -> None:
+    raw = history.object()
+    data, model = history.train()
+    history.register(data, model, "champion")
+    with mlflow_store.connected() as client:
+        tags = {runs.OUTS: json.dumps({"data/toy": data}), "deps": json.dumps({"data/raw": raw})}
+        prepared = client.create_run(mlflow_store.experiment(client, "default/toy"), tags=tags)
+        client.set_terminated(prepared.info.run_id)
+    history.train()  # the working tree and dvc.lock have other data now
+    for _ in range(2):
+        state = run(**ALL)
+        assert state.is_completed(), state.message
+        assert prepared.info.run_id in history.active_runs()
+        assert history.whole(raw)
+
+
 def test_without_mlflow_the_cache_stays_and_the_flow_fails(
     history: History, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +390,16 @@ def test_every_version_of_a_lock_file_counts_on_any_branch(history: History) -> 
     history.commit()
     history.git("checkout", "-q", "--detach")
     write()
+    assert written <= cache_retention.referenced()
+
+
+def test_every_stash_counts(history: History) -> None:
+    (history.folder / "dvc.lock").write_text("stages: {}\n")
+    history.commit()
+    written = {f"{number:032x}" for number in range(3)}
+    for md5 in written:
+        (history.folder / "dvc.lock").write_text(f"outs:\n- md5: {md5}\n")
+        history.git("stash", "-q")
     assert written <= cache_retention.referenced()
 
 

@@ -1,7 +1,8 @@
 """DVC's cache: what is still needed, and the removal of the rest by `dvc gc`.
 
 Needed is what the working tree refers to, what any commit refers to that a branch, a tag, an
-experiment or the stash leads to, and what a version in the model registry came from.
+experiment or git's reflog leads to, and what a version in the model registry came from. The reflog
+has all stashes but the latest, which is a reference.
 """
 
 import json
@@ -51,7 +52,17 @@ def _committed() -> Iterator[str]:
             "earlier commits need. Run `git fetch --unshallow`"
         )
     raw = _git(
-        *("log", "--all", "--full-history", "-m", "--root", "--raw", "--no-abbrev", "--format="),
+        *(
+            "log",
+            "--all",
+            "--reflog",
+            "--full-history",
+            "-m",
+            "--root",
+            "--raw",
+            "--no-abbrev",
+            "--format=",
+        ),
         *("--", *FILES),
     )
     entries = [line.split() for line in raw.splitlines() if line.startswith(":")]
