@@ -34,7 +34,7 @@ from flows.promote import artifact_key, promote
 from flows.reproduce import reproduce, retry_policies, run_stage
 from ostinato import params, store
 from ostinato.data import drift
-from ostinato.errors import OstinatoError, ParamsError, RegistryError
+from ostinato.errors import OstinatoError, ParamsError, RegistryError, TrackingError
 from ostinato.promotion import Verdict
 from ostinato.study import Study
 from ostinato.task import Profile
@@ -342,7 +342,7 @@ def publish(report: RetrainReport) -> None:
             run = record(report, text, folder)
             text += f"\nMLflow: experiment {runs.experiment_name(report.study, report.data)}, "
             text += f"run {run}.\n"
-        except RegistryError as error:
+        except (RegistryError, TrackingError) as error:
             get_run_logger().warning(f"The report is not in MLflow: {error}")
         inline = [
             f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}" for path in paths

@@ -28,6 +28,7 @@ from ostinato import store
 from ostinato.promotion import Verdict
 from ostinato.study import Study
 from ostinato.task import Profile
+from ostinato.tracking import relocation
 from ostinato.tracking.client import connected, experiment
 from tests import servers
 from tests.workspace import Workspace
@@ -192,6 +193,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
 def toys(made: Path, tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Toys:
     folder = tmp_path / "toys"
     shutil.copytree(made, folder)
+    relocation.relocate(folder)
     toys = Toys(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(module, "promote", toys.promote)
@@ -281,6 +283,16 @@ def test_a_failed_fetch_loses_no_data_and_does_not_stop_other_data_sets(toys: To
     assert artifact("toy").startswith("# toy: failed\n\nfetch@toy: world/toy.json is missing")
     assert toys.run()[0].info.status == "FAILED"
     assert toys.run("other")[0].info.status == "FINISHED"
+
+
+def test_a_deleted_experiment_does_not_stop_other_data_sets(toys: Toys) -> None:
+    toys.promote_version()
+    with connected() as client:
+        client.delete_experiment(experiment(client, "default/toy"))
+    state = toys("toy", "other")
+    assert state.is_completed(), state.message
+    assert "other: retrained: other has no champion yet" in state.message
+    assert artifact("toy").startswith("# toy: not retrained")
 
 
 def test_data_that_cannot_be_prepared_are_replaced_by_the_former_data(toys: Toys) -> None:
