@@ -80,7 +80,7 @@ def test_a_text_in_which_nothing_is_visible_has_an_empty_translation(served: Ser
 
 
 @pytest.mark.parametrize(
-    "text", ["-", "42%", "123", "...", "{name}", "%s <b>", "\U0001f600", "? " * 500]
+    "text", ["-", "42%", "123", "...", "{name}", "%s <b>", "\U0001f600", "? " * 10_000]
 )
 def test_a_text_without_letters_is_copied(served: Served, text: str) -> None:
     (response,) = served.ask(text)

@@ -215,6 +215,8 @@ def _response(
         top_k: number of ranked translations to return; 0 returns all.
         data: the data set.
     """
+    if [part.copied for part in parts] == [True]:
+        return _copy(parts[0].text, data)
     texts = [part.text for part in parts]
     source = [words(row, data, "source") for row in data.encode(texts)]
     copies = data.encode(texts, "target")
@@ -238,6 +240,27 @@ def _response(
         split=len(parts) > 1,
         source_words=[word for names, _ in source for word in names],
         translations=ranked,
+    )
+
+
+def _copy(text: str, data: TranslationDataset) -> Response:
+    """The response to a text without words, which may be long: it is not cut into tokens."""
+    copy = Translation(
+        text=text,
+        log_probability=0.0,
+        score=0.0,
+        words=text.split(),
+        alignment=None,
+        alignment_starts=None,
+    )
+    return Response(
+        translation=text,
+        language=data.languages[1],
+        log_probability=0.0,
+        score=0.0,
+        split=False,
+        source_words=text.split(),
+        translations=[copy],
     )
 
 
