@@ -139,6 +139,7 @@ def test_clusters_are_blocks_of_two_horizons_or_series() -> None:
         (lambda r: r["dates"].pop(3), r"input 0: 6 dates, but 7 values"),
         (lambda r: r["dates"].__setitem__(3, r["dates"][2]), r"input 0: date 3: .* equal steps"),
         (lambda r: r["dates"].__setitem__(0, "yesterday"), r"date 0: 'yesterday' is not ISO 8601"),
+        (lambda r: r["dates"].__setitem__(3, "\ud800"), r"date 3: '.*' is not ISO 8601"),
         (lambda r: r["values"].__setitem__(4, float("nan")), r"value 4, of .* is not a number"),
         (
             lambda r: r["values"].__setitem__(slice(2, 5), [None] * 3),

@@ -3,6 +3,7 @@
 Dates, gaps, numbers and categories are read by the functions that read the training data.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from ostinato.forecasting.formats.table import shorten
 from ostinato.params import near
 
 MAX_STEPS = 100_000  # of a history
+SURROGATE = re.compile("[\ud800-\udfff]")
 LARGEST = float(np.finfo(np.float32).max)  # that a model reads, scaled
 
 
@@ -177,6 +179,9 @@ def _read_times(name: str, dates: Sequence[str], timezone: str | None) -> "pd.Se
 
     Where the model has no time zone, all offsets have to be the same; the wall time then counts.
     """
+    for index, date in enumerate(dates):
+        if SURROGATE.search(date):  # JSON can name one alone, and pandas holds text as UTF-8
+            raise RequestError(f"{name}: date {index}: {shorten(date)!r} is not ISO 8601")
     text = pd.Series(list(dates), dtype=str).str.strip()
     if timezone is None and formats.offsets(text, None).any():
         text, found = formats.without_offsets(text)
