@@ -52,18 +52,8 @@ def _committed() -> Iterator[str]:
             "earlier commits need. Run `git fetch --unshallow`"
         )
     raw = _git(
-        *(
-            "log",
-            "--all",
-            "--reflog",
-            "--full-history",
-            "-m",
-            "--root",
-            "--raw",
-            "--no-abbrev",
-            "--format=",
-        ),
-        *("--", *FILES),
+        *("log", "--all", "--reflog", "--full-history", "-m", "--root", "--raw", "--no-abbrev"),
+        *("--format=", "--", *FILES),
     )
     entries = [line.split() for line in raw.splitlines() if line.startswith(":")]
     blobs = sorted({sha for entry in entries for sha in entry[2:4] if int(sha, 16)})
