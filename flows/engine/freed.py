@@ -19,11 +19,11 @@ class Freed:
     """Objects of one kind that were deleted.
 
     Args:
-        store: that held them: DVC, MLflow, Prefect or scratch.
-        what: they are.
-        count: how many.
-        size: bytes; None where they are not known, as on another machine.
-        note: what a reader should know.
+        store: the store that held them: DVC, MLflow, Prefect or scratch.
+        what: the kind of object.
+        count: number of objects.
+        size: bytes that were freed; None where they are not known, as on another machine.
+        note: a remark for the report, such as the reason why nothing was deleted.
     """
 
     store: str

@@ -40,8 +40,8 @@ class Registry:
     """The versions in the registry.
 
     Args:
-        kept: have an alias, or are young, or were rolled back, or are not Ostinato's.
-        old: the others.
+        kept: versions that have an alias, are young, were rolled back, or are not Ostinato's.
+        old: all other versions.
         champions: number of the studies' data sets that have a champion.
     """
 
