@@ -408,3 +408,7 @@ def main() -> None:
     space = dict(parse_choice(text) for text in arguments.pop("space"))
     state: Any = tune(**arguments, space=space, return_state=True)
     sys.exit(0 if state.is_completed() else f"{state.name}: {state.message}")
+
+
+if __name__ == "__main__":
+    main()

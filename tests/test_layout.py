@@ -194,3 +194,11 @@ def test_no_two_layers_have_one_name_in_saved_models() -> None:
     ]
     assert named
     assert len(named) == len(set(named)), sorted(name for name in named if named.count(name) > 1)
+
+
+@pytest.mark.parametrize("folder", ["flows", "stages", "bench"])
+def test_a_module_with_a_command_line_runs_it(folder: str) -> None:
+    texts = {file: file.read_text(encoding="utf-8") for file in (ROOT / folder).glob("*.py")}
+    commands = {file for file, text in texts.items() if "\ndef main(" in text}
+    assert commands
+    assert [file for file in commands if '\nif __name__ == "__main__":' not in texts[file]] == []
