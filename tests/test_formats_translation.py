@@ -522,7 +522,7 @@ def check_large_catalog(folder: Path) -> None:
 
 
 def check_share_of_zero(folder: Path) -> None:
-    with pytest.raises(OstinatoError, match="test: Input should be greater than 0, found 0.0"):
+    with pytest.raises(OstinatoError, match=r"test: Input should be greater than 0, found 0\.0"):
         prepare(folder, table(pairs_of_text(9)), test=0.0)
 
 
