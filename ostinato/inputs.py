@@ -22,6 +22,7 @@ from ostinato.units import LocationType, type_arguments
 
 logger = logging.getLogger(__name__)
 
+UNREADABLE = "unreadable"  # in place of the md5 of a file without permission
 MAX_READ_BYTES = 1 << 30  # of a folder: a larger one is compared by names, sizes and times
 
 
@@ -130,23 +131,37 @@ def state(
             content = known[key][3]
         else:
             content = _md5(file)
-        seen[key] = [*stamp, content]
+        if content != UNREADABLE:
+            seen[key] = [*stamp, content]
         digest.update(f"{name}\0{content}\0".encode("utf-8", "surrogateescape"))
     return {"files": len(files), "bytes": total, "md5": digest.hexdigest()}
 
 
 def _files(folder: Path) -> list[Path]:
     """All files below a folder that are there, in the order of their names."""
-    walked = (
-        Path(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-    )
-    return sorted(file for file in walked if file.is_file())
+    return sorted(_walk(folder, (folder.resolve(),)))
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """The files below a folder; a link to a folder that contains it is not followed."""
+    try:
+        found = list(folder.iterdir())
+    except PermissionError:  # the source says so
+        return
+    for path in found:
+        if path.is_file():
+            yield path
+        elif path.is_dir() and (target := path.resolve()) not in above:
+            yield from _walk(path, (*above, target))
 
 
 def _md5(file: Path) -> str:
-    with file.open("rb") as opened:
+    """The md5 of a file, or `UNREADABLE`: the source counts such a file, with its reason."""
+    try:
+        opened = file.open("rb")
+    except PermissionError:
+        return UNREADABLE
+    with opened:
         return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

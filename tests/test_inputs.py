@@ -119,6 +119,29 @@ def test_the_drawings_of_a_video_source_are_an_input(tmp_path: Path) -> None:
     assert set(written(study_of(block, "video"))) == {"order.drawings.folder.path"}
 
 
+def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    (tmp_path / "a" / "other").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "other").symlink_to(tmp_path / "a")
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    assert inputs.state(tmp_path, {}, {})["files"] == 4
+
+
+def test_a_file_without_permission_is_left_to_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("text")
+    seen: dict[str, list[Any]] = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "denied")))
+        before = inputs.state(tmp_path, {}, seen)
+    assert before["files"] == 1
+    assert inputs.state(tmp_path, seen, {}) != before
+
+
 def test_a_list_of_files_is_an_input(tmp_path: Path) -> None:
     (tmp_path / "cat.npz").write_text("1")
     block = {"files": ["cat.npz", "https://example.org/dog.npz"]}
