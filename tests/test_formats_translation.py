@@ -600,3 +600,13 @@ def test_a_sanitised_text_does_not_depend_on_its_chunks(size: int) -> None:
     chunks = [text[i : i + size] for i in range(0, len(text), size)]
     parts = [sanitizer.feed(chunk, final=False) for chunk in chunks]
     assert "".join(parts) + sanitizer.feed("", final=True) == whole
+
+
+@pytest.mark.parametrize("name", ["hex", "rot13", "zlib", "nonsense"])
+def test_an_encoding_that_is_none_of_text_is_named(name: str, tmp_path: Path) -> None:
+    header = f'msgid ""\nmsgstr "Content-Type: text/plain; charset={name}\\n"\n'
+    (reject,) = read(tmp_path / "po", GETTEXT, {"fr.po": header.encode()})
+    assert f"found charset={name}; expected one that Python knows" in str(reject)
+    memory = f'<?xml version="1.0" encoding="{name}"?><tmx/>'.encode()
+    with pytest.raises(OstinatoError, match=f"found encoding='{name}'"):
+        read(tmp_path / "tmx", TMX, {"m.tmx": memory})

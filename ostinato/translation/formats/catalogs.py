@@ -2,6 +2,7 @@
 
 import codecs
 import gettext
+import io
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -90,6 +91,7 @@ def _charset(head: bytes) -> str:
     if name == "CHARSET" or head.startswith(codecs.BOM_UTF8):
         return "utf-8"
     try:
+        io.TextIOWrapper(io.BytesIO(), name)  # an error for a codec that is none of text
         return codecs.lookup(name).name
     except LookupError:
         raise MalformedError(f"found charset={name}; expected one that Python knows") from None

@@ -204,6 +204,7 @@ def _decoder(stream: io.BufferedReader, name: str) -> codecs.IncrementalDecoder:
     elif head.startswith((b"<\0", b"\0<")):
         encoding = "utf-16-le" if head[0] else "utf-16-be"
     try:
+        io.TextIOWrapper(io.BytesIO(), encoding)  # an error for a codec that is none of text
         decoder = codecs.getincrementaldecoder(encoding)
     except LookupError:
         raise DataError(
