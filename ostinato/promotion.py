@@ -142,7 +142,7 @@ class Verdict:
         champion: the version that was champion before; None where there was none.
         score: of the challenger, on all test examples.
         examples: number of these examples.
-        champion_score: of the champion, on the compared examples.
+        champion_score: of the champion, on the test examples that it has predicted.
         comparison: of the challenger with the champion.
     """
 

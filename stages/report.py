@@ -62,7 +62,7 @@ class Result:
             found = ", ".join(file for file in files if file not in missing)
             stage = study.stage("ensemble" if study.is_ensemble(name) else "evaluate", name)
             raise EvaluationError(
-                f"{folder}: half of a result: found {found}, but no {', '.join(missing)}; "
+                f"{folder}: incomplete result: found {found}, but no {', '.join(missing)}; "
                 f"`dvc pull {stage}` fetches the rest from DVC's remote, `dvc repro {stage}` "
                 "computes it"
             )

@@ -5,6 +5,7 @@ python -m stages.sample_requests STUDY RUN MAX_EXAMPLES FILE
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,11 +31,17 @@ def main(study: str, name: str, max_examples: str, file: str) -> None:
     keys = np.random.default_rng(loaded.params["seed"]).permutation(keys[counts == 1])
     import_keras_quietly()
     raw, prepared = loaded.raw_folder(entry["data"]), loaded.data_folder(entry["data"])
-    # Twice as many, because some examples cannot be requests; all would fill the memory.
-    drawn = keys[: 2 * int(max_examples)].tolist()
-    requests = serving.to_requests(raw, prepared, drawn)
-    sampled = [key for key in drawn if key in requests][: int(max_examples)]
-    content = {"keys": sampled, "inputs": [requests[key] for key in sampled]}
+    count, sampled = int(max_examples), dict[str, Any]()
+    # In parts, as all would fill the memory. Some examples cannot be requests: of most data sets
+    # one part is enough, and the raw data are read once.
+    for start in range(0, len(keys), 2 * count):
+        drawn = keys[start : start + 2 * count].tolist()
+        requests = serving.to_requests(raw, prepared, drawn)
+        sampled |= {key: requests[key] for key in drawn if key in requests}
+        if len(sampled) >= count:
+            break
+    chosen = list(sampled)[:count]
+    content = {"keys": chosen, "inputs": [sampled[key] for key in chosen]}
     store.write_text(Path(file), json.dumps(content))
 
 

@@ -32,6 +32,7 @@ ANY_EXCEPTION = {
     "ostinato/serving/server.py": "a bug fails one request, and its text may quote an input",
     "ostinato/sketches/dataset/sketchrnn_npz.py": "a broken pickle may raise anything",
     "ostinato/tracking/deadline.py": "the caller's thread raises it again",
+    "ostinato/translation/formats/catalogs.py": "a reader of catalogs may raise anything",
     "ostinato/translation/sources/tfds.py": "a builder of TFDS may raise anything",
     "ostinato/video/formats/reading.py": "a decoder may raise anything; it rejects one video",
     "ostinato/video/sources/tfds_videos.py": "a builder of TFDS may raise anything",
@@ -49,6 +50,7 @@ PYTHONS_OWN = {
     "ostinato/sketches/formats/strokes.py:to_stroke5": "an argument of code",
     "ostinato/tracking/client.py:lock": "a failure of the store: `failures` has it",
     "ostinato/tracking/deadline.py:within": "a failure of the store: `failures` has it",
+    "ostinato/translation/formats/catalogs.py:plural_form": "the caller names the header",
     "ostinato/video/sources/drawings.py:_checked": "a validator of pydantic",
 }
 

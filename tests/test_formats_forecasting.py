@@ -537,10 +537,15 @@ def _(folder: Path) -> None:
 # Requests
 
 
-def asked(folder: Path, rules: dict[str, Any] | None = None, **changes: Any) -> Any:
+def asked(
+    folder: Path,
+    rules: dict[str, Any] | None = None,
+    raw: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Any:
     """What a model reads of ten days and their covariates, with changes."""
     rows = ROWS.assign(open=np.where(DATES.dt.day_of_week < 5, "True", "False"))
-    columns = {"future_covariates": ["open"]}
+    columns = {"future_covariates": ["open"], **(raw or {})}
     if not (folder / "data").exists():
         asked.data = prepared(folder, rows, columns, **(rules or {}))  # type: ignore[attr-defined]
     request: dict[str, Any] = {
@@ -578,6 +583,13 @@ def _(folder: Path) -> None:
     equal(asked(folder, rules, dates=local), plain)
     utc = [f"2020-03-{day - 1}T{23 - (day > 29)}:00:00Z" for day in range(22, 32)]
     equal(asked(folder, rules, dates=utc), plain)
+
+
+@row("Request: times within their periods, to a model of `stamps: period`")
+def _(folder: Path) -> None:
+    days = ROWS["day"][100:110].tolist()
+    noon = [f"{day}T12:00:00" for day in days]
+    equal(asked(folder, raw={"stamps": "period"}, dates=noon), asked(folder, dates=days))
 
 
 @row("Request: missing dates, null as a value")

@@ -57,7 +57,7 @@ class ToyData:
         self.all = Drawings(points, lengths.cumsum(), labels, keys)
 
     def examples(self, split: str) -> Any:
-        assert split == "test"
+        assert split in ("validation", "test")
         return self.all
 
     def inputs(self, drawings: Sequence[NDArray[Any]]) -> NDArray[np.float32]:

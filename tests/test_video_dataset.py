@@ -573,7 +573,10 @@ def test_raw_data_without_a_complete_manifest_are_an_error(tmp_path: Path) -> No
     ("changes", "message"),
     [
         ({"validation": 0.5, "test": 0.5}, "leave nothing for training"),
-        ({"validation": 0.0}, "the split validation has no clips: 24 videos of 12 recordings give"),
+        (
+            {"validation": 0.01},
+            "the split validation has no clips: 24 videos of 12 recordings give",
+        ),
         ({"group": r"(person\d+)_d\d"}, "matches no file name, such as v_C0_g01_c01; correct it"),
         ({"group": r"(person)?_c"}, "matches no file name"),
         ({"group": "("}, "not a regular expression"),

@@ -28,7 +28,7 @@ from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, Stat
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from prefect.states import Crashed
 
-from flows.engine.freed import Freed, vacuum
+from flows.engine.freed import Freed, MaintenanceError, vacuum
 
 BATCH = 50  # flow runs that the API deletes in one request
 ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
@@ -57,7 +57,10 @@ def clean_server(days: float, vacuum_fraction: float, dry_run: bool) -> Iterator
             lost = client.count_flow_runs(flow_run_filter=active)
         while not dry_run and (found := client.read_flow_runs(flow_run_filter=ended, limit=BATCH)):
             artifacts += _delete_artifacts(client, found)
-            count += _delete_runs(client, found)
+            deleted = _delete_runs(client, found)
+            if not deleted:
+                raise MaintenanceError(f"Prefect's server deletes none of {len(found)} flow runs")
+            count += deleted
         while not dry_run and (found := client.read_flow_runs(flow_run_filter=active, limit=BATCH)):
             for run in found:
                 state: State[Any] = Crashed(message="it ended without a report, as after a kill")

@@ -81,7 +81,7 @@ def printable(path: Path) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is nobody's data: hidden, or of the system."""
+    """Whether a file or folder of this name is no data: hidden, or made by the system."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
@@ -91,7 +91,7 @@ def is_ignored(name: str, ignore: Collection[str] = ()) -> bool:
 
 
 def list_files(root: Path, endings: Collection[str], ignore: Collection[str] = ()) -> FileList:
-    """List all files below a folder, in subfolders too; no file is passed over in silence.
+    """List all files below a folder, in subfolders too; each is read, or counted with its reason.
 
     Skipped, with the reason: names that begin with a dot and `SYSTEM_NAMES` (of files, or of a
     folder that contains them), ignored ones, other endings, and faults: broken links, files

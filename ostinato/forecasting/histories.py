@@ -16,6 +16,7 @@ from ostinato.errors import DataError, RequestError
 from ostinato.forecasting.dataset import features
 from ostinato.forecasting.dataset.cleaning import time_zone
 from ostinato.forecasting.dataset.gaps import Regular, refused_gaps, rule_of, to_regular
+from ostinato.forecasting.dataset.grid import to_periods
 from ostinato.forecasting.dataset.windows import Inputs, fit_scale, model_inputs, to_model_units
 from ostinato.forecasting.formats import times as formats
 from ostinato.forecasting.formats.layout import COVARIATES, Covariates, Details
@@ -148,6 +149,8 @@ def _read_dates(
         raise RequestError(f"{name}: {count:,} dates are too many; expected at most {MAX_STEPS:,}")
     times = _read_times(name, history.dates, rules.timezone)
     longest = 1 + (0 if rules.gaps == "refuse" else rules.longest_gap)
+    if details.stamps == "period":
+        times = to_periods(times, details.frequency)
     size = min(count * longest, 2 * MAX_STEPS) + details.horizon
     try:
         grid = pd.date_range(times.iloc[0], periods=size, freq=details.frequency, unit="s")

@@ -181,6 +181,7 @@ def prepare(
         log=log,
         rules=rules,
         notation=manifest.notation,
+        stamps=manifest.stamps,
         calendar=wanted,
         codings=codings,
         features={

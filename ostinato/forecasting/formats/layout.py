@@ -173,6 +173,7 @@ class Details:
         log: whether log(1 + value) is taken before scaling.
         rules: of cleaning.
         notation: of the numbers in the raw files.
+        stamps: whether times lie on the grid, or anywhere in their periods.
         calendar: features of the date.
         codings: of the covariates' columns, by kind.
         features: names by kind, those of the calendar under ``calendar``.
@@ -197,6 +198,7 @@ class Details:
     log: bool
     rules: Rules
     notation: Notation
+    stamps: Stamps
     calendar: CalendarFeatures
     codings: Mapping[Covariates, list[Coding]]
     features: dict[str, list[str]]

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 
 from ostinato import store
+from ostinato.data.files import expanded
 from ostinato.download import Whole, fetch_all, inside, is_url
 from ostinato.errors import SourceError, UnreachableError
 from ostinato.forecasting.formats.layout import Stamps
@@ -111,7 +112,7 @@ def fetch_files(
         SourceError: two files have the same name.
         DownloadError: a file cannot be downloaded.
     """
-    sources = [s if is_url(s) else str(Path(s).expanduser()) for s in sources]
+    sources = [s if is_url(s) else str(expanded(s)) for s in sources]
     names = [Path(unquote(urlsplit(s).path) if is_url(s) else s).name for s in sources]
     if len(set(names)) < len(names):
         raise SourceError(f"two files have the same name: {', '.join(names)}; rename one")

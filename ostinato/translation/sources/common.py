@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ostinato import store
+from ostinato.data.files import expanded
 from ostinato.download import Whole, fetch_all, inside, is_url
 from ostinato.errors import DownloadError, UnreachableError
 from ostinato.task import Json
@@ -20,7 +21,7 @@ Entry = dict[str, Json]
 
 def location(base: str, name: str) -> str:
     """The URL or path of the file ``name`` in the URL or folder ``base``."""
-    return f"{base.rstrip('/')}/{name}" if is_url(base) else str(Path(base).expanduser() / name)
+    return f"{base.rstrip('/')}/{name}" if is_url(base) else str(expanded(base) / name)
 
 
 def fetch_one(folder: Path, scratch: Path, file: str, timeout: float, retries: int) -> Entry:
@@ -31,7 +32,7 @@ def fetch_one(folder: Path, scratch: Path, file: str, timeout: float, retries: i
     """
     name = unquote(urlsplit(file).path).rpartition("/")[2] if is_url(file) else Path(file).name
     downloaded = inside(scratch, name)
-    origin = file if is_url(file) else str(Path(file).expanduser())
+    origin = file if is_url(file) else str(expanded(file))
     fetch({downloaded: origin}, 1, timeout, retries)
     shutil.move(downloaded, folder / name)
     return entry(folder, name, None, file)

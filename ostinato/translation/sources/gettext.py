@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from ostinato.data.files import list_files
+from ostinato.data.files import expanded, list_files
 from ostinato.errors import SourceError
 from ostinato.translation.formats.languages import includes
 from ostinato.translation.sources import common
@@ -70,7 +70,7 @@ def gettext(
             f"{name}/{relative}": (files[relative], origin) for relative in catalogs
         }
     if path is not None:
-        found = list_files(Path(path).expanduser(), ENDINGS)
+        found = list_files(expanded(path), ENDINGS)
         files = {file.relative_to(found.root).as_posix(): file for file in found.files}
         catalogs = _catalogs(files, other)
         found.skip(

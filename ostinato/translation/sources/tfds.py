@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+from ostinato.data.files import expanded
 from ostinato.errors import SourceError
 from ostinato.params import near
 from ostinato.translation.sources import common
@@ -43,7 +44,7 @@ def tfds(
     try:
         builder = tensorflow_datasets.builder(
             dataset,
-            data_dir=Path(data_dir).expanduser() if data_dir else scratch / "tfds",
+            data_dir=expanded(data_dir) if data_dir else scratch / "tfds",
             try_gcs=False,
         )
     except (tensorflow_datasets.core.registered.DatasetNotFoundError, ValueError) as error:
