@@ -86,7 +86,11 @@ def promote(
     if len(targets) != 1:
         raise PromoteError(f"version {version}: name one data set: {', '.join(targets)}")
     with commands.supervised():
-        return {name: approve(target, str(version)) for name, target in targets.items()}
+        states = {
+            name: approve(target, str(version), return_state=True)
+            for name, target in targets.items()
+        }
+        return {name: state.result() for name, state in states.items()}
 
 
 @flow(name="rollback", validate_parameters=True)

@@ -49,9 +49,9 @@ def write(study: Study) -> None:
                     logger.info(f"{value} is not on this computer: {name} keeps its last state")
         if states != former or not file.exists():
             store.write_json(file, states)
-    for file in folder.glob("*.json"):
+    for file in folder.glob("[!.]*.json"):  # hidden: another process writes it
         if file.stem not in study.params["data"]:
-            file.unlink()
+            file.unlink(missing_ok=True)
     if seen != known:
         store.write_json(cache, seen)
 

@@ -54,7 +54,7 @@ def test_a_classifier_of_drawings(tmp_path: Path) -> None:
     for name in ("bar", "dash"):
         lines = [
             json.dumps(
-                {"word": name, "key_id": f"{i}", "recognized": True, "drawing": drawing(name)}
+                {"word": name, "key_id": f"{name}{i}", "recognized": True, "drawing": drawing(name)}
             )
             for i in range(60)
         ]

@@ -173,11 +173,12 @@ def test_a_server_without_a_scheduler_is_an_error(tmp_path: Path) -> None:
     with servers.prefect(tmp_path, "--no-services") as server:
         done = run_deploy(server.url, "--gpus", "1", "--wait", "3")
         assert done.returncode == 1
-        assert done.stderr.startswith(
-            f"FlowError: The server at {server.url}/ has scheduled no run of retrain "
-            "(cron 0 2 * * *) within 3 s, so its schedule never fires. It schedules a run on "
-            "request, so its scheduler does"
+        expected = (
+            rf"FlowError: The server at {server.url}/ has scheduled no run of (retrain|maintain) "
+            r"\(cron 0 [25] \* \* \*\) within 3 s, so its schedule never fires. It schedules a "
+            "run on request, so its scheduler does"
         )
+        assert re.match(expected, done.stderr)
         assert "prefect server services start" in done.stderr
         again = run_deploy(
             server.url, "--gpus", "1", "--wait", "1"

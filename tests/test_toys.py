@@ -15,6 +15,7 @@ import ostinato
 from ostinato import params, store
 from ostinato.study import Study
 from ostinato.task import Manifest, Profile
+from ostinato.training.machine import Machine
 from stages import check, evaluate, fetch, prepare, report, train
 from tests.toys import autoencoder, endless, gan, ngram
 
@@ -77,8 +78,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
 
 
 @pytest.mark.parametrize("toy", TOYS)
-def test_a_toy_goes_through_all_stages(toy: str, study: Study) -> None:
+def test_a_toy_goes_through_all_stages(
+    toy: str, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = f"{toy}-run"
+    monkeypatch.setattr(train, "this_machine", Machine)  # this process has started TensorFlow
     train.main(STUDY, f"train@{name}")
     evaluate.main(STUDY, f"evaluate@{name}")
     data, results = study.data_folder(toy), study.result_folder(name)
