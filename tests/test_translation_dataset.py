@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostinato import store
-from ostinato.errors import DataError
+from ostinato.errors import DataError, ParamsError
 from ostinato.params import bind
 from ostinato.task import Profile
 from ostinato.translation import dataset
@@ -288,7 +288,7 @@ def test_an_impossible_vocab_size_raises_an_error(tmp_path: Path) -> None:
 def test_empty_splits_raise_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="leave no training pairs"):
         prepared(tmp_path / "all", {None: sentences(50)}, validation=0.5, test=0.5)
-    with pytest.raises(DataError, match=r"test: found a share of 0; expected more"):
+    with pytest.raises(ParamsError, match="test: Input should be greater than 0, found 0"):
         prepared(tmp_path / "none", {None: sentences(100)}, test=0.0)
 
 
