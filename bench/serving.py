@@ -4,7 +4,7 @@
 
 It runs in a checkout in which `dvc repro` has made two runs on drawings. Both are versions of one
 registered model, in a store of their own. Both servers run at the same time on the same model and
-are asked in turn, by a client on the same machine:
+get the same requests in turn, from a client on the same machine:
 
 - latency: 100 requests/s at fixed times, one drawing each; from the time when a request is due;
 - throughput: 16 clients that ask as soon as they are answered, ROUNDS times SECONDS for each side,
