@@ -58,7 +58,8 @@ def maintain(
         mlflow_days: Days after which a version without an alias, and a run that neither a version
             nor a commit needs, are marked as deleted.
         undo_days: Days for which MLflow can restore a run that is marked as deleted.
-        scratch_days: Days after which a checkpoint or download is deleted that nothing continues.
+        scratch_days: Days after which a checkpoint or download is deleted that nothing continues,
+            and a run that still counts as running in MLflow is marked as killed.
         vacuum_fraction: Part of an SQLite database that has to be unused before it is rewritten.
         dry_run: Only report what would be deleted.
 
@@ -81,7 +82,8 @@ def maintain(
 
     with checkout.checkout():
         attempt("scratch", scratch_retention.clean_scratch(scratch_days, dry_run))
-        attempt("MLflow and DVC", clean_results(mlflow_days, undo_days, vacuum_fraction, dry_run))
+        days = (mlflow_days, undo_days, scratch_days)
+        attempt("MLflow and DVC", clean_results(*days, vacuum_fraction, dry_run))
     attempt("Prefect", prefect_retention.clean_server(prefect_days, vacuum_fraction, dry_run))
     size = readable(sum(row.size or 0 for row in rows))
     summary = f"{'would free' if dry_run else 'freed'} at least {size}; {summarize(rows)}"
@@ -103,13 +105,14 @@ def maintain(
 
 
 def clean_results(
-    days: float, undo_days: float, vacuum_fraction: float, dry_run: bool
+    days: float, undo_days: float, lost_days: float, vacuum_fraction: float, dry_run: bool
 ) -> Iterator[Freed]:
     """Clean MLflow, then DVC's cache of what no version came from any more."""
     referenced = cache_retention.referenced()
     found = mlflow_retention.read_registry(days)
     yield from mlflow_retention.restore_runs(found.kept, dry_run)
     needed = referenced | mlflow_retention.needed_md5s(found.kept)
+    yield mlflow_retention.end_lost_runs(lost_days, dry_run)
     yield mlflow_retention.mark_versions(found, promotion_lock_of, dry_run)
     yield from mlflow_retention.mark_runs(found, needed, days, dry_run)
     yield from mlflow_retention.collect_garbage(undo_days, vacuum_fraction, dry_run)

@@ -178,7 +178,7 @@ def test_transfer_shows_the_drawing_runs_of_a_study(drawings: Path, tmp_path: Pa
     assert 0 <= float(trained.split()[1]) <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flows_compares_both_ways_to_run_a_study(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     checkout.mkdir()
@@ -187,7 +187,7 @@ def test_flows_compares_both_ways_to_run_a_study(tmp_path: Path) -> None:
     assert "two at a time against one" in output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(
     not Path("/usr/lib/postgresql").exists(), reason="needs apt-get install postgresql"
 )

@@ -133,7 +133,13 @@ class Run:
         return model, list(history)
 
 
-@pytest.fixture(scope="module", params=tried())
+every_run = pytest.mark.parametrize("run", tried(), indirect=True, scope="module")
+one_run_of_each_model = pytest.mark.parametrize(
+    "run", [param for param in tried() if not param.marks], indirect=True, scope="module"
+)
+
+
+@pytest.fixture(scope="module")
 def run(
     request: pytest.FixtureRequest,
     prepared: Callable[[str], Path],
@@ -217,6 +223,7 @@ LAWS: dict[str, Callable[[Run, Any, Any], None]] = {
 }
 
 
+@every_run
 def test_a_run_keeps_the_contract(run: Run) -> None:
     model, history = run.model, run.history
     assert history, "no epoch was recorded"
@@ -231,6 +238,7 @@ def test_a_run_keeps_the_contract(run: Run) -> None:
     np.testing.assert_array_equal(answers(restored.model, x), answers(model, x))
 
 
+@one_run_of_each_model
 def test_the_same_seed_gives_the_same_model_to_the_last_byte(run: Run, tmp_path: Path) -> None:
     again, _ = run.trained("again")
     for one, two in zip(run.model.get_weights(), again.get_weights(), strict=True):
@@ -240,6 +248,7 @@ def test_the_same_seed_gives_the_same_model_to_the_last_byte(run: Run, tmp_path:
         assert (tmp_path / file.name).read_bytes() == file.read_bytes()
 
 
+@one_run_of_each_model
 def test_metrics_are_finite_and_their_statistics_aggregate_to_them(run: Run) -> None:
     domain = run.entry["domain"]
     module = params.module(domain, "evaluation")

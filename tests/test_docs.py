@@ -3,10 +3,12 @@
 import ast
 import dataclasses
 import inspect
+import io
 import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from datetime import date, timedelta
 from importlib.util import find_spec
 from itertools import pairwise
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ostinato import api, params, task
+from ostinato import api, cli, params, task
 from ostinato.study import OPTIONAL, REQUIRED, studies
 from tests import tiny
 
@@ -292,14 +294,26 @@ def source_of(module: str) -> str:
     return "".join(text(path) for path in sorted(file.parent.glob("*.py")))
 
 
+def help_of(command: str) -> str:
+    """What ``python -m ostinato COMMAND --help`` prints."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    return printed.getvalue()
+
+
 @pages
 def test_every_module_that_is_run_exists_and_has_the_options(page: Path) -> None:
     for module, arguments in module_commands(page):
         if module.split(".")[0] not in OWN:
             continue
-        source = source_of(module)
-        for option in (word.partition("=")[0] for word in arguments if word.startswith("--")):
-            assert f'"{option}"' in source, f"python -m {module} has no {option}"
+        options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+        if module == "ostinato":
+            available, quote = help_of(arguments[0]) if options else "", ""
+        else:
+            available, quote = source_of(module), '"'
+        for option in options:
+            assert f"{quote}{option}{quote}" in available, f"python -m {module} has no {option}"
 
 
 @pages

@@ -464,6 +464,25 @@ def test_old_flow_runs_go_with_their_artifacts_and_lost_ones_are_marked(
     }  # fmt: skip
 
 
+def test_a_run_of_a_killed_process_is_ended(
+    history: History, prefect_server: str, no_gc: None
+) -> None:
+    with mlflow_store.connected() as client:
+        where = mlflow_store.experiment(client, "default/toy")
+        lost = client.create_run(where, run_name="retrain toy").info.run_id
+        elsewhere = client.create_run(client.create_experiment("mine"), run_name="mine").info.run_id
+
+    def status(run: str) -> str:
+        with mlflow_store.connected() as client:
+            return str(client.get_run(run).info.status)
+
+    for parameters, expected in (({"scratch_days": 1.0}, "RUNNING"), ({}, "KILLED")):
+        state = run(**{**ALL, **parameters})
+        count = rows(state)["MLflow", "lost runs, marked as killed"]["count"]
+        assert (status(lost), count) == (expected, int(expected == "KILLED"))
+    assert status(elsewhere) == "RUNNING"
+
+
 def test_scratch_keeps_what_a_study_may_continue(history: History) -> None:
     week_ago = time.time() - 7 * scratch_retention.DAY_S
 

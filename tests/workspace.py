@@ -159,7 +159,9 @@ class Workspace:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         environment = {
-            k: v for k, v in os.environ.items() if not k.startswith(("DVC", "MLFLOW", "OSTINATO"))
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("DVC", "MLFLOW", "OSTINATO", "PYTHONDONTWRITE"))
         }
         binaries = Path(sys.executable).parent
         environment["PATH"] = f"{binaries}{os.pathsep}{environment['PATH']}"

@@ -166,14 +166,7 @@ def mark_runs(
     sources = {version.run_id for version in found.kept}
     served = {key for version in found.kept for key in model_ids(version)}
     counts: Counter[str] = Counter()
-    names = {study.name for study in _studies()}
-    with registry.connected() as client:
-        experiments = [
-            e.experiment_id
-            for e in pages(client.search_experiments)
-            if e.name.partition("/")[0] in names and "/" in e.name
-        ]
-    for experiment in experiments:
+    for experiment in _experiments():
         with registry.connected() as client:
             old = list(
                 pages(
@@ -212,6 +205,24 @@ def mark_runs(
         Freed("MLflow", "runs of results that nothing refers to", counts["results"]),
         Freed("MLflow", "logged models of such runs and versions", counts["models"]),
     )
+
+
+def end_lost_runs(days: float, dry_run: bool) -> Freed:
+    """End the runs that began more than some days ago and still count as running.
+
+    Their process was killed, and nothing continues them. A training that is still running ends its
+    run a second time, as finished.
+    """
+    lost = f"attributes.status = 'RUNNING' and attributes.start_time < {_milliseconds_ago(days)}"
+    count = 0
+    for experiment in _experiments():
+        with registry.connected() as client:
+            found = pages(client.search_runs, experiment_ids=[experiment], filter_string=lost)
+            for run in list(found):
+                count += 1
+                if not dry_run:
+                    client.set_terminated(run.info.run_id, "KILLED")
+    return Freed("MLflow", "lost runs, marked as killed", count)
 
 
 def collect_garbage(days: float, vacuum_fraction: float, dry_run: bool) -> list[Freed]:
@@ -264,6 +275,17 @@ def _database() -> str | None:
     """The address of the store's database; None where it is not known."""
     addresses = filter(None, (os.environ.get(DATABASE), mlflow_store.uri()))
     return next(filter(mlflow_store.is_database, addresses), None)
+
+
+def _experiments() -> list[str]:
+    """The ids of the experiments of the checkout's studies."""
+    names = {study.name for study in _studies()}
+    with registry.connected() as client:
+        return [
+            e.experiment_id
+            for e in pages(client.search_experiments)
+            if e.name.partition("/")[0] in names and "/" in e.name
+        ]
 
 
 def _studies() -> Iterator[Study]:

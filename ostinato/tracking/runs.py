@@ -314,12 +314,12 @@ def _log_dataset(client: Any, run: Any, study: Study, data: str, record: StageRe
 
 
 def _finish(client: Any, run: Any, name: str, record: StageRecord) -> None:
-    """Mark a run as complete: the tag `OUTS` last."""
+    """Mark a run as complete: the tag `OUTS` last, so that a run that has it needs nothing more."""
     key = run.info.run_id
     client.set_tag(key, "inputs", _inputs(name, record))
     client.set_tag(key, "deps", to_json(record.deps))
-    client.set_tag(key, OUTS, to_json(record.outs))
     client.set_terminated(key)
+    client.set_tag(key, OUTS, to_json(record.outs))
 
 
 def _tag(client: Any, run: str, tags: Mapping[str, str]) -> None:
