@@ -8,6 +8,7 @@ final path appears when the requested part is complete and its length agrees wit
 
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any, Protocol
 
 import httpx
 import tenacity
-from tqdm import tqdm
 
 from ostinato import store
 from ostinato.errors import DownloadError, UnreachableError
+from ostinato.progress import Bar
 
 CONNECT = 5.0  # s; a host that takes longer to connect counts as unreachable
 REDIRECTS = 5
@@ -137,15 +138,18 @@ def fetch_all(
     failed: dict[Path, DownloadError] = {}
     with (
         client(timeout=timeout, max_concurrency=max_concurrency) as web,
-        tqdm(total=len(files), initial=len(files) - len(missing), unit="file", disable=None) as bar,
-        tqdm(unit="B", unit_scale=True, disable=None) as moved,
+        Bar("downloading", len(files), unit="files", start=len(files) - len(missing)) as bar,
     ):
+        began, moved = time.monotonic(), 0
 
         def advance(count: int) -> None:
             if stop.is_set():
                 raise DownloadError("stopped")
+            nonlocal moved
             with lock:
-                moved.update(count)
+                moved += count
+                speed = moved / 1e6 / max(time.monotonic() - began, 1e-3)
+                bar.advance(0, f"{moved / 1e6:,.1f} MB, {speed:,.1f} MB/s")
 
         def get(path: Path, where: str) -> None:
             if stop.is_set():
@@ -165,7 +169,8 @@ def fetch_all(
                 for task in as_completed(tasks):
                     try:
                         task.result()
-                        bar.update()
+                        with lock:
+                            bar.advance()
                     except UnreachableError:
                         raise
                     except DownloadError as error:

@@ -13,12 +13,13 @@ from ostinato.study import Study, studies
 
 ROOT = Path(__file__).parent.parent
 
-# An edit of these makes no result stale: tracking writes to MLflow only, the check of params.yaml
-# only stops a stage, and stages/entry.py only starts one.
+# An edit of these makes no result stale: tracking writes to MLflow only, progress to the terminal
+# and the log, the check of params.yaml only stops a stage, and stages/entry.py only starts one.
 WITHOUT_EFFECT = {
     *(file.relative_to(ROOT).as_posix() for file in (ROOT / "ostinato/tracking").glob("*.py")),
     "ostinato/errors.py",
     "ostinato/policies.py",
+    "ostinato/progress.py",
     "ostinato/promotion.py",
     "ostinato/study.py",
     "stages/entry.py",

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Integer
-from tqdm import tqdm
 
 from ostinato import decoding
 from ostinato.errors import EvaluationError
+from ostinato.progress import track
 
 EXTRA_TOKENS = 10  # added to the maximum length of a translation
 
@@ -141,7 +141,7 @@ class BatchSearch:
         order = np.argsort([len(row) for row in rows], kind="stable")
         translations: list[list[Hypothesis]] = [[]] * len(rows)
         starts = range(0, len(rows), self.batch_size)
-        for start in tqdm(starts, desc="translating", unit="batch", disable=None, leave=False):
+        for start in track(starts, "translating", unit="batches"):
             indices = order[start : start + self.batch_size].tolist()
             batch = [list(rows[index]) for index in indices]
             for index, hypotheses in zip(indices, self._batch(batch, attention), strict=True):

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int16, Integer, Shaped
-from tqdm import tqdm
 
 from ostinato.evaluation import classification, timing
+from ostinato.progress import track
 from ostinato.sketches.dataset.protocols import EvaluationData
 from ostinato.sketches.metrics import METRICS
 from ostinato.task import Evaluation, PerExample, validation_metrics
@@ -232,6 +232,6 @@ def batches(
     size = len(drawings)
     order = np.argsort([len(drawings[i]) for i in range(size)], kind="stable")
     starts = range(0, size, batch_size)
-    for start in tqdm(starts, desc=title, unit="batch", disable=None, leave=False):
+    for start in track(starts, title, unit="batches"):
         rows = order[start : start + batch_size]
         yield rows, predict(data.inputs([drawings[i] for i in rows]))

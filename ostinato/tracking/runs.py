@@ -32,7 +32,7 @@ from ostinato.tracking.live import LIVE
 from ostinato.training.machine import DeviceRecord
 
 # The packages of a logged model, apart from MLflow.
-PACKAGES = ("jaxtyping", "keras", "numpy", "pydantic", "ruamel.yaml", "tensorflow", "tqdm")
+PACKAGES = ("jaxtyping", "keras", "numpy", "pydantic", "rich", "ruamel.yaml", "tensorflow")
 MAX_NAME_CHARS = 240  # of a metric or a parameter in MLflow: 250
 OUTS = "outs"  # the tag that makes a run complete: set last
 UNDEFINED = "undefined."  # before a metric's name: the tag that says why it has no value

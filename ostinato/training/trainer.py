@@ -15,10 +15,10 @@ from typing import Any, Protocol, cast
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from ostinato.errors import ParamsError, TrainingError
 from ostinato.params import near
+from ostinato.progress import Bar
 from ostinato.task import Record, TrainingContext
 from ostinato.training import checkpoints, losses, runtime, schedules
 from ostinato.training.schedules import Schedule
@@ -188,6 +188,7 @@ def train(
 
     run_training, run_test = _compile(train_step), _compile(test_step)
     history, best = checkpoints.resume(context.checkpoints, variables)
+    best_so_far = best_epoch(history, monitor, step.metrics)
     for record in history:
         context.on_epoch(record)
     while (
@@ -201,8 +202,14 @@ def train(
             _batches(data, "train", batch_size, seed=context.seed, epoch=epoch),
             [*names, *step.diagnostics],
             progress=(epoch - 1) / epochs,
-            size=sizes["train"],
+            bar=Bar(
+                f"epoch {epoch}/{epochs}",
+                sizes["train"] * epochs,
+                unit="examples",
+                start=sizes["train"] * (epoch - 1),
+            ),
             title=f"epoch {epoch}",
+            best=f", {monitor} {history[best_so_far - 1][monitor]:.4f}" if history else "",
         )
         training_seconds = time.perf_counter() - start
         tested = _run(
@@ -210,7 +217,7 @@ def train(
             validation,
             names,
             progress=0.0,
-            size=sizes["validation"],
+            bar=Bar(f"validation {epoch}/{epochs}", sizes["validation"], unit="examples"),
             title=f"validation of epoch {epoch}",
         )
         record = {
@@ -322,10 +329,11 @@ def _run(
     names: Sequence[str],
     *,
     progress: float,
-    size: int,
+    bar: Bar,
     title: str,
+    best: str = "",
 ) -> dict[str, float]:
-    """Means by name and the number of ``examples`` of all batches; a progress bar in a terminal.
+    """Means by name and the number of ``examples`` of all batches; their progress in ``bar``.
 
     The number of steps in a graph call follows the clock, so that the progress bar moves and an
     interrupt is noticed in time. It has no influence on the result.
@@ -333,7 +341,8 @@ def _run(
     iterator, left, steps = iter(batches), 0, 1
     values = {"sums": [0.0] * (2 * len(names)), "examples": 0.0, "steps": 0.0, "progress": progress}
     state = {name: tf.constant(value, tf.float64) for name, value in values.items()}
-    with tqdm(total=size, desc=title, unit=" examples", leave=False, disable=None) as bar:
+    counted = 0
+    with bar:
         while left >= 0:
             start = time.perf_counter()
             left, state = run(iterator, tf.constant(steps), state)
@@ -349,8 +358,11 @@ def _run(
                     "epochs before"
                 )
             totals, weights = sums[0::2], sums[1::2]
-            bar.set_postfix({names[0]: totals[0] / max(weights[0], 1.0)}, refresh=False)
-            bar.update(int(state["examples"]) - bar.n)
+            examples = int(state["examples"])
+            bar.advance(
+                examples - counted, f"{names[0]} {totals[0] / max(weights[0], 1.0):.4f}{best}"
+            )
+            counted = examples
             seconds = time.perf_counter() - start
             if seconds < PROGRESS_INTERVAL_S / 2:
                 steps *= 2

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Integer, Shaped, UInt8
-from tqdm import tqdm
 
 from ostinato.evaluation import classification, comparison
 from ostinato.evaluation.classification import TOP1, Predictions
 from ostinato.evaluation.timing import Timer, speed
+from ostinato.progress import track
 from ostinato.task import Evaluation, PerExample, validation_metrics
 from ostinato.units import BatchSize, Count
 from ostinato.video.dataset import ClipDataset, Clips
@@ -92,7 +92,7 @@ class EvaluationSplit:
             EvaluationError: an output is not a distribution over the classes.
         """
         starts = range(0, len(rows), self.batch_size)
-        for start in tqdm(starts, desc=description, unit="batch", disable=None, leave=False):
+        for start in track(starts, description, unit="batches"):
             batch = rows[start : start + self.batch_size]
             p = model(self.inputs(batch, transform))
             classification.check_probabilities(p, len(batch), len(self.data.classes))

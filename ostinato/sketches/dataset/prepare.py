@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 from jaxtyping import UInt64
-from tqdm import tqdm
 
 from ostinato import store
 from ostinato.errors import DataError
+from ostinato.progress import track
 from ostinato.sketches.dataset import raw_files, shards
 from ostinato.sketches.dataset.profile import profile
 from ostinato.sketches.dataset.protocols import Kind
@@ -90,7 +90,7 @@ def prepare(
         num_parts = max(1, round(kept * fractions["train"] / shard_size))
         write = partial(shards.write, folder, spills, classes, kind, num_parts)
         parts = threads.map(write, range(num_parts))
-        written = list(tqdm(parts, "writing", num_parts, unit="shard", disable=None))
+        written = list(track(parts, "writing", unit="shards", total=num_parts))
     if source.format == "ndjson":  # the keys of other formats are unique by construction
         _check_keys(raw, source, [shard.keys for shard in written])
     manifest = _manifest(source, kind, classes, written, files)
@@ -169,7 +169,7 @@ def _collect(
     examples: dict[str, list[str]] = defaultdict(list)
     spills = []
     with (folder / "rejects.ndjson").open("wb") as out:
-        for group, spilled in tqdm(read, "reading", num_groups, unit="part", disable=None):
+        for group, spilled in track(read, "reading", unit="parts", total=num_groups):
             spills.append(spilled)
             for file, report in group:
                 for reject in report.rejects:

@@ -4,10 +4,10 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ostinato import store
 from ostinato.download import inside
+from ostinato.progress import track
 from ostinato.sketches.formats import quickdraw
 from ostinato.sketches.formats.raw import RawManifest
 from ostinato.sketches.sources import generator
@@ -37,7 +37,7 @@ def doodles(
     """
     entries = []
     names = select_categories(categories, generator.CATEGORIES)
-    for name in tqdm(names, unit="category", disable=None):
+    for name in track(names, "drawing", unit="categories"):
         path = inside(folder, f"{name}.ndjson")
         store.write_bytes(path, b"".join(_line(name, i, seed) for i in range(per_class)))
         entries.append(raw_file(path, name, None))

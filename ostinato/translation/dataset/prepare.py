@@ -12,10 +12,10 @@ from typing import IO, Literal, NamedTuple
 import numpy as np
 import orjson
 from jaxtyping import Float64
-from tqdm import tqdm
 
 from ostinato import store
 from ostinato.errors import DataError
+from ostinato.progress import track
 from ostinato.task import Manifest
 from ostinato.translation.dataset import cleaning, tokenizer, writing
 from ostinato.translation.dataset.cleaning import RULES, LanguageModel
@@ -256,7 +256,7 @@ def _readable(
         DataError: more than the tolerated share cannot be read.
     """
     examples: list[str] = []
-    for pair in tqdm(read_pairs(raw, about), "reading", unit=" pairs", disable=None):
+    for pair in track(read_pairs(raw, about), "reading", unit="pairs"):
         counts["read"] += 1
         if isinstance(pair, Pair):
             yield pair

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ostinato import store
+from ostinato.progress import track
 from ostinato.task import Manifest, Profile
 from ostinato.translation.dataset import tokenizer
 from ostinato.translation.dataset.files import NAME, SPLITS, shard_name
@@ -72,7 +72,7 @@ def write(
     written = {split: WrittenSplit() for split in SPLITS}
     lengths: dict[str, Counter[int]] = {side: Counter() for side in SIDES}
     used = {side: np.zeros(len(t), np.int64) for side, t in zip(SIDES, tokenizers, strict=True)}
-    progress = tqdm(shards, "writing", unit="shard", disable=None)
+    progress = track(shards, "writing", unit="shards")
     for number, read in enumerate(progress):
         with ExitStack() as stack:
             writers = {

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import orjson
-from tqdm import tqdm
 
 from ostinato import store
 from ostinato.errors import DataError, RejectedVideoError
+from ostinato.progress import track
 from ostinato.task import Manifest
 from ostinato.units import Count, Fraction, SplitFraction
 from ostinato.video.dataset.loader import DATASET_NAME, Augment, shard_name
@@ -108,7 +108,7 @@ def prepare(
     shards = max(1, round(len(videos) * clips / shard_size))
     with ThreadPoolExecutor(workers) as threads:
         decoded: Iterable[Decoded] = _decode_ahead(threads, raw, videos, sampling)
-        decoded = tqdm(decoded, "decoding", len(videos), unit="video", disable=None)
+        decoded = track(decoded, "decoding", unit="videos", total=len(videos))
         written = _write_shards(folder, source, iter(decoded), shards)
     total, rejected = len(videos) + len(source.rejects), written.rejects.total()
     if rejected > tolerated_rejects * total:

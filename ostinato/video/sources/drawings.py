@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field
-from tqdm import tqdm
 
 from ostinato import params, store
 from ostinato.errors import MalformedError, SourceError
+from ostinato.progress import track
 from ostinato.sketches import sources as sketches
 from ostinato.sketches.formats.quickdraw import Drawing, read_folder
 from ostinato.sketches.formats.raw import RawManifest
@@ -195,8 +195,8 @@ def _read_drawings(
         copies: set[bytes] = set()  # digests of category and strokes
         missing = set(manifest.categories)
         read = 0
-        bar = tqdm(read_folder(folder, manifest), "rendering", unit="drawing", disable=None)
-        for file, line, category, drawing in bar:
+        drawings = track(read_folder(folder, manifest), "rendering", unit="drawings")
+        for file, line, category, drawing in drawings:
             if isinstance(drawing, MalformedError):
                 origin.reject(file, line, str(drawing))
                 continue

@@ -5,10 +5,9 @@ import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ostinato.data.files import FileList, describe, expanded, is_ignored, list_files, printable
 from ostinato.errors import RejectedVideoError, SourceError
+from ostinato.progress import track
 from ostinato.units import Location
 from ostinato.video.formats.container import VIDEO_SUFFIXES
 from ostinato.video.formats.images import IMAGE_SUFFIXES, series_of
@@ -66,7 +65,7 @@ def folder(
         unused = [file for name in listed.unused for file in videos.pop(name)]
         found.skip(unused, "unused in the list of test videos")
     entries = []
-    for name, files in tqdm(videos.items(), "copying", unit="video", disable=None):
+    for name, files in track(videos.items(), "copying", unit="videos"):
         for file in files:
             target = folder / file.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
