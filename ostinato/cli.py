@@ -1,4 +1,4 @@
-"""The command line: ``python -m ostinato describe | list | serve``, or ``ostinato`` if installed.
+"""The command line: ``python -m ostinato COMMAND``, or ``ostinato COMMAND`` if installed.
 
 ``describe`` reads the signatures that receive the values of a params.yaml, so its types, bounds
 and texts are those by which the values are checked. It imports a model's module, and with it
@@ -27,6 +27,7 @@ from ostinato import params, units
 from ostinato.errors import OstinatoError, ParamsError
 from ostinato.serving.settings import add_arguments, from_arguments
 from ostinato.study import Study, check_tables, studies
+from ostinato.tables import Table, show
 from ostinato.task import Metric
 from ostinato.training.imports import import_keras_quietly
 
@@ -36,7 +37,8 @@ KINDS = {"int": "an integer", "float": "a number", "str": "text", "bool": "true 
 HEADINGS = ("Args:", "Returns:", "Raises:", "Yields:", "Example:", "Examples:", "Note:")
 
 
-Describer = Callable[[], Iterator[str]]
+Part = str | Table
+Describer = Callable[[], Iterator[Part]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code: 2 for an unknown name or a params.yaml with an error."""
     parser = argparse.ArgumentParser(
         prog="ostinato",
-        description="Describe Ostinato's parts, list the runs of its studies, serve models.",
+        description="Describe Ostinato's parts, list the runs of its studies, check this computer, "
+        "serve models.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     describe_parser = commands.add_parser(
@@ -77,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         each.add_argument(
             "--study", type=Path, help="a params.yaml, such as recipes/m4/params.yaml"
         )
+    doctor_parser = commands.add_parser(
+        "doctor", help="check this computer and checkout, and say how to mend what is wrong"
+    )
+    doctor_parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     serve_parser = commands.add_parser(
         "serve", help="answer requests over HTTP by registered models or results (docs/serving.md)"
     )
@@ -88,11 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
             return serve(from_arguments(parsed))
+        if parsed.command == "doctor":
+            from ostinato import doctor
+
+            return doctor.report(doctor.examine(doctor.Checkout()), as_json=parsed.json)
         if parsed.command == "list":
-            lines = list(list_runs([parsed.study] if parsed.study else studies()))
+            show(list_runs([parsed.study] if parsed.study else studies()))
         else:
-            lines = list(describe(parsed.name, load_study(parsed.study)))
-        print("\n".join(lines), flush=True)
+            show(describe(parsed.name, load_study(parsed.study)))
     except OstinatoError as error:
         print(f"ostinato: {error}", file=sys.stderr)
         return 2
@@ -131,8 +141,8 @@ def checked(path: Path) -> Study:
 # describe
 
 
-def describe(name: str | None, study: Study | None) -> Iterator[str]:
-    """The lines that describe a name, or all names.
+def describe(name: str | None, study: Study | None) -> Iterator[Part]:
+    """The lines and tables that describe a name, or all names.
 
     Args:
         name: of a domain, source, model, data set, run or ensemble; None for an overview.
@@ -177,7 +187,7 @@ def _short_names(study: Study | None) -> set[str]:
     return {key.split("/")[-1] for key, _ in _index(study)}
 
 
-def _overview(study: Study | None) -> Iterator[str]:
+def _overview(study: Study | None) -> Iterator[Part]:
     for domain in params.domains():
         yield domain
         yield from _row("sources", sorted(_source_names(domain)))
@@ -211,7 +221,7 @@ def _row(title: str, names: Iterable[str]) -> Iterator[str]:
         )
 
 
-def _describe_domain(domain: str, study: Study | None) -> Iterator[str]:
+def _describe_domain(domain: str, study: Study | None) -> Iterator[Part]:
     yield f"{domain}: a domain (ostinato/{domain})"
     names = _source_names(domain)
     for name in names:
@@ -239,7 +249,7 @@ def _describe_domain(domain: str, study: Study | None) -> Iterator[str]:
         yield from _paragraph(" ".join(text.split("\n\n")[0].split()), 4)
 
 
-def _describe_source(domain: str, name: str, study: Study | None) -> Iterator[str]:
+def _describe_source(domain: str, name: str, study: Study | None) -> Iterator[Part]:
     function = params.function(params.module(domain, "sources"), name)
     blocks = {}
     for data in _of_domain(study, "data", domain) if study else ():
@@ -248,7 +258,7 @@ def _describe_source(domain: str, name: str, study: Study | None) -> Iterator[st
     yield from _function(Target(f"{domain}/{name}: a source", function, blocks))
 
 
-def _describe_data(name: str, study: Study) -> Iterator[str]:
+def _describe_data(name: str, study: Study) -> Iterator[Part]:
     domain = study.entry("data", name, "domain")
     fetch = study.entry("data", name, "fetch")
     source = study.entry("data", name, "fetch", "source")
@@ -264,7 +274,7 @@ def _describe_data(name: str, study: Study) -> Iterator[str]:
     yield from _function(Target("prepare", prepare, {f"data.{name}.prepare": block}))
 
 
-def _describe_model(domain: str, name: str, study: Study | None) -> Iterator[str]:
+def _describe_model(domain: str, name: str, study: Study | None) -> Iterator[Part]:
     import_keras_quietly()
     module = params.model_module(domain, name)
     yield f"{domain}/{name}: a model (ostinato/{domain}/models/{name}.py)"
@@ -281,7 +291,7 @@ def _describe_model(domain: str, name: str, study: Study | None) -> Iterator[str
             yield from _function(Target(part, function, blocks))
 
 
-def _describe_run(name: str, study: Study) -> Iterator[str]:
+def _describe_run(name: str, study: Study) -> Iterator[Part]:
     entry = study.result(name)
     domain = entry["domain"]
     import_keras_quietly()
@@ -325,24 +335,25 @@ def _model_files(domain: str) -> dict[str, Path]:
 # Functions and types as text
 
 
-def _function(target: Target) -> Iterator[str]:
-    """The function's docstring without its sections, then each parameter."""
+def _function(target: Target) -> Iterator[Part]:
+    """The function's docstring without its sections, then the table of its parameters."""
     yield f"{target.name} ({target.function.__module__}.{target.function.__qualname__})"
     text, documented = split_docstring(inspect.getdoc(target.function) or "")
     yield from _text(text, 2)
     declared = params.arguments(target.function)
     if not declared:
         yield "  no parameters"
+        return
+    rows, lines = [], []
     for name, (hint, default) in declared.items():
-        yield ""
-        yield from _paragraph(f"{name}: {type_text(hint)}", 2, 6)
-        if meaning := documented.get(name) or _unit_text(hint):
-            yield from _paragraph(meaning, 6)
+        meaning = documented.get(name) or _unit_text(hint)
         values = _values(name, target.blocks)
         if default is not ... and not values:
             values = f"default: {_yaml(default)}"
-        if values:
-            yield from _paragraph(values, 6, 8)
+        rows.append((name, type_text(hint), "\n".join(filter(None, [meaning, values]))))
+        lines += ["", *_paragraph(f"{name}: {type_text(hint)}", 2, 6)]
+        lines += [*_paragraph(meaning, 6), *_paragraph(values, 6, 8)]
+    yield Table(("parameter", "type", "meaning and value"), rows, lines)
 
 
 def _values(name: str, blocks: Mapping[str, params.Block]) -> str:
@@ -503,7 +514,7 @@ def _text(text: str, indent: int) -> Iterator[str]:
 # list
 
 
-def list_runs(paths: Iterable[Path]) -> Iterator[str]:
+def list_runs(paths: Iterable[Path]) -> Iterator[Part]:
     """The runs and ensembles of studies, a table for each, with the primary metric of each.
 
     Args:
@@ -518,11 +529,7 @@ def list_runs(paths: Iterable[Path]) -> Iterator[str]:
         if number:
             yield ""
         yield f"{study.name} ({study.path})"
-        header = ("run", "data set", "model", "score")
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        for row in (header, *rows):
-            cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-            yield f"  {'  '.join(cells)}".rstrip()
+        yield Table(("run", "data set", "model", "score"), rows)
 
 
 def _result(study: Study, name: str) -> tuple[str, str, str, str]:

@@ -9,6 +9,11 @@ INPUT_NUMBER = re.compile(r"(\w+ |inputs\[)(\d+)(?=\]|:)")
 """The start of the message of a `RequestError`."""
 
 
+def masked(text: str) -> str:
+    """``text`` without the user and password of any address in it."""
+    return re.sub(r"//[^/\s]*@", "//***@", text)
+
+
 class OstinatoError(Exception):
     """The base of all errors that a user can act on, which are printed without a traceback."""
 

@@ -1,7 +1,6 @@
 """The MLflow store of a checkout: a database in it, or a server that the environment names."""
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ostinato.errors import TrackingError
+from ostinato.errors import masked as masked
 from ostinato.tracking import relocation
 from ostinato.tracking.deadline import WithDeadlines
 
@@ -220,8 +220,3 @@ def brief(error: BaseException) -> str:
         return text
     half = MAX_ERROR_CHARS // 2
     return f"{text[:half]} ... {text[-half:]}"
-
-
-def masked(text: str) -> str:
-    """``text`` without the user and password of any address in it."""
-    return re.sub(r"//[^/\s]*@", "//***@", text)

@@ -46,13 +46,13 @@ def import_keras_quietly() -> None:
     if required and not gpus:
         raise TrainingError(
             "TensorFlow sees no GPU, and this process needs one "
-            f"({machine.GPU}={machine.REQUIRED}). TensorFlow's log:\n{_gpu_log()}\n"
+            f"({machine.GPU}={machine.REQUIRED}). TensorFlow's log:\n{gpu_log()}\n"
             "Install the driver and `pip install 'tensorflow[and-cuda]'`, or allow the CPU: "
             "set `gpu: preferred` for the stage in flows.stages of params.yaml"
         )
 
 
-def _gpu_log() -> str:
+def gpu_log() -> str:
     """What TensorFlow logs on GPUs when it is imported with all of its log lines.
 
     Another process imports it: the log level of this one cannot be changed any more.
