@@ -6,6 +6,7 @@ bytes. Its figures are in report/.
 
 import csv
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from pathlib import Path
 import pandas as pd
 
 from ostinato import params, store
-from ostinato.errors import EvaluationError
+from ostinato.errors import EvaluationError, masked
 from ostinato.evaluation import undefined
 from ostinato.evaluation.comparison import compare, metric_interval
 from ostinato.promotion import Gate
 from ostinato.study import Study
+from ostinato.tables import Table
 from ostinato.task import Comparison, Metric, PerExample, Reporting
 from ostinato.training.imports import import_keras_quietly
 from stages.entry import command, load_study
@@ -138,14 +140,15 @@ class Section:
 
 
 def main(study: str) -> None:
-    """Write report.md and report/ of a study; then complete its runs in MLflow."""
+    """Write report.md and report/ of a study, complete its runs in MLflow, say where to look."""
     loaded = load_study(study)
-    write(loaded)
+    written = write(loaded)
     mirror(loaded)
+    print("\n".join(closing_lines(loaded, written)), flush=True)
 
 
-def write(study: Study) -> None:
-    """Write report.md and report/."""
+def write(study: Study) -> list[Section]:
+    """Write report.md and report/; returns the sections."""
     parts, written = [HEAD], []
     with store.atomic_folder(study.folder / "report") as folder:
         for section, missing in sections(study):
@@ -153,6 +156,7 @@ def write(study: Study) -> None:
             written.append(section)
     parts += further_sections(written)
     store.write_text(study.folder / "report.md", "\n".join(parts))
+    return written
 
 
 def further_sections(sections: list[Section]) -> Iterator[str]:
@@ -374,6 +378,29 @@ def figures_of(section: Section, folder: Path) -> Iterator[str]:
         yield f"![{title}: {best.name}](report/{file})\n"
     path = best.folder.relative_to(section.study.folder).as_posix()
     yield f"All figures of the best run: `{path}/figures/`, or its run in MLflow.\n"
+
+
+def closing_lines(study: Study, written: list[Section]) -> Iterator[str]:
+    """The best score of each data set beside its best baseline, and where to see more."""
+    rows = []
+    for section in filter(with_value, written):
+        best, title = with_value(section)[0], section.primary.title
+        baselines = [r for r in with_value(section) if r.model in section.spec.baselines]
+        texts = [f"{best.name}: {title} {with_interval(section, best)}"]
+        texts += [f"{b.name}: {value(section.primary, b)}" for b in baselines[:1] if b != best]
+        rows.append((section.data, *texts, *[""] * (2 - len(texts))))
+    if rows:
+        yield ""
+        yield from Table(("data set", "best on the validation split", "baseline"), rows).lines()
+    yield ""
+    yield f"Report: {study.folder / 'report.md'}"
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    where = (
+        masked(address)
+        if address.startswith("http")
+        else (f"mlflow ui --backend-store-uri {masked(address) or 'sqlite:///mlflow.db'}")
+    )
+    yield f"MLflow: {where}"
 
 
 def mirror(study: Study) -> None:

@@ -210,3 +210,27 @@ def test_a_test_split_of_one_cluster_has_no_intervals_and_no_comparison() -> Non
 def test_the_figures_of_the_best_result_are_named_by_their_folder() -> None:
     result("gru", accurate(0.9))
     assert "`results/gru/figures/`" in write_report(gru="rnn")
+
+
+def test_the_last_lines_have_the_best_score_its_baseline_and_where_to_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    low, high = result("gru", accurate(0.9))
+    result("floor", accurate(0.5))
+    write_report(gru="rnn", floor="nearest")
+    study = Study.load(STUDY)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    _, header, line, *rest = report.closing_lines(study, report.write(study))
+    assert header.split("  ")[-1] == "baseline"
+    assert line == (f"  drawings  gru: Top-1 accuracy 0.900 [{low:.3f}, {high:.3f}]  floor: 0.500")
+    assert rest == [
+        "",
+        "Report: report.md",
+        "MLflow: mlflow ui --backend-store-uri sqlite:///mlflow.db",
+    ]
+    for address, shown in (
+        ("http://me:hunter2@host:5000", "MLflow: http://***@host:5000"),
+        ("sqlite:////tmp/a.db", "MLflow: mlflow ui --backend-store-uri sqlite:////tmp/a.db"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert [*report.closing_lines(study, [])][-1] == shown
