@@ -3,6 +3,7 @@
 POST /v1/models/{name}:predict    one or many inputs
 GET  /v1/models                   what is served: versions, lineage, failures
 POST /v1/feedback                 what an answer should have been
+GET  /v1/monitoring               the reports of the monitor (`ostinato.serving.monitoring`)
 POST /invocations                 the first model, as `mlflow models serve` answers
 GET  /health/live, /health/ready, /metrics, /openapi.json
 """
@@ -34,7 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostinato import params
 from ostinato.errors import INPUT_NUMBER, OstinatoError, RequestError
-from ostinato.serving import access, openapi
+from ostinato.serving import access, monitoring, openapi
 from ostinato.serving.batching import Answer, Batch, Batcher, QueueFullError, origin
 from ostinato.serving.loading import Interface, ServedModel, Source, Watcher, sources
 from ostinato.serving.prometheus import CONTENT_TYPE, MULTIPROCESS, Metrics
@@ -407,6 +408,7 @@ def create_app(
     app.add_route("/invocations", server.invocations, ["POST"])
     app.add_api_route("/v1/feedback", server.feedback, methods=["POST"], response_class=Response)
     app.add_api_route("/v1/models", server.models)
+    monitoring.add_routes(app, settings.monitoring)
     app.add_api_route("/health/live", server.live)
     app.add_api_route("/health/ready", server.ready, response_class=Response)
     app.add_api_route("/metrics", server.prometheus, response_class=Response)

@@ -58,6 +58,10 @@ class Settings(BaseModel):
     )
     log_max_mb: Megabytes = Field(1000.0, description="size of the log, at most")
 
+    monitoring: Path = Field(
+        Path("monitoring"), description="folder of the monitor's reports, if there is one"
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.max_items > self.max_queue:
