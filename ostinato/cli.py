@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_type
 
 from ostinato import params, units
 from ostinato.errors import OstinatoError, ParamsError
-from ostinato.serving.settings import add_arguments, from_arguments
+from ostinato.serving.settings import add_arguments, add_predict_arguments, from_arguments
 from ostinato.study import Study, check_tables, studies
 from ostinato.tables import Table, show
 from ostinato.task import Metric
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="ostinato",
         description="Describe Ostinato's parts, list the runs of its studies, check this computer, "
-        "serve models.",
+        "serve models, and predict with them.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     describe_parser = commands.add_parser(
@@ -88,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "serve", help="answer requests over HTTP by registered models or results (docs/serving.md)"
     )
     add_arguments(serve_parser)
+    add_predict_arguments(
+        commands.add_parser("predict", help="answer the inputs of files (docs/prediction.md)")
+    )
     parsed = parser.parse_args(arguments)
     try:
         if parsed.command == "serve":
@@ -99,6 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from ostinato import doctor
 
             return doctor.report(doctor.examine(doctor.Checkout()), as_json=parsed.json)
+        if parsed.command == "predict":
+            from ostinato.serving.prediction.command import run
+
+            return run(parsed)
         if parsed.command == "list":
             show(list_runs([parsed.study] if parsed.study else studies()))
         else:

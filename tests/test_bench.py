@@ -36,7 +36,7 @@ WITH_PEERS = {  # that measure only beside an interpreter with another library
     "translation",
     "video_decoding",
 }
-OWN_TEST = {"flows", "ingest", "memory", "postgres", "serving", "transfer"}
+OWN_TEST = {"flows", "ingest", "memory", "postgres", "predict", "serving", "transfer"}
 
 
 def bench(name: str, *arguments: str | Path, folder: Path, timeout: float = 600) -> str:

@@ -24,6 +24,7 @@ from ostinato.serving.fused import fused_lstm
 from ostinato.serving.packaging import pack, serving_of
 from ostinato.study import Study
 from ostinato.task import Json, Service
+from ostinato.tracking import dvc_lock
 
 DEFAULT_ALIAS = "champion"
 RETRY_S = 60.0  # until a version that failed to load is tried again
@@ -64,7 +65,7 @@ class Loaded:
     Args:
         version: its number in the registry, or a digest of its files.
         service: the model.
-        lineage: what is known of it, such as its run.
+        lineage: what is known of it, such as its run, and DVC's md5s of model and data.
         example: an input as JSON; None where there is none.
     """
 
@@ -136,7 +137,9 @@ class RegisteredSource:
             own = found.tags.get("serving") == self._code
             lineage = {
                 **{
-                    key: found.tags[key] for key in ("run", "study", "trained") if key in found.tags
+                    key: found.tags[key]
+                    for key in ("run", "study", "trained", "model", "data")
+                    if key in found.tags
                 },
                 "alias": self.alias,
                 "code": "that of the server" if own else "older or newer than the server's",
@@ -179,12 +182,23 @@ class ResultSource:
         """Load the files as they are now."""
         with store.private_folder() as files:
             pack(self.study, self.name, self._example, files)
-            lineage = {"run": self.name, "study": self.study.path.as_posix()}
+            lineage = {"run": self.name, "study": self.study.path.as_posix(), **self._md5s}
             return Loaded(version, load_service(self.domain, files), lineage, example_in(files))
 
     @cached_property
     def _digest(self) -> str:
         return store.digest(self.study.result_folder(self.name) / "model")[:12]
+
+    @property
+    def _md5s(self) -> dict[str, str]:
+        """DVC's md5 of the model and of the prepared data, as far as dvc.lock has them."""
+        model = (self.study.result_folder(self.name) / "model").as_posix()
+        data = self.study.data_folder(self.study.result(self.name)["data"]).as_posix()
+        for stage in dvc_lock.read(self.study).values():
+            if model in stage.outs:
+                found = {"model": stage.outs[model], "data": stage.deps.get(data)}
+                return {name: md5 for name, md5 in found.items() if md5}
+        return {}
 
     @property
     def _example(self) -> Json | None:

@@ -1,12 +1,15 @@
-"""The settings of `ostinato serve`: options of the command line, with types and bounds."""
+"""The arguments of `ostinato serve`, with types and bounds, and those of `ostinato predict`."""
 
 import argparse
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ostinato.errors import ParamsError
+from ostinato.task import Json
 
 API_KEYS = "OSTINATO_API_KEYS"
 """Environment variable: keys that clients must send, separated by commas; unset: none is needed."""
@@ -103,3 +106,84 @@ def from_arguments(parsed: argparse.Namespace) -> Settings:
         (first, *_) = error.errors()
         option = "".join(f"--{str(part).replace('_', '-')}: " for part in first["loc"][:1])
         raise ParamsError(f"serve: {option}{first['msg']}, found {first['input']!r}") from None
+
+
+PREDICT = """\
+Answer the inputs of files by a model, without a server, and write the answers as a table. The same
+command continues after a kill. Beside OUTPUT stand OUTPUT.json (model, input with digests, counts)
+and OUTPUT.rejects.ndjson (what could not be answered, and why). More: docs/prediction.md."""
+
+PREDICT_OPTIONS = """\
+options for -S:
+  drawings  top_k=3           classes in the answer; 0: all
+            simplified=true   coordinates are in 0 to 255 and simplified, as Google's
+  series    date=day          column of the dates (default: date); several: '["day", "hour"]'
+            date_format=...   as for strftime (default: ISO 8601)
+            series=store      column of the series' names (default: the file is one series)
+            target=units      column of the values (default: value)
+  texts     top_k=3           translations in the answer; 0: all
+            column=2          of a tab-separated table, from 1 (default: 1 for .tsv, else the line)
+  videos    top_k=3           classes in the answer; 0: all
+
+exit code: 0: answered, though perhaps not all; 1: nothing could be answered; 2: an error, and no
+OUTPUT was written; 130: interrupted.
+
+examples:
+  python -m ostinato predict sketches drawings/ answers.parquet -S top_k=3
+  python -m ostinato predict results/weather-linear sales.csv forecasts.csv -S target=units
+  python -m ostinato predict translation@challenger messages.txt translations.ndjson"""
+
+
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `ostinato predict`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description, parser.epilog = PREDICT, PREDICT_OPTIONS
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a registered model as NAME@ALIAS (NAME is NAME@champion), or a folder of results "
+        "such as results/RUN",
+    )
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        type=Path,
+        help="a file, or a folder with its subfolders: .ndjson (drawings), .csv or .parquet "
+        "(series), .txt or .tsv (texts, a line each), or videos",
+    )
+    parser.add_argument(
+        "output", metavar="OUTPUT", type=Path, help="a file: .parquet, .csv or .ndjson"
+    )
+    parser.add_argument(
+        "-S",
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="an option of the model or of the reader of the files, see below",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace OUTPUT if it exists, and what another, unfinished run has left",
+    )
+
+
+def read_options(texts: Sequence[str]) -> dict[str, Json]:
+    """The options of a command line, each ``NAME=VALUE``: JSON, else the text itself.
+
+    Raises:
+        ParamsError: one has another form, or is given twice.
+    """
+    options: dict[str, Json] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ParamsError(f"predict: --set: found {text!r}; expected NAME=VALUE")
+        if name in options:
+            raise ParamsError(f"predict: --set: found {name!r} twice; expected one value")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
