@@ -36,6 +36,7 @@ from ostinato.serving.prediction.predict import predict
 from ostinato.sketches import serving
 from ostinato.study import Study
 from ostinato.task import Json
+from ostinato.training.imports import import_keras_quietly
 
 ASKED = 300  # drawings that the server gets in a round
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.peak:
         print(json.dumps(peak(args.peak)))
         return
+    import_keras_quietly()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         requests = requests_of(args.run)

@@ -174,9 +174,10 @@ def test_the_faces_of_a_domain_import_nothing_of_other_extras_and_its_data_no_ke
         part: [n for n in modules(domain) if n.removeprefix(f"ostinato.{domain}.") in part]
         for part in (data, others)
     }
+    batch = f"ostinato.serving.prediction.{domain}"  # reads files for `ostinato predict`
     then = [
         "assert not {'keras', 'tensorflow', 'matplotlib'} & set(sys.modules)",
-        f"for name in {faces[others]!r}:",
+        f"for name in {[*faces[others], batch]!r}:",
         "    importlib.import_module(name)",
     ]
     import_alone(faces[data], DOMAINS[domain], then="\n".join(then))
@@ -200,7 +201,8 @@ def test_tracking_imports_nothing_that_only_another_extra_brings() -> None:
 
 
 def test_the_server_imports_nothing_that_only_another_extra_brings() -> None:
-    import_alone([name for name in modules("serving") if name not in SCRIPTS], "serving")
+    others = {*SCRIPTS, *(f"ostinato.serving.prediction.{domain}" for domain in DOMAINS)}
+    import_alone([name for name in modules("serving") if name not in others], "serving")
 
 
 # Locks

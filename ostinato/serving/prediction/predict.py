@@ -7,6 +7,7 @@ input. A window is a part of the output (`parts`).
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -29,6 +30,7 @@ from ostinato.task import Json, Service
 
 PART_RECORDS = 4096
 PART_BYTES = 64 << 20  # of the records of a part, about
+THREADS = 2
 MAX_REASON = 500  # characters
 SHOWN_REJECTS = 3
 
@@ -102,10 +104,14 @@ def predict(
         continued = sum(part.answered + part.rejected for part in written.done)
         if continued:
             log.info("%s: continued after %d %s", output, continued, format.noun)
-        answering = Answering(loaded, format, asked, {"model": source.name, "version": version})
+        named = {"model": source.name, "version": version}
         found = read_from(files, partial(read, service=loaded.service), written.next)
         sizes = [file.bytes for file in files]
-        with Progress(format.noun, sizes, written.next.file, continued) as progress:
+        with (
+            Progress(format.noun, sizes, written.next.file, continued) as progress,
+            ThreadPoolExecutor(THREADS, "predict") as pool,
+        ):
+            answering = Answering(loaded, format, asked, named, pool)
             for window in windows(found):
                 rows, rejects, answered = answering.answer(window)
                 written.add(rows, rejects, Part(answered, len(rejects), len(rows), window[-1].next))
@@ -205,44 +211,57 @@ class Answering:
         format: of its domain.
         options: of requests.
         about: columns of every row.
+        pool: of threads: while the model computes one batch, Python reads another.
     """
 
     loaded: Loaded
     format: Format
     options: Mapping[str, Json]
     about: Mapping[str, str]
+    pool: ThreadPoolExecutor
 
     def answer(self, window: Sequence[Located]) -> tuple[list[tables.Row], list[Reject], int]:
         """The rows and the rejects of a window, both in its order; and the number of answers."""
-        rows: dict[int, list[tables.Row]] = {}
-        rejects: dict[int, str] = {}
         order = sorted(range(len(window)), key=lambda index: window[index].record.size)
-        for start in range(0, len(order), self.format.batch_size):
-            parsed: dict[int, tuple[Mapping[str, Json], BaseModel]] = {}
-            for index in order[start : start + self.format.batch_size]:
-                try:
-                    parsed[index] = window[index].record.parse()
-                except (OstinatoError, OSError) as error:
-                    rejects[index] = str(error)
-            inputs = [item for _, item in parsed.values()]
+        starts = range(0, len(order), self.format.batch_size)
+        batches = [order[start : start + self.format.batch_size] for start in starts]
+        answers: dict[int, list[tables.Row] | str] = {}
+        for found in self.pool.map(partial(self._answer_batch, window), batches):
+            answers |= found
+        rows, rejects, answered = list[tables.Row](), list[Reject](), 0
+        for located, answer in zip(window, (answers[i] for i in range(len(window))), strict=True):
+            if isinstance(answer, str):
+                rejects.append(Reject(located.file.name, located.record.place, _one_line(answer)))
+            else:
+                rows += answer
+                answered += 1
+        return rows, rejects, answered
+
+    def _answer_batch(
+        self, window: Sequence[Located], batch: Sequence[int]
+    ) -> dict[int, list[tables.Row] | str]:
+        """The rows of some records, or the reason why there are none; by index in the window."""
+        answers: dict[int, list[tables.Row] | str] = {}
+        parsed: dict[int, tuple[Mapping[str, Json], BaseModel]] = {}
+        for index in batch:
             try:
-                responses = respond(self.loaded.service, inputs, self.options)
-            except Exception as error:
-                first, last = (_place(window[index]) for index in (min(parsed), max(parsed)))
-                error.add_note(f"while {len(inputs)} inputs from {first} to {last} were answered")
-                raise
-            for (index, (key, _)), response in zip(parsed.items(), responses, strict=True):
-                if isinstance(response, RequestError):
-                    rejects[index] = reason_of(response)
-                    continue
-                found = {"file": window[index].file.name, **key}
-                rows[index] = [{**found, **row, **self.about} for row in self.format.rows(response)]
-        listed = [
-            Reject(window[index].file.name, window[index].record.place, _one_line(reason))
-            for index, reason in sorted(rejects.items())
-        ]
-        ordered = [row for _, answers in sorted(rows.items()) for row in answers]
-        return ordered, listed, len(rows)
+                parsed[index] = window[index].record.parse()
+            except (OstinatoError, OSError) as error:
+                answers[index] = str(error)
+        inputs = [item for _, item in parsed.values()]
+        try:
+            responses = respond(self.loaded.service, inputs, self.options)
+        except Exception as error:
+            first, last = (_place(window[index]) for index in (min(parsed), max(parsed)))
+            error.add_note(f"while {len(inputs)} inputs from {first} to {last} were answered")
+            raise
+        for (index, (key, _)), response in zip(parsed.items(), responses, strict=True):
+            if isinstance(response, RequestError):
+                answers[index] = reason_of(response)
+                continue
+            named = {"file": window[index].file.name, **key}
+            answers[index] = [{**named, **row, **self.about} for row in self.format.rows(response)]
+        return answers
 
 
 def respond(
