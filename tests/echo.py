@@ -14,7 +14,7 @@ import uvicorn
 from pydantic import BaseModel, Field
 
 from ostinato.errors import RegistryError, RequestError
-from ostinato.serving.loading import Interface, Loaded
+from ostinato.serving.loading import Interface, Loaded, Source
 from ostinato.serving.server import Server, create_app
 from ostinato.serving.settings import Settings
 from ostinato.task import Json
@@ -151,7 +151,7 @@ def until(condition: Any, seconds: float = 10) -> None:
 
 @contextlib.contextmanager
 def running(
-    *found: EchoSource,
+    *found: Source,
     ready: bool = True,
     keys: tuple[str, ...] = (),
     log_key: bytes = b"",
@@ -161,7 +161,7 @@ def running(
     found = found or (EchoSource(),)
     values = {"models": ["echo"], "poll_s": 0.02, "log_interval_s": 0.05, **settings}
     app = create_app(Settings.model_validate(values), found, keys, log_key)
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False)
+    config = uvicorn.Config(app, port=values.get("port", 0), log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

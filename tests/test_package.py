@@ -66,6 +66,9 @@ def test_the_wheel_has_every_module_of_the_library_and_nothing_else(
     assert {name.partition("/")[0] for name in names} == {"ostinato"}
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "ostinato").rglob("*.py")}
     assert modules <= names
+    page = {p.relative_to(ROOT).as_posix() for p in (ROOT / "ostinato/serving/page").iterdir()}
+    assert len(page) > 10
+    assert page <= names
     assert not [name for name in names if name.endswith(".pyc")]
 
 

@@ -91,6 +91,9 @@ def test_models_says_what_is_served(plain: Running) -> None:
         "about": "Doubles numbers.",
         "options": {"scale": 1},
         "example": {"value": 1},
+        "kind": "",
+        "reads": {},
+        "limits": {"body_bytes": 10_000, "items": 10},
         "waiting": 0,
     }
 

@@ -226,3 +226,37 @@ def test_folders_of_images_give_no_requests(files: Path, tmp_path: Path) -> None
     assert sorted(found) == ["film.gif", "film.gif#1"]
     assert (found["film.gif"]["clip"], found["film.gif#1"]["clip"]) == (None, 1)
     assert found["film.gif#1"]["key"] == "film.gif"
+
+
+def test_a_hidden_frame_lowers_the_probability_by_its_activation(
+    predict: Predict, requests: list[dict[str, Any]], files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {**requests[0], "clip": None}
+    (plain,), (found,) = predict(whole), predict(whole, explain_clips=4)
+    assert "clips" not in plain.model_dump()
+    assert isinstance(found, serving.Response)
+    assert found.model_dump(exclude={"clips"}) == plain.model_dump()
+    assert found.clips is not None
+    assert [clip.clip for clip in found.clips] == [0, 1]
+    service = serving.load(files / "served")
+    label = CLASSES.index(found.label)
+    for clip in found.clips:
+        shape = (clip.frames, clip.height, clip.width, clip.channels)
+        pixels = np.frombuffer(base64.b64decode(clip.pixels), np.uint8).reshape(shape)
+        before = service.model(service.data.pad([pixels]))[0, label]
+        assert clip.probability == pytest.approx(before, abs=1e-6)
+        for frame in range(clip.frames):
+            hidden = pixels.copy()
+            hidden[frame] = pixels.mean(axis=0).round()
+            after = service.model(service.data.pad([hidden]))[0, label]
+            assert clip.activation[frame] == pytest.approx(before - after, abs=1e-5)
+    monkeypatch.setattr(serving, "MAX_OCCLUSIONS", 2)
+    (coarse,) = predict({**whole, "clip": 1}, explain_clips=1)
+    assert isinstance(coarse, serving.Response)
+    assert coarse.clips is not None
+    (one,) = coarse.clips
+    assert one.clip == 1
+    assert one.activation[0] == one.activation[1]
+    with pytest.raises(errors.RequestError, match=r"explain_clips: found 5; expected .* 0 to 4"):
+        predict(whole, explain_clips=5)
+    assert [serving.occlusions(n) for n in (1, 3)] == [[slice(0, 1)], [slice(0, 2), slice(2, 3)]]

@@ -3,7 +3,7 @@
 import hmac
 import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 
@@ -82,21 +82,29 @@ class Guard:
     Args:
         app: what is guarded.
         keys: of the clients.
+        without_key: further paths that need no key.
     """
 
-    def __init__(self, app: ASGIApp, keys: tuple[str, ...]) -> None:
-        self.app = app
+    def __init__(
+        self, app: ASGIApp, keys: tuple[str, ...], without_key: Collection[str] = ()
+    ) -> None:
+        self.app, self.without_key = app, without_key
         self.digests = [sha256(key.encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that may not pass."""
         if scope["type"] == "http" and scope["path"] not in OPEN:
             headers = Headers(scope=scope)
-            refusal = self._without_key(headers) if self.digests else _foreign(headers)
+            refusal = self._refusal(scope["path"], headers)
             if refusal:
                 await refusal(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+    def _refusal(self, path: str, headers: Headers) -> JSONResponse | None:
+        if not self.digests:
+            return _foreign(headers)
+        return None if path in self.without_key else self._without_key(headers)
 
     def _without_key(self, headers: Headers) -> JSONResponse | None:
         scheme, _, sent = headers.get("authorization", "").partition(" ")

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,10 +20,11 @@ from pydantic import BaseModel
 
 from ostinato import params, store
 from ostinato.errors import OstinatoError, ParamsError, RegistryError
+from ostinato.serving import kinds
 from ostinato.serving.fused import fused_lstm
 from ostinato.serving.packaging import pack, serving_of
 from ostinato.study import Study
-from ostinato.task import Json, Service
+from ostinato.task import Json, Manifest, Service
 from ostinato.tracking import dvc_lock
 
 DEFAULT_ALIAS = "champion"
@@ -67,12 +68,14 @@ class Loaded:
         service: the model.
         lineage: what is known of it, such as its run, and DVC's md5s of model and data.
         example: an input as JSON; None where there is none.
+        reads: what its inputs consist of; see `ostinato.serving.kinds`.
     """
 
     version: str
     service: Service
     lineage: Mapping[str, str]
     example: Json | None = None
+    reads: Mapping[str, Json] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -144,7 +147,7 @@ class RegisteredSource:
                 "alias": self.alias,
                 "code": "that of the server" if own else "older or newer than the server's",
             }
-            return Loaded(version, load_service(self.domain, files), lineage, example_in(files))
+            return load_files(self.domain, version, files, lineage)
 
     @cached_property
     def _code(self) -> str:
@@ -183,7 +186,7 @@ class ResultSource:
         with store.private_folder() as files:
             pack(self.study, self.name, self._example, files)
             lineage = {"run": self.name, "study": self.study.path.as_posix(), **self._md5s}
-            return Loaded(version, load_service(self.domain, files), lineage, example_in(files))
+            return load_files(self.domain, version, files, lineage)
 
     @cached_property
     def _digest(self) -> str:
@@ -244,6 +247,12 @@ def sources(texts: Sequence[str]) -> list[Source]:
     if twice := {name for name in names if names.count(name) > 1}:
         raise ParamsError(f"serve: several models are called {', '.join(sorted(twice))}")
     return found
+
+
+def load_files(domain: str, version: str, files: Path, lineage: Mapping[str, str]) -> Loaded:
+    """Load a packaged model as a version."""
+    reads = kinds.reads(Manifest.read(files / "manifest.json"))
+    return Loaded(version, load_service(domain, files), lineage, example_in(files), reads)
 
 
 def load_service(domain: str, files: Path) -> Service:

@@ -1,5 +1,6 @@
 """The HTTP server of `ostinato serve`: any number of models, from a registry or from disk.
 
+GET  /                            the page, for people
 POST /v1/models/{name}:predict    one or many inputs
 GET  /v1/models                   what is served: versions, lineage, failures
 POST /v1/feedback                 what an answer should have been
@@ -35,7 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ostinato import params
 from ostinato.errors import INPUT_NUMBER, OstinatoError, RequestError
-from ostinato.serving import access, monitoring, openapi
+from ostinato.serving import access, kinds, monitoring, openapi, static
 from ostinato.serving.batching import Answer, Batch, Batcher, QueueFullError, origin
 from ostinato.serving.loading import Interface, ServedModel, Source, Watcher, sources
 from ostinato.serving.prometheus import CONTENT_TYPE, MULTIPROCESS, Metrics
@@ -320,6 +321,9 @@ class Server:
                 "about": endpoint.interface.about,
                 "options": endpoint.interface.options,
                 "example": endpoint.model.loaded and endpoint.model.loaded.example,
+                "kind": kinds.kind_of(endpoint.interface.Input),
+                "reads": dict(endpoint.model.loaded.reads) if endpoint.model.loaded else {},
+                "limits": {"body_bytes": self.max_body, "items": self.settings.max_items},
                 "waiting": endpoint.batcher.waiting,
             }
             for endpoint in self.endpoints.values()
@@ -416,7 +420,8 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _disconnected)
     app.openapi = partial(openapi.document, app, server.endpoints, Feedback)  # type: ignore[method-assign]
-    app.add_middleware(access.Guard, keys=keys)
+    app.routes.extend(pages := static.routes())
+    app.add_middleware(access.Guard, keys=keys, without_key={route.path for route in pages})
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -3,6 +3,10 @@
 A video is the content of a file in base64, or the path of a file on the server. Frames are
 sampled, scaled and coloured as those of the training data. If the training data have several clips
 per video, the response is the mean over the video's clips, unless the request names one of them.
+
+On request a response has the frames that were read, and the activation of each by occlusion: the
+frame is replaced with the mean of its clip's frames, and the activation is the loss of probability.
+Occlusion needs no more of a model than its predictions, so it is the same for every model.
 """
 
 import base64
@@ -14,16 +18,13 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from pydantic import BaseModel, Field
 
 from ostinato import models, store
 from ostinato.errors import RejectedVideoError, RequestError
-from ostinato.serving.classification import (
-    Response,
-    from_responses,
-    read_top_k,
-    response,
-)
+from ostinato.serving import classification
+from ostinato.serving.classification import from_responses, read_top_k
 from ostinato.task import Json, Serving
 from ostinato.video import dataset
 from ostinato.video.dataset.splits import video_rng
@@ -33,9 +34,13 @@ from ostinato.video.formats.reading import Clip, read
 __all__ = ["SERVING", "Input", "Response", "from_responses", "load", "to_requests"]
 
 BATCH_SIZE = 64  # clips predicted at once
+MAX_EXPLAINED = 4  # clips of a video whose frames are returned
+MAX_OCCLUSIONS = 32  # predictions of a clip; of a longer one, consecutive frames are hidden at once
 MAX_BYTES = 1 << 26  # of a file
 MAX_CHARACTERS_PER_BYTE = 1.5  # base64 has 4/3, line breaks of 2 characters included 1.37
 MAX_HEADER = 1000  # characters before the base64 of a data URL
+Pixels = UInt8[np.ndarray, "_ height width channel"]
+"""The frames of a clip."""
 VIDEO_FOLDER = "OSTINATO_VIDEOS"
 """Environment variable: the folder that contains all files named by path; unset: no paths."""
 
@@ -50,7 +55,7 @@ SERVING = Serving(
 - Paths are read only below the folder in the server's environment variable `{VIDEO_FOLDER}`.
 """,
     example=EXAMPLE,
-    options={"top_k": 0},
+    options={"top_k": 0, "explain_clips": 0},
     packages=("av",),
 )
 
@@ -66,6 +71,34 @@ class Input(BaseModel):
     key: str | None = Field(None, description="seed of random frame sampling; null: the content")
 
 
+class ExplainedClip(BaseModel):
+    """The frames of a clip as the model reads them, and how much each counts."""
+
+    clip: int = Field(description="its number, from 0")
+    seconds: float = Field(description="from the first frame to the last")
+    frames: int
+    height: int = Field(description="of a frame, in pixels")
+    width: int = Field(description="of a frame, in pixels")
+    channels: int = Field(description="1 (grey) or 3 (red, green, blue)")
+    pixels: str = Field(
+        description="base64 of the bytes of all frames, by frame, row, column and channel"
+    )
+    probability: float = Field(description="of the response's `label` for this clip alone")
+    activation: list[float] = Field(
+        description="for each frame the probability that is lost if the frame is hidden: replaced "
+        f"with the mean of the clip's frames. Of a clip with more than {MAX_OCCLUSIONS} frames, "
+        "consecutive frames are hidden at once and have one value"
+    )
+
+
+class Response(classification.Response):
+    """The predicted class of a video, with probabilities."""
+
+    clips: list[ExplainedClip] | None = Field(
+        None, description="the first `explain_clips` clips; missing unless the option is set"
+    )
+
+
 class VideoService:
     """A loaded model that classifies videos."""
 
@@ -76,26 +109,73 @@ class VideoService:
         # Compiles the graph, so that the first request does not wait for it.
         self.predict([Input.model_validate(EXAMPLE)], {"top_k": 1})
 
-    def predict(self, inputs: Sequence[Input], options: Mapping[str, Json]) -> list[Response]:
+    def predict(
+        self, inputs: Sequence[Input], options: Mapping[str, Json]
+    ) -> list[classification.Response]:
         """Classify videos.
 
         Args:
             inputs: videos.
             options: ``top_k``, the number of ranked predictions to return; 0 returns all.
+                ``explain_clips``, the number of clips whose frames are returned with their
+                activation; 0 returns none.
 
         Raises:
-            RequestError: ``top_k`` is below 0, or a video cannot be read; names it by its number.
+            RequestError: an option is out of its bounds, or a video cannot be read; names it by
+                its number.
         """
-        top_k = read_top_k(options)
+        top_k, explained = read_top_k(options), _read_explained(options)
         responses = []
         for number, video in enumerate(inputs):
-            clips = [clip.pixels for clip in self._clips(f"video {number}", video)]
-            batches = [
-                clips[start : start + BATCH_SIZE] for start in range(0, len(clips), BATCH_SIZE)
-            ]
-            p = np.concatenate([self.model(self.data.pad(batch)) for batch in batches])
-            responses.append(response(p.mean(axis=0), self.data.classes, top_k))
+            clips = self._clips(f"video {number}", video)
+            p = self._probabilities([clip.pixels for clip in clips])
+            found = classification.response(p.mean(axis=0), self.data.classes, top_k)
+            if explained:
+                label = self.data.classes.index(found.label)
+                first = video.clip or 0
+                parts = [
+                    self._explain(first + i, clip, p[i], label)
+                    for i, clip in enumerate(clips[:explained])
+                ]
+                found = Response(**found.model_dump(), clips=parts)
+            responses.append(found)
         return responses
+
+    def _probabilities(self, clips: Sequence[Pixels]) -> Float[np.ndarray, "clip class"]:
+        starts = range(0, len(clips), BATCH_SIZE)
+        batches = [clips[start : start + BATCH_SIZE] for start in starts]
+        return np.concatenate([self.model(self.data.pad(batch)) for batch in batches])
+
+    def _explain(
+        self, number: int, clip: Clip, p: Float[np.ndarray, " class"], label: int
+    ) -> ExplainedClip:
+        """The frames of a clip, and the probability of a class that is lost without each."""
+        pixels = clip.pixels
+        frames, height, width, channels = pixels.shape
+        mean = pixels.mean(axis=0).round().astype(np.uint8)
+        hidden = occlusions(frames)
+        variants = []
+        for part in hidden:
+            variant = pixels.copy()
+            variant[part] = mean
+            variants.append(variant)
+        lost = p[label] - self._probabilities(variants)[:, label]
+        activation = [
+            round(float(value), 6)
+            for part, value in zip(hidden, lost, strict=True)
+            for _ in range(part.start, part.stop)
+        ]
+        return ExplainedClip(
+            clip=number,
+            seconds=clip.seconds,
+            frames=frames,
+            height=height,
+            width=width,
+            channels=channels,
+            pixels=base64.b64encode(pixels.tobytes()).decode(),
+            probability=float(p[label]),
+            activation=activation,
+        )
 
     def _clips(self, name: str, video: Input) -> list[Clip]:
         """Read the clips of a video with the function that prepared the training data."""
@@ -112,6 +192,21 @@ class VideoService:
                 f"{name}: no clip {video.clip}; it has {len(clips)}, numbered from 0"
             )
         return [clips[video.clip]]
+
+
+def occlusions(frames: int) -> list[slice]:
+    """The frames that are hidden at once: of each clip at most `MAX_OCCLUSIONS` parts."""
+    size = -(-frames // MAX_OCCLUSIONS)
+    return [slice(start, min(start + size, frames)) for start in range(0, frames, size)]
+
+
+def _read_explained(options: Mapping[str, Json]) -> int:
+    count = options.get("explain_clips", 0)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_EXPLAINED:
+        raise RequestError(
+            f"explain_clips: found {count!r}; expected a number of clips from 0 to {MAX_EXPLAINED}"
+        )
+    return count
 
 
 def load(folder: Path) -> VideoService:
