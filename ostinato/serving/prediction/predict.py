@@ -147,7 +147,7 @@ def format_of(domain: str) -> Format:
     Raises:
         ParamsError: the domain has no reader.
     """
-    name = f"{__package__}.{domain}"
+    name = f"ostinato.{domain}.prediction"
     if find_spec(name) is None:
         raise ParamsError(f"predict: no reader of files for the domain {domain!r}: {name}")
     format: Format = import_module(name).FORMAT
@@ -163,14 +163,15 @@ def split_options(
         ParamsError: an option is unknown.
         RequestError: one of a request is invalid.
     """
-    of_reader, of_request = params.arguments(format.read), source.interface.options
+    of_reader, available = params.arguments(format.read), source.interface.options
+    of_request = {name: x for name, x in available.items() if name not in format.left_out}
     for name in options:
         if name not in of_reader and name not in of_request:
             hint = params.near(name, [*of_reader, *of_request])
             raise ParamsError(f"predict: no option {name!r} for {format.noun}; {hint}")
     asked = {name: value for name, value in options.items() if name in of_request}
     reading = {name: value for name, value in options.items() if name in of_reader}
-    return check_options(asked, of_request), reading
+    return check_options(asked, available), reading
 
 
 def _check_paths(inputs: Path, output: Path) -> None:

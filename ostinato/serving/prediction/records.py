@@ -1,4 +1,4 @@
-"""Files as inputs of a model: what each domain's module of this package provides.
+"""Files as inputs of a model: what a domain's `prediction.py` provides.
 
 A file is read as records, one for each input. A record is parsed only when it is answered, so that
 a run that continues skips quickly, and memory holds the inputs of one batch.
@@ -53,6 +53,7 @@ class Format:
             options of the command. A broken file raises a `DataError`.
         columns: of a row besides the key, with their types.
         rows: of a response.
+        left_out: options of requests whose answers do not fit a table.
     """
 
     noun: str
@@ -62,6 +63,7 @@ class Format:
     read: Callable[..., Iterator[Record]]
     columns: Callable[[Service], Mapping[str, Any]]
     rows: Callable[[BaseModel], list[dict[str, Any]]] = dump
+    left_out: Collection[str] = ()
 
 
 def fields(response: type[BaseModel]) -> dict[str, Any]:

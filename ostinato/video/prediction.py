@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from ostinato.errors import DataError
+from ostinato.serving.classification import Response
 from ostinato.serving.prediction.records import Format, Key, Record, fields
 from ostinato.task import Service
 from ostinato.video.formats.container import VIDEO_SUFFIXES
-from ostinato.video.serving import MAX_BYTES, Input, Response
+from ostinato.video.serving import MAX_BYTES, Input
 
 
 def read(path: Path, service: Service) -> Iterator[Record]:
@@ -37,4 +38,5 @@ FORMAT = Format(
     batch_size=1,  # the service reads one video after the other
     read=read,
     columns=lambda service: fields(Response),
+    left_out=("explain_clips",),  # pictures
 )
