@@ -87,9 +87,10 @@ def deployed(prefect_server: str, webhook: tuple[str, Posts]) -> Deployments:
 
 
 def test_a_second_deployment_changes_nothing(prefect_server: str, deployed: Deployments) -> None:
-    *lines, maintain, retrain = deploy(prefect_server, "--gpus", "2").splitlines()
+    *lines, maintain, monitor, retrain = deploy(prefect_server, "--gpus", "2").splitlines()
     assert {line for line in lines if not line.startswith("unchanged: ")} == set()
     assert re.fullmatch(r"scheduled: maintain, next run \d{4}-\d\d-\d\d 05:00 UTC", maintain)
+    assert re.fullmatch(r"scheduled: monitor, next run \d{4}-\d\d-\d\d 04:00 UTC", monitor)
     assert re.fullmatch(r"scheduled: retrain, next run \d{4}-\d\d-\d\d 02:00 UTC", retrain)
     for name in ("work pool gpu", "limit gpu", "deployment retrain", "automation announce"):
         assert any(name in line for line in lines), name
@@ -174,9 +175,9 @@ def test_a_server_without_a_scheduler_is_an_error(tmp_path: Path) -> None:
         done = run_deploy(server.url, "--gpus", "1", "--wait", "3")
         assert done.returncode == 1
         expected = (
-            rf"FlowError: The server at {server.url}/ has scheduled no run of (retrain|maintain) "
-            r"\(cron 0 [25] \* \* \*\) within 3 s, so its schedule never fires. It schedules a "
-            "run on request, so its scheduler does"
+            rf"FlowError: The server at {server.url}/ has scheduled no run of "
+            r"(retrain|maintain|monitor) \(cron 0 [245] \* \* \*\) within 3 s, so its schedule "
+            "never fires. It schedules a run on request, so its scheduler does"
         )
         assert re.match(expected, done.stderr)
         assert "prefect server services start" in done.stderr
@@ -274,10 +275,11 @@ def test_the_search_of_the_deployment_fits_the_default_study() -> None:
         assert key in run[part], name
 
 
-def test_retrain_and_maintain_are_scheduled(deployed: Deployments) -> None:
+def test_retrain_monitor_and_maintain_are_scheduled(deployed: Deployments) -> None:
     crons = {d.name: [s.schedule.cron for s in d.schedules] for d in deployed.values()}  # type: ignore[union-attr]
     scheduled = {name: cron for name, cron in crons.items() if cron}
-    assert scheduled == {"retrain": ["0 2 * * *"], "maintain": ["0 5 * * *"]}
+    hours = {"retrain": 2, "monitor": 4, "maintain": 5}
+    assert scheduled == {name: [f"0 {hour} * * *"] for name, hour in hours.items()}
 
 
 def test_no_deployment_contains_a_path_of_this_machine(deployed: Deployments) -> None:

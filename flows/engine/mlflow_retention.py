@@ -26,7 +26,7 @@ from ostinato.tracking.live import LIVE
 from ostinato.tracking.registry import CHAMPION, MOVE, ROLLED_BACK
 
 DATABASE = "MLFLOW_BACKEND_STORE_URI"  # of a server, as the server itself reads it
-FLOWS = ("retrain", "promote", "tune")  # tag stage of the runs of flows
+FLOWS = ("retrain", "promote", "tune", "monitor")  # tag stage of the runs of flows
 MD5S = (runs.OUTS, "deps", f"evaluate.{runs.OUTS}", "evaluate.deps")  # tags: md5 by path, as JSON
 OURS = {"study", "run", "model", "data"}  # tags of each version that Ostinato has registered
 LOGGED_MODEL = re.compile(r"\bm-[0-9a-f]{32}\b")  # in the address of its files

@@ -147,7 +147,7 @@ def _read_dates(
         raise RequestError(f"{name}: 0 values are too few; the model reads {details.window} steps")
     if count > MAX_STEPS:
         raise RequestError(f"{name}: {count:,} dates are too many; expected at most {MAX_STEPS:,}")
-    times = _read_times(name, history.dates, rules.timezone)
+    times = read_times(name, history.dates, rules.timezone)
     longest = 1 + (0 if rules.gaps == "refuse" else rules.longest_gap)
     if details.stamps == "period":
         times = to_periods(times, details.frequency)
@@ -177,7 +177,7 @@ def _not_on_grid(
     )
 
 
-def _read_times(name: str, dates: Sequence[str], timezone: str | None) -> "pd.Series[pd.Timestamp]":
+def read_times(name: str, dates: Sequence[str], timezone: str | None) -> "pd.Series[pd.Timestamp]":
     """Wall times, read as those of the training data.
 
     Where the model has no time zone, all offsets have to be the same; the wall time then counts.

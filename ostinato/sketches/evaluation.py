@@ -63,7 +63,9 @@ def evaluate(
 
     Returns:
         metrics, tables, figures, speed, and arrays in the stored order of the split (keys, truth,
-        rank and likelihood of the true class, probabilities in half precision).
+        rank and likelihood of the true class, probabilities in half precision). For serving:
+        confidence on the validation split and whether it was right, which calibrate the monitor's
+        estimate of the accuracy.
 
     Raises:
         EvaluationError: the model's outputs are not probabilities of the classes.
@@ -76,7 +78,7 @@ def evaluate(
     predict = timing.Timer(predictor)
     found, arrays = predict_split(predict, data, "test", batch_size)
     batched_seconds = predict.seconds
-    _, validation = predict_split(predictor, data, "validation", batch_size)
+    earlier, validation = predict_split(predictor, data, "validation", batch_size)
 
     counts = classification.confusion_matrix(truth, found.prediction, len(classes))
     per_class = classification.per_class(counts, classes)
@@ -144,6 +146,10 @@ def evaluate(
         figures=plots,
         arrays=arrays,
         speed=timing.speed(predictor, singles, batched_seconds, size),
+        serving={
+            "validation_confidence": earlier.confidence.astype(np.float32),
+            "validation_correct": earlier.correct,
+        },
     )
 
 

@@ -40,6 +40,7 @@ SERVING = ServingContract(
 """,
     example={"strokes": [STAIRS]},
     options={"top_k": 0},
+    files=("results/serving.npz",),
     packages=("numba",),
 )
 
@@ -47,7 +48,7 @@ SERVING = ServingContract(
 class Input(BaseModel):
     """A drawing to classify."""
 
-    # `_rows` validates the strokes and names drawing and stroke; the type is for the signature.
+    # `to_rows` validates the strokes and names drawing and stroke; the type is for the signature.
     strokes: SkipValidation[list[list[list[float]]]] = Field(
         description="in drawing order: [xs, ys] or [xs, ys, times] each"
     )
@@ -78,7 +79,7 @@ class DrawingService:
                 from 0.
         """
         top_k = classification.read_top_k(options)
-        rows = [_rows(number, drawing, self.max_points) for number, drawing in enumerate(inputs)]
+        rows = [to_rows(number, drawing, self.max_points) for number, drawing in enumerate(inputs)]
         order = np.argsort([len(drawing) for drawing in rows], kind="stable")
         responses: dict[int, Response] = {}
         for start in range(0, len(rows), BATCH_SIZE):
@@ -107,8 +108,17 @@ def load(folder: Path) -> DrawingService:
     return service
 
 
-def _rows(number: int, drawing: Input, max_points: int) -> Int16[np.ndarray, "point 3"]:
-    """Stroke-3 rows of a drawing, by the functions that prepared the training data."""
+def to_rows(number: int, drawing: Input, max_points: int) -> Int16[np.ndarray, "point 3"]:
+    """Stroke-3 rows of a drawing, by the functions that prepared the training data.
+
+    Args:
+        number: of the drawing, for errors.
+        drawing: of a request.
+        max_points: points that are kept of a longer drawing.
+
+    Raises:
+        RequestError: the drawing is malformed.
+    """
     try:
         tracks = quickdraw.read_strokes(drawing.strokes)
     except MalformedError as error:

@@ -15,7 +15,8 @@ version that waits for a reviewer. The tags of a version:
 A version's folder holds artifacts/ with model/ (the files that ``Model.save`` wrote),
 manifest.json (of the prepared data), about.json, examples.json (raw examples, and the arrays that
 evaluation has for them), request.json (the example of the model card), card.md, the files of the
-domain's ``SERVING`` and, where the data set has one, profile.json.
+domain's ``SERVING`` and, for the monitor, answers.json (the profile of the answers on the test
+split) and, where the data set has one, profile.json.
 """
 
 import ast
@@ -33,6 +34,7 @@ from typing import Any
 import ostinato
 from ostinato import params, store
 from ostinato.errors import DataError, MissingFilesError, RegistryError
+from ostinato.monitoring import reference
 from ostinato.serving.packaging import pack, serving_of
 from ostinato.study import Study
 from ostinato.task import Json, Manifest, Profile
@@ -200,6 +202,8 @@ def register(study: Study, name: str, run: Any, examples: Examples) -> Any:
         parts.mkdir()
         example = serving_of(domain).example or examples.inputs[0]
         pack(study, name, example, parts)
+        arrays = store.read_arrays(results / "predictions.npz")
+        reference.write_answers(domain, arrays, Manifest.read(prepared / "manifest.json"), parts)
         store.write_json(parts / "examples.json", vars(examples))
         text = card(study, name, {**tags, **lineage}, {"inputs": [example]})
         store.write_text(parts / "card.md", text)

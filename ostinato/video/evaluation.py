@@ -132,7 +132,8 @@ def evaluate(
     Returns:
         ``arrays`` has a row for each clip, in stored order: keys, videos, truth, rank,
         rank_shuffled (rank of the true class if the frames are shuffled), likelihood,
-        probabilities.
+        probabilities. For serving: confidence on the validation split and whether it was right,
+        which calibrate the monitor's estimate of the accuracy.
 
     Raises:
         EvaluationError: an output is not a distribution over the classes.
@@ -144,7 +145,8 @@ def evaluate(
     predictions = _collect(test, timer, "test")
     seconds = timer.seconds
     earlier = EvaluationSplit(data, data.examples("validation"), batch_size)
-    validation = _arrays(earlier.clips, _collect(earlier, predictor, "validation"))
+    calibration = _collect(earlier, predictor, "validation")
+    validation = _arrays(earlier.clips, calibration)
     orders = rng.permuted(np.tile(np.arange(data.frames), (len(clips), 1)), axis=1)
     rank_shuffled = np.empty(len(clips), np.int32)
     for batch, p in test.predict(predictor, rows, "shuffled", shuffled_frames(orders)):
@@ -199,7 +201,15 @@ def evaluate(
     figures = _figures(test, predictor, predictions, counts, tables, len(chosen), num_plots, rng)
     requests = [test.inputs(rng.integers(len(clips), size=1)) for _ in range(timed_requests)]
     return Evaluation(
-        metrics, tables, figures, arrays, speed(predictor, requests, seconds, len(clips))
+        metrics,
+        tables,
+        figures,
+        arrays,
+        speed(predictor, requests, seconds, len(clips)),
+        {
+            "validation_confidence": calibration.confidence.astype(np.float32),
+            "validation_correct": calibration.correct,
+        },
     )
 
 

@@ -29,7 +29,7 @@ from ostinato.task import Json, Serving
 from ostinato.video import dataset
 from ostinato.video.dataset.splits import video_rng
 from ostinato.video.formats.raw import read_manifest
-from ostinato.video.formats.reading import Clip, read
+from ostinato.video.formats.reading import Clip, Sampling, read
 
 __all__ = ["SERVING", "Input", "Response", "from_responses", "load", "to_requests"]
 
@@ -56,6 +56,7 @@ SERVING = Serving(
 """,
     example=EXAMPLE,
     options={"top_k": 0, "explain_clips": 0},
+    files=("results/serving.npz",),
     packages=("av",),
 )
 
@@ -127,7 +128,7 @@ class VideoService:
         top_k, explained = read_top_k(options), _read_explained(options)
         responses = []
         for number, video in enumerate(inputs):
-            clips = self._clips(f"video {number}", video)
+            clips = read_clips(f"video {number}", video, self.data.sampling)
             p = self._probabilities([clip.pixels for clip in clips])
             found = classification.response(p.mean(axis=0), self.data.classes, top_k)
             if explained:
@@ -177,21 +178,29 @@ class VideoService:
             activation=activation,
         )
 
-    def _clips(self, name: str, video: Input) -> list[Clip]:
-        """Read the clips of a video with the function that prepared the training data."""
-        content = _content(name, video)
-        rng = video_rng(content if video.key is None else video.key)
-        try:
-            clips = read(content, self.data.sampling, rng)
-        except RejectedVideoError as reason:
-            raise RequestError(f"{name}: {reason}") from None
-        if video.clip is None:
-            return clips
-        if not 0 <= video.clip < len(clips):
-            raise RequestError(
-                f"{name}: no clip {video.clip}; it has {len(clips)}, numbered from 0"
-            )
-        return [clips[video.clip]]
+
+def read_clips(name: str, video: Input, sampling: Sampling) -> list[Clip]:
+    """Read the clips of a video with the function that prepared the training data.
+
+    Args:
+        name: of the video, for errors.
+        video: of a request.
+        sampling: of the training data.
+
+    Raises:
+        RequestError: the video cannot be read, or there is no such clip.
+    """
+    content = _content(name, video)
+    rng = video_rng(content if video.key is None else video.key)
+    try:
+        clips = read(content, sampling, rng)
+    except RejectedVideoError as reason:
+        raise RequestError(f"{name}: {reason}") from None
+    if video.clip is None:
+        return clips
+    if not 0 <= video.clip < len(clips):
+        raise RequestError(f"{name}: no clip {video.clip}; it has {len(clips)}, numbered from 0")
+    return [clips[video.clip]]
 
 
 def occlusions(frames: int) -> list[slice]:
