@@ -25,6 +25,8 @@ from playwright.sync_api import Browser, Page, Request, Route, expect, sync_play
 
 from ostinato.errors import RequestError
 from ostinato.forecasting import serving as forecasting
+from ostinato.monitoring import report as reports
+from ostinato.monitoring.report import Measure, MonitoringReport
 from ostinato.serving import classification, kinds, static
 from ostinato.serving.loading import Interface, Loaded
 from ostinato.serving.request_log import read
@@ -201,13 +203,15 @@ def sources() -> list[FakeSource]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with a model of each kind, which keeps feedback."""
-    log = tmp_path_factory.mktemp("log")
-    with running(*sources(), log_folder=log, max_body_mb=0.1) as found:
+    log, reports = (tmp_path_factory.mktemp(name) for name in ("log", "monitoring"))
+    options: dict[str, Any] = {"log_folder": log, "monitoring": reports, "max_body_mb": 0.1}
+    with running(*sources(), **options) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=15_000)  # CI shares its cores with other tests
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -231,7 +235,7 @@ def open_page(browser: Browser, server: Running) -> Iterator[Open]:
             context = browser.new_context(**sizes)
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(8000)
+            page.set_default_timeout(15_000)
             page.on("pageerror", lambda error: faults.append(str(error)))
             page.on(
                 "console",
@@ -442,7 +446,7 @@ def inputs_of(request: Request) -> list[Any]:
 
 
 def until_held(page: Page, held: list[Route], count: int) -> None:
-    end = time.monotonic() + 8
+    end = time.monotonic() + 15
     while len(held) < count:
         assert time.monotonic() < end
         page.wait_for_timeout(20)
@@ -641,50 +645,48 @@ def png() -> bytes:
     )
 
 
-def report(model: str, day: int, status: str) -> dict[str, Any]:
-    times = [f"2026-11-{d:02d}T02:00:00Z" for d in range(day - 3, day)]
-    return {
-        "model": model,
-        "time": f"2026-11-{day:02d}T02:00:00Z",
-        "version": "3",
-        "requests": 1234,
-        "status": status,
-        "summary": f"Summary of {model} on day {day}.",
-        "metrics": [
-            {"name": "accuracy", "value": 0.91, "low": 0.9, "high": 0.92, "threshold": 0.93,
-             "unit": "", "text": "estimated"},
-            {"name": "age", "value": 3, "low": None, "high": None, "threshold": None,
-             "unit": "days", "text": ""},
-        ],
-        "series": [{"name": "accuracy", "points": [[t, 0.9] for t in times]}],
-        "figures": [{"title": "Drift", "url": f"/v1/monitoring/{model}/20261130T020000Z/d.png"}],
-    }  # fmt: skip
+def write_report(folder: Path, model: str, day: int, status: Any) -> None:
+    """A report as the monitor writes it."""
+    time = f"2026-11-{day:02d}T02:00:00+00:00"
+    metrics = (
+        Measure("accuracy", 0.9 + day / 1000, "estimated", 0.9, 0.95, 0.92),
+        Measure("age", 3, "of the model", unit="days"),
+    )
+    found = MonitoringReport(
+        model, "3", time, time, time, 1234, status, f"Summary of {model} on day {day}.", metrics,
+        figures={"drift.png": "Drift"},
+    )  # fmt: skip
+    reports.write(folder, found, {"drift.png": png()})
 
 
 @browser_test
 @pytest.mark.slow
-def test_reports_are_shown_with_their_metrics_and_figures(open_page: Open) -> None:
-    page = open_page("draw")
-    reports: list[dict[str, Any]] = []
-    page.route("**/v1/monitoring", lambda route: route.fulfill(json={"reports": reports}))
-    page.route("**/v1/monitoring/*/*/*.png", lambda route: route.fulfill(body=png()))
-    page.get_by_role("tab", name="Monitoring").click()
+def test_reports_are_shown_with_their_metrics_and_figures(open_page: Open, server: Running) -> None:
+    page = open_page("monitoring")
     expect(page.get_by_role("heading", name="There is no report yet")).to_be_visible()
-    reports += [report("shapes", 30, "retrain"), report("sales", 30, "ok")]
-    reports += [report("shapes", 29, "warning")]
+    folder = server.server.settings.monitoring
+    for model, day, status in (
+        ("shapes", 28, "ok"), ("shapes", 29, "warning"), ("shapes", 30, "retrain"),
+        ("sales", 30, "ok"),
+    ):  # fmt: skip
+        write_report(folder, model, day, status)
     page.get_by_role("button", name="Look again").click()
+    page.get_by_label("Model").last.select_option("shapes")
     expect(page.get_by_text("Summary of shapes on day 30")).to_be_visible()
-    expect(page.get_by_text("retrain: should be retrained")).to_be_visible()
+    expect(page.get_by_text("retrain: the model is trained again")).to_be_visible()
     rows = page.get_by_role("region", name="Metrics of shapes").locator("tbody tr")
     expect(rows).to_have_text([
-        "accuracy0.910.9 to 0.920.93estimated", "age3\u00a0days\u2013\u2013",
+        "accuracy0.930.9 to 0.950.92estimated", "age3\u00a0days\u2013\u2013of the model",
     ])  # fmt: skip
-    assert page.get_by_role("img", name="Drift").evaluate("i => i.decode().then(() => i.width)") > 0
-    assert page.get_by_role("img", name="Drift").evaluate("i => i.naturalWidth") == 3
-    page.get_by_label("Report").select_option("2026-11-29T02:00:00Z")
+    image = page.get_by_role("img", name="Drift")
+    assert image.evaluate("i => i.decode().then(() => i.naturalWidth)") == 3
+    page.get_by_label("Report").select_option(index=1)
     expect(page.get_by_text("Summary of shapes on day 29")).to_be_visible()
+    chart = page.get_by_role("application", name="accuracy.")
+    chart.press("End")
+    expect(page.get_by_text("2026-11-30 02:00: accuracy 0.93")).to_be_visible()
     page.get_by_label("Model").last.select_option("sales")
-    expect(page.get_by_text("ok: as in training")).to_be_visible()
+    expect(page.get_by_text("ok: nothing has changed")).to_be_visible()
 
 
 # States

@@ -6,12 +6,14 @@ import { details, h, number, select, setOptions, field, table } from "./dom.js";
 import { empty, Note } from "./panel.js";
 
 const STATUS = {
-  ok: ["good", "as in training"],
-  warning: ["warn", "has changed"],
-  retrain: ["bad", "should be retrained"],
+  ok: ["good", "nothing has changed"],
+  warning: ["warn", "something has changed"],
+  retrain: ["bad", "the model is trained again"],
 };
 
 export const create = (panel) => new MonitoringTab(panel);
+
+const title = (name) => name.replaceAll("_", " ");
 
 const withUnit = (value, unit) => (value === null || value === undefined ? "\u2013" : `${number(value)}${unit ? `\u00a0${unit}` : ""}`);
 
@@ -68,14 +70,15 @@ class MonitoringTab {
     const report = this.reports.find((each) => each.model === this.model.value && each.time === this.time.value);
     const [style, meaning] = STATUS[report.status] ?? ["warn", ""];
     for (const url of this.urls.splice(0)) URL.revokeObjectURL(url);
-    const charts = report.series.filter((each) => each.points.length > 1).map((each) => this.chart(each, report));
+    const newest = this.reports.find((each) => each.model === report.model); // has the course of all
+    const charts = newest.series.filter((each) => each.points.length > 1).map((each) => this.chart(each, newest));
     this.report.replaceChildren(
       h("div", { class: "card" },
         h("div", { class: "row" }, h("h2", { class: "grow" }, report.model), h("span", { class: `badge ${style}` }, `${report.status}: ${meaning}`)),
         h("p", {}, report.summary),
         h("p", { class: "muted small" }, `Version ${report.version}, ${report.requests.toLocaleString("en")} requests, ${timeText(Date.parse(report.time))} UTC.`),
         table(`Metrics of ${report.model}`, ["Metric", "Value", "Interval", "Threshold", "About"], report.metrics.map((each) => [
-          each.name, withUnit(each.value, each.unit),
+          title(each.name), withUnit(each.value, each.unit),
           each.low === null || each.low === undefined ? "\u2013" : `${number(each.low)} to ${number(each.high)}`,
           withUnit(each.threshold, each.unit), each.text ?? ""]))),
       ...(charts.length ? [h("div", { class: "card" }, h("h2", {}, "Over the last reports"), h("div", { class: "grid" }, charts))] : []),
@@ -83,14 +86,14 @@ class MonitoringTab {
   }
 
   chart({ name, points }, report) {
-    const chart = new LineChart(name, 180);
+    const chart = new LineChart(title(name), 180);
     const threshold = report.metrics.find((each) => each.name === name)?.threshold ?? null;
     chart.update({
-      lines: [{ name, style: "forecast", points: points.map(([time, value]) => [Date.parse(time), value]) }],
+      lines: [{ name: title(name), style: "forecast", points: points.map(([time, value]) => [Date.parse(time), value]) }],
       levels: threshold === null ? [] : [{ value: threshold, text: "threshold" }],
     });
     const rows = points.map(([time, value]) => [timeText(Date.parse(time)), number(value)]);
-    return h("div", {}, h("h3", {}, name), chart.element, details("Values", table(name, ["Time (UTC)", name], rows)));
+    return h("div", {}, h("h3", {}, title(name)), chart.element, details("Values", table(title(name), ["Time (UTC)", title(name)], rows)));
   }
 
   /** A figure; it is fetched, because an image's own request would not carry the key. */

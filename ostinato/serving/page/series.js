@@ -179,11 +179,10 @@ class SeriesTab {
     const { reads } = model;
     const past = this.rows.slice(Math.max(0, origin - 3 * reads.window - 20), origin);
     const around = [...past, ...this.rows.slice(origin, origin + reads.horizon)];
-    const column = (name, rows) => {
-      const index = this.table.header.indexOf(name);
-      if (index < 0) throw new ApiError(0, "", `The model needs the column \u201c${name}\u201d, which the CSV does not have.`);
-      return rows.map(({ cells }) => cells[index]);
-    };
+    const needed = [...reads.past_covariates, ...reads.future_covariates, ...reads.static_covariates];
+    const missing = needed.filter((name) => !this.table.header.includes(name));
+    if (missing.length) throw new ApiError(0, "", `The CSV lacks columns that the model was trained with: ${missing.join(", ")}. Add them under these names.`);
+    const column = (name, rows) => rows.map(({ cells }) => cells[this.table.header.indexOf(name)]);
     if (reads.future_covariates.length && around.length < past.length + reads.horizon) {
       throw new ApiError(0, "", `The model needs ${reads.future_covariates.join(", ")} for the ${reads.horizon} steps that it forecasts. Move the origin back by ${reads.horizon} rows, or add rows with these columns.`);
     }
@@ -266,6 +265,8 @@ class SeriesTab {
     }).filter(Boolean);
     this.errors.append(rows.length
       ? h("ul", { class: "figures" }, rows)
-      : h("p", { class: "muted" }, "Move the origin back to compare a forecast with what came after it."));
+      : h("p", { class: "muted" }, this.origin.disabled
+        ? "The series is no longer than the window of the model, so the origin cannot move back."
+        : "Move the origin back to compare a forecast with what came after it."));
   }
 }
