@@ -1,6 +1,7 @@
 """The server against `mlflow models serve`: latency, throughput, a swap, and memory.
 
-    python -m bench.serving [--rounds 3] [--seconds 10] [--requests 10000] [--minutes 0]
+    python -m bench.serving [--rounds 3] [--seconds 10] [--requests 10000]
+                            [--minutes 0] [--rate 100]
 
 It runs in a checkout in which `dvc repro` has made two runs on drawings. Both are versions of one
 registered model, in a store of their own. Both servers run at the same time on the same model and
@@ -11,7 +12,7 @@ get the same requests in turn, from a client on the same machine:
   with the processor time of a request, which the load of the machine changes less;
 - swap: REQUESTS by 16 clients; in the middle the alias moves to the other run. Each answer must
   equal that of the version that it names, computed without a server;
-- memory: the resident memory of the server under 100 requests/s, for MINUTES.
+- memory: the resident memory of the server under RATE requests/s, for MINUTES.
 """
 
 import argparse
@@ -44,6 +45,7 @@ DRAWINGS = 300
 CLIENTS = 16
 RATE = 100  # requests/s
 START_S = 600
+IDLE_S = 4  # of a connection, before the servers close it
 TOLERANCE = 1e-4  # of a probability: sums round differently in a batch
 
 Ask = Callable[[int], Awaitable[tuple[int, bytes]]]
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=0)
+    parser.add_argument("--rate", type=float, default=RATE)
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary, store.private_folder() as files:
         folder = Path(temporary)
@@ -110,13 +113,14 @@ async def measure(
         )
         print(f"round {number + 1}: {CLIENTS} clients: {shown}, ratio {ratio:.1f}", flush=True)
     ratios = [a / b for a, b in zip(rates["ostinato"], rates["mlflow"], strict=True)]
-    print(f"throughput against mlflow models serve: {statistics.median(ratios):.1f} times")
+    if ratios:
+        print(f"throughput against mlflow models serve: {statistics.median(ratios):.1f} times")
     if args.requests:
         await swap(ours, expected, args.requests)
         await asyncio.to_thread(move, "1")
         await asyncio.sleep(20)
     if args.minutes:
-        await hold(ours, args.minutes)
+        await hold(ours, args.minutes, args.rate)
 
 
 class Client:
@@ -128,13 +132,13 @@ class Client:
         self.messages = [
             f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies
         ]
-        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
 
     async def ask(self, number: int) -> tuple[int, bytes]:
         """Send a body; return status and answer."""
         while self.idle:
-            reader, writer = self.idle.pop()
-            if not reader.at_eof():  # the server has not closed the connection
+            reader, writer, since = self.idle.pop()
+            if time.monotonic() < since + IDLE_S and not reader.at_eof():
                 break
             writer.close()
         else:
@@ -143,7 +147,7 @@ class Client:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
         content = await reader.readexactly(length)
-        self.idle.append((reader, writer))
+        self.idle.append((reader, writer, time.monotonic()))
         return int(head.split()[1]), content
 
 
@@ -211,12 +215,12 @@ async def swap(
     print(f"swap: {requests} requests: {versions}, {lost} lost, {wrong} wrong", flush=True)
 
 
-async def hold(client: Client, minutes: float) -> None:
+async def hold(client: Client, minutes: float, rate: float) -> None:
     """Ask at a fixed rate, and print the server's memory once a minute."""
     for minute in range(int(minutes) + 1):
         print(f"minute {minute}: {resident(client.port) / 1e6:.0f} MB resident", flush=True)
         if minute < minutes:
-            seconds, failures = await open_loop(client.ask, RATE, 60)
+            seconds, failures = await open_loop(client.ask, rate, 60)
             high = np.percentile(np.array(seconds) * 1000, 99)
             print(f"  p99 {high:.1f} ms, {failures} failed", flush=True)
 

@@ -179,6 +179,56 @@ def test_all_lengths_and_batch_sizes_share_one_graph(made: Path, requests: Any) 
     assert graph.experimental_get_tracing_count() == 1
 
 
+def small_model(dtype: str = "float32", **changed: Any) -> Any:
+    import keras
+
+    from ostinato.layers import LSTM, MaskedConv1D, MaskedPooling
+
+    keras.utils.set_random_seed(7)
+    given = {"pool": "sum", "activation": "linear", "merge": "concat", "dtype": dtype, **changed}
+    inputs = keras.Input((None, 3), dtype="float32")
+    x = keras.layers.Masking(0.0, dtype=given["dtype"])(inputs)
+    x = MaskedConv1D(6, 4, activation=given["activation"])(x)
+    x = keras.layers.Dropout(0.5)(x)
+    x = keras.layers.Bidirectional(LSTM(5, return_sequences=True), merge_mode=given["merge"])(x)
+    x = MaskedPooling(given["pool"])(LSTM(3, return_sequences=True)(x))
+    return keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
+
+
+def test_packed_loops_have_the_outputs_of_the_model() -> None:
+    from ostinato.sketches import packed
+
+    points = np.random.default_rng(1).normal(size=(5, 23, 3)).astype(np.float32)
+    for row, length in enumerate([23, 1, 2, 9, 23]):
+        points[row, length:] = 0
+    for pool in ("sum", "mean", "max"):
+        model = small_model(pool=pool)
+        loops: Any = packed.pack(model)
+        assert loops.parameters == model.count_params()
+        expected = keras_model.KerasModel(model)(points)
+        np.testing.assert_allclose(loops(points), expected, atol=1e-6)
+        np.testing.assert_allclose(loops(points[1:4, :9]), expected[1:4], atol=1e-6)
+
+
+def test_a_model_that_the_loops_do_not_support_stays_as_it_is(made: Path) -> None:
+    from ostinato.sketches import packed
+
+    for changed in ({"activation": "relu"}, {"merge": "sum"}, {"dtype": "mixed_bfloat16"}):
+        assert packed.pack(small_model(**changed)) is None
+    service = serving.load(made / "parts")
+    graph = service.predictor
+    serving.optimise(service)
+    assert service.predictor is graph  # GRUs
+
+
+def test_tanh_is_accurate_to_the_last_bits() -> None:
+    from ostinato.sketches import packed
+
+    x = np.linspace(-20, 20, 4001).astype(np.float32)
+    found = np.array([packed.tanh(value) for value in x])
+    np.testing.assert_allclose(found, np.tanh(x.astype(float)), atol=4e-7)
+
+
 def test_the_top_k_classes_are_returned_most_probable_first(predict: Any, requests: Any) -> None:
     (whole,), (two,) = predict(requests[0]), predict(requests[0], top_k=2)
     values = list(whole.probabilities.values())

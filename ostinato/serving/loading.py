@@ -260,8 +260,11 @@ def load_service(domain: str, files: Path) -> Service:
     from ostinato.training.imports import import_keras_quietly
 
     import_keras_quietly()
+    module = params.module(domain, "serving")
     with fused_lstm():
-        service: Service = params.module(domain, "serving").load(files)
+        service: Service = module.load(files)
+        if hasattr(module, "optimise"):
+            module.optimise(service)
         if (example := example_in(files)) is not None:  # the first prediction traces the graphs
             service.predict([Interface.of(domain).Input.model_validate(example)], {})
     return service
