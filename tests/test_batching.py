@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -266,3 +267,20 @@ def test_any_mixture_of_requests_has_the_answers_of_each_alone() -> None:
 
     batched(test, service, wait_s=0.002)
     assert len(service.batches) > 50
+
+
+def test_a_batch_that_takes_no_time_needs_no_thread() -> None:
+    threads = []
+
+    class Named(EchoService):
+        def predict(self, inputs: Any, options: Any) -> Any:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return super().predict(inputs, options)
+
+    async def test(batcher: Batcher) -> None:
+        for value in range(3):
+            assert await ask(batcher, value) == [2 * value]
+
+    batched(test, Named())
+    assert threads[0] is False
+    assert threads[1:3] == [True, True]

@@ -25,6 +25,8 @@ from ostinato.serving.loading import Loaded
 from ostinato.task import Json
 
 MAX_RETRY_AFTER_S = 60
+AT_ONCE_S = 0.002
+"""Expected time of a batch below which no thread is asked: the hand-over would take as long."""
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,8 @@ class Batch:
 class Batcher:
     """Answers the requests to one model, one batch at a time, in a thread of its own.
 
+    A batch that should take less than `AT_ONCE_S` is answered by the caller's thread.
+
     Args:
         loaded: returns the version in use; asked once for each batch.
         batch_size: inputs in a batch, at most; a request with more is a batch of its own.
@@ -105,6 +109,7 @@ class Batcher:
         self._arrival = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "predict")
         self._seconds_per_item = 0.0
+        self._undisturbed = 0.0  # of them, where no other process takes the processor
         self._busy = self._together = (
             False  # a batch is predicted; the last one had several requests
         )
@@ -158,8 +163,12 @@ class Batcher:
                 continue
             batch, self._busy = self._take(), True
             self._together = len(batch) > 1
-            outcomes = loop.run_in_executor(self._thread, self._predict, self.loaded(), batch)
-            for request, outcome in (await outcomes).items():
+            loaded, items = self.loaded(), sum(len(request.inputs) for request in batch)
+            if 0 < items * self._undisturbed < AT_ONCE_S:
+                outcomes = self._predict(loaded, batch)
+            else:
+                outcomes = await loop.run_in_executor(self._thread, self._predict, loaded, batch)
+            for request, outcome in outcomes.items():
                 if request.answer.done():  # cancelled
                     continue
                 if isinstance(outcome, Answer):
@@ -210,6 +219,9 @@ class Batcher:
         outcomes = answers(loaded, batch)
         seconds = time.perf_counter() - started
         self._seconds_per_item += 0.2 * (seconds / items - self._seconds_per_item)
+        difference = seconds / items - self._undisturbed
+        first = self._undisturbed == 0
+        self._undisturbed += (1 if first else 0.5 if difference < 0 else 0.02) * difference
         self.observe(Batch(items, seconds))
         return outcomes
 
