@@ -131,7 +131,7 @@ OUTPUT was written; 130: interrupted.
 examples:
   python -m ostinato predict sketches drawings/ answers.parquet -S top_k=3
   python -m ostinato predict results/weather-linear sales.csv forecasts.csv -S target=units
-  python -m ostinato predict translation@challenger messages.txt translations.ndjson"""
+  python -m ostinato predict translation@challenger messages/ translations.ndjson"""
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
