@@ -39,7 +39,7 @@ FORMAT = Format(
     noun="drawings",
     suffixes=(".ndjson",),
     keys={"line": int, "key_id": str},
-    batch_size=128,
+    batch_size=1024,  # the service sorts them by points, into batches of 256
     read=read,
     columns=lambda service: fields(Response),
 )
