@@ -175,8 +175,9 @@ def _locations(domain: str, fetch: params.Block, prefix: str) -> Iterator[tuple[
             for number, one in enumerate(value if isinstance(value, list) else [value]):
                 if not is_url(one):
                     yield f"{name}[{number}]" if isinstance(value, list) else name, one
-        elif isinstance(value, Mapping) and "source" in value:  # of drawings to be played back
-            yield from _locations("sketches", value, f"{name}.")
+        elif isinstance(value, Mapping) and "source" in value:  # a source that reads another one
+            inner = "sketches" if domain == "video" else domain  # videos play drawings back
+            yield from _locations(inner, value, f"{name}.")
 
 
 def _is_location(hint: Any) -> bool:

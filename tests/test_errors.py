@@ -47,6 +47,7 @@ PYTHONS_OWN = {
     "ostinato/layers.py:__init__": "an argument of code",
     "ostinato/params.py:arguments": "a signature without a type",
     "ostinato/serving/settings.py:_consistent": "a validator of pydantic",
+    "ostinato/sketches/sources/feedback.py:_checked": "a validator of pydantic",
     "ostinato/sketches/formats/strokes.py:simplify": "an argument of code",
     "ostinato/sketches/formats/strokes.py:to_stroke5": "an argument of code",
     "ostinato/tracking/client.py:lock": "a failure of the store: `failures` has it",

@@ -7,7 +7,7 @@ import csv
 import json
 import re
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -68,6 +68,9 @@ def _read(folder: Path, table: Table, model: str, since: datetime, until: dateti
     if not frames:
         return pd.DataFrame(columns=columns)
     every: pd.DataFrame = pd.concat(frames)
+    for name in {"input", "output"} & set(columns):  # null where the log leaves them out
+        texts = every[name].astype(object)
+        every[name] = texts.where(texts.notna(), None)
     return every.sort_values(["time", *KEYS], kind="stable", ignore_index=True)
 
 
@@ -188,3 +191,37 @@ def sample(requests: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
         return requests
     rows = np.random.default_rng(seed).choice(len(requests), count, replace=False)
     return requests.iloc[np.sort(rows)]
+
+
+def labelled_inputs(
+    folder: Path, model: str, labels: str | None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """All inputs of a log that have a label, for a source of data.
+
+    Args:
+        folder: of the log.
+        model: its name in the log.
+        labels: a file of further labels.
+
+    Returns:
+        Rows with ``input``, ``output`` (as the log has it) and ``truth``, in the order of their
+        times, and the number of labels by `LABEL_KINDS` and "without input".
+
+    Raises:
+        DataError: there is no such log, or it has none of the inputs.
+    """
+    first, last = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
+    requests = read_requests(folder, model, first, last)
+    tables = [read_feedback(folder, model, first, last)]
+    if labels is not None:
+        tables.append(read_label_file(Path(labels)))
+    joined, counts = join(requests, *tables)
+    kept = [text is not None and not HASH.fullmatch(text) for text in joined["input"]]
+    counts["without input"] = len(kept) - sum(kept)
+    if kept and not any(kept):
+        raise DataError(
+            f"{folder}: the log has {len(kept):,} labels of {model}, but hashes of the inputs or "
+            "nothing; start the server with --log-inputs keep"
+        )
+    joined = joined[np.array(kept, bool)]
+    return joined.assign(input=list(map(json.loads, joined["input"]))), counts

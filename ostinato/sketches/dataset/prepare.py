@@ -50,7 +50,8 @@ def prepare(
     class, except the first) are left out and counted. Malformed lines are written to
     ``rejects.ndjson`` with the reasons. A key names one
     drawing. A hash of ``key_id`` determines the split, so a drawing
-    stays in its split when the data grow; SketchRNN's files keep their own splits.
+    stays in its split when the data grow; SketchRNN's files keep their own splits. Feedback is
+    never in the test split.
 
     Args:
         raw: a folder that a source has filled.
@@ -138,13 +139,15 @@ def _read_and_spill(
     """Read a group of chunks, hash and spill its drawings; return the report of each chunk."""
     reports, found = [], []
     index: dict[str, int] = {}
-    for file, _, read in group:
+    for file, _, read, tested in group:
         chunk = read()
         labels_of_names = [index.setdefault(name, len(index)) for name in chunk.names]
         labels = np.array(np.broadcast_to(labels_of_names, len(chunk.ends)), np.int64)
         splits = chunk.splits
         if splits is None:
             splits = split_of(chunk.keys, chunk.key_ends, fractions)
+            if not tested:
+                splits[splits == SPLITS.index("test")] = SPLITS.index("train")
         seeds = np.array([_class_seed(name) for name in index], np.uint64)[labels]
         digests = records.digests(chunk.content, chunk.ends, seeds)
         found.append(Records(*chunk[:4], labels, splits, digests))

@@ -75,6 +75,8 @@ class PendingChunk(NamedTuple):
     size: int
     """In bytes, about."""
     read: Callable[[], RawChunk]
+    tested: bool = True
+    """Whether its drawings may be in the test split."""
 
 
 def chunks(
@@ -99,7 +101,8 @@ def _ndjson_chunks(
         read = partial(_read_lines, file.category, source.form, max_points, only_recognised)
         for start in range(0, file.bytes, CHUNK_BYTES):
             size = min(CHUNK_BYTES, file.bytes - start)
-            yield PendingChunk(file.path, size, partial(read, raw / file.path, start))
+            read_part = partial(read, raw / file.path, start)
+            yield PendingChunk(file.path, size, read_part, file.tested)
 
 
 def _read_lines(

@@ -238,6 +238,17 @@ def write_line(
         [*np.round(stroke, 1).T.tolist(), ticks]
         for stroke, ticks in zip(strokes, times, strict=True)
     ]
+    return dump_line(key, word, drawing)
+
+
+def dump_line(key: str, word: str, drawing: Sequence[Sequence[Sequence[float]]]) -> bytes:
+    """Write one drawing as it is, with a line feed.
+
+    Args:
+        key: ``key_id``.
+        word: the category.
+        drawing: strokes of [xs, ys] or [xs, ys, times].
+    """
     return orjson.dumps(
         {
             "word": word,

@@ -23,6 +23,7 @@ class RawFile:
         sha256: of its content.
         lines: number of lines; None if it is no text.
         url: from which it was downloaded; None if it is local.
+        tested: whether its drawings may be in the test split.
     """
 
     path: str
@@ -31,6 +32,7 @@ class RawFile:
     sha256: str = ""
     lines: int | None = None
     url: str | None = None
+    tested: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class RawManifest:
         per_class: drawings requested for each category.
         dataset: of tfds: the folder of the data set.
         counts: of tfds: the number of drawings by category.
+        feedback: of feedback: how many labels came, by what became of them.
     """
 
     source: str
@@ -58,6 +61,7 @@ class RawManifest:
     per_class: int | None = None
     dataset: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
+    feedback: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "RawManifest":
@@ -79,7 +83,7 @@ class RawManifest:
         """Write the manifest into the folder."""
         optional = {
             name: value
-            for name in ("dataset", "counts", "per_class")
+            for name in ("dataset", "counts", "per_class", "feedback")
             if (value := getattr(self, name))
         }
         content: dict[str, Any] = {
@@ -89,6 +93,11 @@ class RawManifest:
             "form": self.form,
             "categories": list(self.categories),
             **optional,
-            "files": [asdict(file) for file in self.files],
+            "files": [_entry(file) for file in self.files],
         }
         store.write_json(folder / "manifest.json", content)
+
+
+def _entry(file: RawFile) -> dict[str, Any]:
+    """A file in the manifest; ``tested`` is left out where it is as usual."""
+    return {name: value for name, value in asdict(file).items() if name != "tested" or not value}

@@ -6,9 +6,10 @@ downloads from one attempt to the next. ``seed`` determines all randomness.
 """
 
 from ostinato.sketches.sources.doodles import doodles
+from ostinato.sketches.sources.feedback import feedback
 from ostinato.sketches.sources.folder import folder
 from ostinato.sketches.sources.quickdraw import quickdraw
 from ostinato.sketches.sources.sketchrnn import sketchrnn
 from ostinato.sketches.sources.tfds import tfds
 
-__all__ = ["doodles", "folder", "quickdraw", "sketchrnn", "tfds"]
+__all__ = ["doodles", "feedback", "folder", "quickdraw", "sketchrnn", "tfds"]
