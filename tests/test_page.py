@@ -551,7 +551,16 @@ def test_a_csv_is_read_forecast_and_compared_with_its_truth(open_page: Open) -> 
     )
     page.get_by_label("Column of values", exact=True).select_option("2")
     expect(rows.first).to_contain_text("2026-11-2120 to 4")
-    page.set_input_files("#panel-series input[type=file]", csv_file(CSV[:60]))
+    dropped = page.evaluate_handle(
+        """(text) => {
+          const data = new DataTransfer();
+          data.items.add(new File([text], "dropped.csv"));
+          return data;
+        }""",
+        CSV[:60],
+    )
+    page.dispatch_event("#panel-series .drop", "drop", {"dataTransfer": dropped})
+    expect(page.get_by_role("heading", name="dropped.csv")).to_be_visible()
     expect(page.get_by_text("Input 0: 2 values are too few")).to_be_visible()
 
 

@@ -23,7 +23,7 @@ class MonitoringTab {
     this.note = new Note();
     this.model = select([], { onchange: () => this.chooseModel() });
     this.time = select([], { onchange: () => this.chooseTime() });
-    this.report = h("div", { class: "stack", "aria-live": "polite" });
+    this.report = h("div", { class: "stack" });
     this.urls = [];
     this.element = h("div", { class: "stack" },
       h("div", { class: "card" }, h("div", { class: "fields" }, field("Model", this.model), field("Report", this.time)),

@@ -44,7 +44,7 @@ function advice(error) {
 /** A line below a tool: waiting, or an error with what to do and a way to try again. */
 export class Note {
   constructor() {
-    this.element = h("div", { class: "note-place", role: "status" });
+    this.element = h("div", { class: "note-place", role: "status", tabindex: "-1" });
     this.timer = 0;
     this.retry = null; // what is tried again by itself
     this.waits = ""; // for the connection or for a model
@@ -83,10 +83,14 @@ export class Note {
       this.clear();
       retry?.();
     };
+    const pressed = () => {
+      this.element.focus(); // the button goes away
+      again();
+    };
     this.element.replaceChildren(
       h("p", { class: "note error" },
         h("strong", {}, first.replace(/([^.!?])$/, "$1.")), " ", advice(error), " ",
-        retry ? h("button", { type: "button", onclick: again }, "Try again") : null));
+        retry ? h("button", { type: "button", onclick: pressed }, "Try again") : null));
     if (retry && ["unreachable", "not_ready"].includes(error.code)) {
       this.retry = again;
       this.waits = error.code;

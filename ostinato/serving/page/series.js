@@ -59,7 +59,7 @@ class SeriesTab {
     this.element = h("div", { class: "stack" },
       h("div", { class: "card stack" },
         h("div", { class: "fields" }, this.main.element, this.other.element), this.about,
-        this.drop, h("div", { class: "row" }, this.exampleButton)),
+        this.drop, this.exampleButton),
       this.loaded);
     this.latest = new Latest((origin, current) => this.forecast(origin, current));
   }

@@ -27,7 +27,6 @@ class TextTab {
     this.input = h("textarea", { rows: "3", spellcheck: "false" });
     this.inputField = field("Text", this.input);
     this.note = new Note();
-    this.output = h("div", { class: "stack" });
     const form = h("form", { class: "stack" }, this.choice.element, this.inputField,
       h("div", { class: "row" },
         h("button", { type: "submit", class: "primary" }, "Translate"),
@@ -42,8 +41,9 @@ class TextTab {
         this.ask();
       }
     });
-    this.result = h("div", { class: "card", "aria-live": "polite" });
-    this.element = h("div", { class: "split even" }, h("div", { class: "card" }, form), this.result);
+    this.result = h("div", { class: "card" });
+    this.live = h("p", { class: "hidden-text", "aria-live": "polite" });
+    this.element = h("div", { class: "split" }, h("div", { class: "card" }, form, this.live), this.result);
     this.latest = new Latest((text, current) => this.translate(text, current));
     this.clear();
   }
@@ -85,6 +85,7 @@ class TextTab {
       const { responses: [found], version } = await predict(model.name, [{ text }], { top_k: ALTERNATIVES });
       if (!current()) return;
       this.note.clear();
+      this.live.textContent = `Translation: ${found.translation}`;
       this.show(found, `${model.name}, version ${version}`);
     } catch (error) {
       if (current()) this.note.error(error, error.status === 422 ? null : () => this.ask());

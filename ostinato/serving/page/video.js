@@ -44,10 +44,11 @@ class VideoTab {
     this.by = h("p", { class: "muted small" });
     this.bars = h("ol", { class: "bars", "aria-label": "Classes, the most probable first" });
     this.clips = h("div", { class: "stack" });
-    this.result = h("div", { class: "stack", "aria-live": "polite", hidden: true },
+    this.live = h("p", { class: "hidden-text", "aria-live": "polite" });
+    this.result = h("div", { class: "stack", hidden: true },
       h("div", { class: "card" }, this.name, this.best, this.by, this.bars), this.clips);
     this.element = h("div", { class: "stack" },
-      h("div", { class: "card stack" }, this.choice.element, this.drop, this.limit, this.note.element), this.result);
+      h("div", { class: "card stack" }, this.choice.element, this.drop, this.limit, this.note.element, this.live), this.result);
     this.latest = new Latest((file, current) => this.classify(file, current));
   }
 
@@ -94,6 +95,7 @@ class VideoTab {
     showBars(this.bars, found.probabilities);
     this.clips.replaceChildren(...found.clips.map((clip) => clipCard(clip, found.label, found.clips.length)));
     this.result.hidden = false;
+    this.live.textContent = `${file.name}: ${found.label}, ${percent(found.probability)}.`;
   }
 }
 
