@@ -52,6 +52,7 @@ from ostinato.promotion import Candidate, Gate, Verdict, choose
 from ostinato.study import Study
 from ostinato.task import Metric, PerExample
 from ostinato.tracking import registry
+from ostinato.tracking.champions import log_champion
 from ostinato.tracking.client import experiment
 from ostinato.tracking.registry import CHALLENGER, CHAMPION, PREVIOUS, ROLLED_BACK
 
@@ -459,6 +460,9 @@ def record(target: Target, verdict: Verdict, gate: Gate | None, challenger: str)
         with suppress(MlflowException):  # the run of an old version may have been deleted
             gated = [RunTag("gate", f"{outcome}: {verdict.reason}")]
             client.log_batch(challenger, metrics, tags=gated)
+        if verdict.promoted:
+            version = client.get_model_version(verdict.model, str(verdict.version))
+            log_champion(client, run.info.experiment_id, version)
 
 
 def publish(verdict: Verdict) -> Verdict:

@@ -401,6 +401,8 @@ def closing_lines(study: Study, written: list[Section]) -> Iterator[str]:
         else (f"mlflow ui --backend-store-uri {masked(address) or 'sqlite:///mlflow.db'}")
     )
     yield f"MLflow: {where}"
+    if not address.startswith("http"):
+        yield "        then http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
 
 
 def mirror(study: Study) -> None:

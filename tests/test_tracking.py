@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from ostinato.tracking import __main__ as tracking
 from ostinato.tracking import client as mlflow_store
 from ostinato.tracking import deadline, dvc_lock, live, mirror
 from ostinato.tracking import runs as tracked
+from ostinato.tracking.champions import log_champion
 from tests.servers import closed_port
 from tests.workspace import dvc_md5
 
@@ -252,18 +254,84 @@ def test_a_mirrored_result_has_a_complete_run(workspace: Path) -> None:
     artifacts = Path("mlartifacts", "default-toy", run.info.run_id, "artifacts")
     assert {str(p.relative_to(artifacts)) for p in artifacts.rglob("*") if p.is_file()} == {
         "history.csv", "training.json", "test/metrics.json", "speed/speed.json",
-        "figures/confusion.png", "tables/per_class.csv",
+        "figures/01-confusion.png", "tables/per_class.csv",
     }  # fmt: skip
     (output,) = run.outputs.model_outputs
     model = client().get_logged_model(output.model_id)
     assert (model.name, str(model.status)) == ("toy-a", "READY")
-    assert {"test/top1", "speed/inference_ms"} <= {metric.key for metric in model.metrics}
+    linked = {m.key: (m.dataset_name, m.dataset_digest) for m in model.metrics}
+    data = ("toy", dvc_lock.read(Study.load())["train@toy-a"].deps["data/toy"])
+    assert linked["test/top1"] == linked["speed/inference_ms"] == data
     folder = Path("mlartifacts", "default-toy", "models", model.model_id, "artifacts")
     assert DEVICE.items() <= run.data.tags.items()
     made = Path("results/toy-a/model/model.keras").read_bytes()
     assert (folder / "data" / "model.keras").read_bytes() == made
     assert run.data.tags["model"] == dvc_md5(Path("results/toy-a/model"))
     assert not [p for p in folder.rglob("*") if p.suffix in (".pkl", ".pyc")]
+
+
+def test_figures_are_in_the_order_of_the_report(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[list[str]] = []
+    store_client: Any = SimpleNamespace(
+        log_artifacts=lambda run, folder, into: logged.append(
+            sorted(p.name for p in Path(folder).iterdir())
+        )
+    )
+    report = SimpleNamespace(figures={"mistakes": "", "no_such": "", "confusion": ""})
+    monkeypatch.setattr("ostinato.sketches.reporting.REPORT", report)
+    folder = workspace / "figures"
+    folder.mkdir()
+    for name in ("calibration", "confusion", "per_class", "mistakes"):
+        (folder / f"{name}.png").touch()
+    tracked._log_figures(store_client, "run", folder, "sketches")
+    names = ["01-mistakes.png", "02-confusion.png", "03-calibration.png", "04-per_class.png"]
+    assert logged == [names]
+
+
+def test_an_experiment_has_its_kind_description_and_views(workspace: Path) -> None:
+    log_results()
+
+    def tags() -> dict[str, str]:
+        return dict(client().get_experiment_by_name("default/toy").tags)
+
+    first = tags()
+    assert first["mlflow.experimentKind"] == "custom_model_development"
+    assert "viewStateShareKey=scores" in first["mlflow.note.content"]
+    for key, name in (("scores", "Scores"), ("champions", "Champions")):
+        view = json.loads(first[f"mlflow.sharedViewState.{key}"])
+        assert (view["name"], type(view["createdAt"])) == (name, int)
+        state = json.loads(view["state"])
+        sections = {section["uuid"] for section in state["compareRunSections"]}
+        assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} <= sections
+        names = [chart["uuid"] for chart in state["compareRunCharts"]]
+        assert len(set(names)) == len(names)
+        assert all(len(tag) <= 5000 for tag in first.values())  # MLflow's limit
+    scores = json.loads(json.loads(first["mlflow.sharedViewState.scores"])["state"])
+    assert scores["orderByKey"] == "metrics.`test/validation_top1`"
+    assert scores["orderByAsc"] is False
+    (experiment,) = [e for e in client().search_experiments() if e.name == "default/toy"]
+    found = client().search_runs([experiment.experiment_id], scores["searchFilter"])
+    assert [run.info.run_name for run in found] == ["toy-a"]
+    # What somebody has written stays.
+    client().set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "mine")
+    log_results()
+    assert tags() == {**first, "mlflow.note.content": "mine"}
+
+
+def test_the_scores_of_champions_are_steps_of_one_run(workspace: Path) -> None:
+    log_results()
+    experiment = client().get_experiment_by_name("default/toy").experiment_id
+    for number, top1 in ((1, 0.5), (3, 0.75), (1, 0.5)):  # the last one is a rollback
+        scores = {"top1": top1, "top1_low": top1 - 0.1, "validation_top1": 0.9, "note": "text"}
+        version = SimpleNamespace(name="toy", version=number, tags={"scores": json.dumps(scores)})
+        log_champion(client(), experiment, version)
+    (run,) = client().search_runs([experiment], "tags.stage = 'champion'")
+    assert steps(run, "champion/top1") == [(1, 0.5), (2, 0.75), (3, 0.5)]
+    assert steps(run, "champion/version") == [(1, 1.0), (2, 3.0), (3, 1.0)]
+    assert set(run.data.metrics) == {"champion/top1", "champion/top1_low", "champion/version"}
+    assert run.info.status == "FINISHED"
 
 
 def test_mirroring_twice_adds_nothing(

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from ostinato.study import Study
 from ostinato.tracking import dvc_lock, runs
-from ostinato.tracking.client import brief, connected, failures, lock, responds
+from ostinato.tracking.client import brief, connected, experiment, failures, lock, responds
+from ostinato.tracking.experiments import present
 
 LOCK = "mlflow.db.mirror.lock"  # one process at a time looks for what is missing, and logs it
 LOCK_S = 600.0  # longest wait for another process that logs a result
@@ -41,10 +42,16 @@ def mirror(study: Study) -> Iterator[Outcome]:
     Raises:
         MlflowException, SQLAlchemyError, OSError: the store does not respond.
     """
+    presented = set()
     for name, log in _results(study):
         try:
             with lock(LOCK, LOCK_S), connected() as client:
                 missing = log(client)
+                data = name if name in study.params["data"] else study.result(name)["data"]
+                if data not in presented:
+                    presented.add(data)
+                    where = experiment(client, runs.experiment_name(study, data))
+                    present(client, where, study, data)
         except failures() as error:
             with connected() as client:  # fails where no result can be logged
                 if not responds(client):

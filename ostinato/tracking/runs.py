@@ -119,10 +119,15 @@ def mirror_result(client: Any, study: Study, name: str, records: Mapping[str, St
     ):
         missing = True
         (output,) = client.get_run(key).outputs.model_outputs
-        _log_numbers(client, key, folder / "metrics.json", "test", output.model_id)
-        _log_numbers(client, key, folder / "speed.json", "speed", output.model_id)
-        for part in ("figures", "tables"):
-            client.log_artifacts(key, str(folder / part), part)
+        linked = {
+            "model_id": output.model_id,
+            "dataset_name": data,
+            "dataset_digest": record.deps[study.data_folder(data).as_posix()],
+        }
+        _log_numbers(client, key, folder / "metrics.json", "test", linked)
+        _log_numbers(client, key, folder / "speed.json", "speed", linked)
+        client.log_artifacts(key, str(folder / "tables"), "tables")
+        _log_figures(client, key, folder / "figures", study.result(name)["domain"])
         reasons = {
             f"{UNDEFINED}{metric_name(m)}": reason for m, reason in undefined.read(folder).items()
         }
@@ -332,14 +337,35 @@ def _epochs(history: Path) -> list[Record]:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
-def _log_numbers(client: Any, run: str, file: Path, folder: str, model: str | None = None) -> None:
-    """Log a JSON file, and its numbers as metrics ``<folder>/<key>`` of the run (and model)."""
+def _log_figures(client: Any, run: str, folder: Path, domain: str) -> None:
+    """Log figures in the order of the report: their names begin with a number."""
+    first = list(params.module(domain, "reporting").REPORT.figures)
+    files = sorted(path.name for path in folder.iterdir())
+    files.sort(key=lambda name: [*first, Path(name).stem].index(Path(name).stem))
+    with TemporaryDirectory() as temporary:
+        for number, name in enumerate(files, 1):
+            shutil.copyfile(folder / name, Path(temporary, f"{number:02d}-{name}"))
+        client.log_artifacts(run, temporary, "figures")
+
+
+def _log_numbers(
+    client: Any, run: str, file: Path, folder: str, linked: Mapping[str, str] | None = None
+) -> None:
+    """Log a JSON file, and its numbers as metrics ``<folder>/<key>`` of the run.
+
+    Args:
+        client: of the store.
+        run: its id.
+        file: with the numbers.
+        folder: before the name of each metric.
+        linked: model and data set of the metrics: MLflow ranks models by data set.
+    """
     from mlflow.entities import Metric
 
     changed = round(1000 * file.stat().st_mtime)  # what is logged again replaces the older
     numbers = dvc_lock.flat(store.read_json(file), max_keys=20)  # not of each class
     metrics = [
-        Metric(metric_name(f"{folder}/{key}".lstrip("/")), value, changed, 0, model)
+        Metric(metric_name(f"{folder}/{key}".lstrip("/")), value, changed, 0, **linked or {})
         for key, value in numbers.items()
         if isinstance(value, int | float)
     ]
