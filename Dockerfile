@@ -1,4 +1,5 @@
-# The environment of the lock, for servers and workers; the code comes by git (compose.yaml).
+# The environment of the lock, for servers and workers; the code comes by git (compose.yaml). It has
+# never been built: there was no Docker engine where it was written.
 FROM python:3.11.14-slim-bookworm AS cpu
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git openssh-client \
