@@ -1,6 +1,7 @@
-"""Benchmarks: ``python -m bench.NAME``. They write to temporary folders, not to the checkout.
+"""Benchmarks: ``python -m bench list``, ``python -m bench run NAME``.
 
-The library writes only into the checkout unless `store.FOLDERS` allows another folder.
+They write to temporary folders, not to the checkout. The library writes only into the checkout
+unless `store.FOLDERS` allows another folder.
 """
 
 import os

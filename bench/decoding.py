@@ -46,6 +46,15 @@ from ostinato.training.machine import Machine
 from ostinato.translation.dataset import BOS, EOS, PAD, load
 from ostinato.translation.models import attention
 
+BENCHMARK = {
+    "measures": (
+        "translating with `attention`, greedy and with a beam, in sentences/s: one graph "
+        "against loops in Python (Keras, PyTorch)"
+    ),
+    "minutes": 30,
+    "peers": {"--python": "torch"},
+}
+
 VOCAB_SIZE = 8_000
 BUILD: dict[str, Any] = {
     "units": 256,

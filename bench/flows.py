@@ -28,6 +28,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+BENCHMARK = {
+    "measures": (
+        "the flow `reproduce` against `dvc repro`: overhead, and the gain of two stages at a time"
+    ),
+    "minutes": 45,
+}
+
 START_TIMEOUT_S = 120
 
 

@@ -3,9 +3,9 @@
     python -m bench.forecast_peers OUT --chicago SERIES.csv --m4 FOLDER --python PEERS/bin/python
 
 SERIES.csv is the city's export of daily boardings; FOLDER holds M4's Hourly-train.csv and
-Hourly-test.csv. An environment for the peers: `python3.11 -m venv PEERS && PEERS/bin/pip install
-statsforecast==2.1.1 neuralforecast==3.3.0 holidays`. Its side is bench/forecast_peer.py; what it
-does is written there. A model whose forecasts OUT holds already does not run again.
+Hourly-test.csv. `python -m bench run forecast_peers` installs the peers. Their side is
+bench/forecast_peer.py; what it does is written there. A model whose forecasts OUT holds already
+does not run again.
 
 Chicago: train 2016 to 2018, test 2019-01-01 to 2019-05-31, an origin each `--step` days: all
 whose window lies inside the test. NHITS-7 and NHITS-14 are trained for as many days, each seed on
@@ -29,6 +29,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+BENCHMARK = {
+    "measures": (
+        "errors of statsforecast's, neuralforecast's and our models on Chicago's trains and "
+        "M4's hourly series"
+    ),
+    "minutes": 180,
+    "needs": (
+        "OUT, and --chicago SERIES.csv (the city's export of daily boardings) or --m4 FOLDER "
+        "(Hourly-train.csv and Hourly-test.csv of the competition)"
+    ),
+    "peers": {"--python": "forecasting"},
+}
 
 WEEK, DAY = 7, 24
 TRAIN, TEST = slice("2016-01-01", "2018-12-31"), slice("2019-01-01", "2019-05-31")

@@ -18,6 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
+BENCHMARK = {
+    "measures": (
+        "training time and forecasts/s of our runs against statsforecast and neuralforecast"
+    ),
+    "minutes": 60,
+    "needs": "chicago SERIES.csv or m4 FOLDER, as forecast_peers",
+    "peers": {"--python": "forecasting"},
+}
+
 OURS = {
     "chicago": ["rail-week-gru", "rail-week-n-beats"],
     "m4": ["m4-hourly-n-beats", "m4-hourly-conv-rnn"],

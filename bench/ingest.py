@@ -42,6 +42,14 @@ from ostinato.sketches.formats.quickdraw import ParsedText
 from ostinato.sketches.formats.raw import Form, RawFile, RawManifest
 from ostinato.sketches.formats.records import Records
 
+BENCHMARK = {
+    "measures": (
+        "preparing drawings, in drawings/s, against TensorFlow's drawing tutorial and general"
+        " libraries"
+    ),
+    "minutes": 15,
+}
+
 SETTINGS: dict[str, Any] = {
     "tolerated_rejects": 0.0,
     "validation": 0.1,

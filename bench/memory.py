@@ -19,6 +19,12 @@ from pathlib import Path
 from bench.ingest import SETTINGS, multiply
 from ostinato.sketches import dataset
 
+BENCHMARK = {
+    "measures": "peak memory of preparing and reading up to a million drawings",
+    "minutes": 10,
+    "needs": "FOLDER of QuickDraw's simplified ndjson files",
+}
+
 
 def measure(raw: Path, folder: Path) -> None:
     """Prepare drawings, read an epoch, and print the peaks of memory as JSON."""

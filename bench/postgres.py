@@ -32,6 +32,12 @@ from ostinato.tracking.client import masked
 from tests.servers import closed_port
 from tests.workspace import Workspace
 
+BENCHMARK = {
+    "measures": "that Prefect and MLflow work on PostgreSQL, by a whole run",
+    "minutes": 5,
+    "needs": "PostgreSQL (apt-get install postgresql)",
+}
+
 USER = "ostinato"
 HOST = "127.0.0.1"
 TIMEOUT_S = 300.0  # of each step

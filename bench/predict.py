@@ -38,6 +38,12 @@ from ostinato.study import Study
 from ostinato.task import Json
 from ostinato.training.imports import import_keras_quietly
 
+BENCHMARK = {
+    "measures": "`ostinato predict` against asking the server one by one: drawings/s, memory",
+    "minutes": 15,
+    "needs": "a checkout in which `dvc repro` has made a run on drawings",
+}
+
 ASKED = 300  # drawings that the server gets in a round
 
 

@@ -40,6 +40,12 @@ from ostinato.serving.packaging import pack
 from ostinato.study import Study
 from ostinato.training.imports import import_keras_quietly
 
+BENCHMARK = {
+    "measures": "the server against `mlflow models serve`: latency, throughput, a swap, memory",
+    "minutes": 5,
+    "needs": "a checkout in which `dvc repro` has made two runs on drawings",
+}
+
 RUNS = ("sketches-conv-bilstm", "sketches-nearest")
 DRAWINGS = 300
 CLIENTS = 16

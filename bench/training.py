@@ -14,8 +14,7 @@ The report has medians over the rounds, and the median ratio of our speed to eac
 round.
 
 FOLDER holds ndjson files of simplified drawings (default: generated ones, which are shorter than
-people's). An environment for PyTorch: `python3.11 -m venv TORCH && TORCH/bin/pip install
-torch==2.13.0 numpy`. Without `--torch-python` PyTorch is left out.
+people's). `python -m bench run training` installs PyTorch. Without `--torch-python` it is left out.
 """
 
 import argparse
@@ -39,6 +38,14 @@ from ostinato.task import Record, TrainingContext
 from ostinato.training import trainer
 from ostinato.training.machine import Machine
 from ostinato.training.runtime import runtime
+
+BENCHMARK = {
+    "measures": (
+        "training `conv_bilstm` at the tutorial's size, in drawings/s, against Keras and PyTorch"
+    ),
+    "minutes": 30,
+    "peers": {"--torch-python": "torch"},
+}
 
 PAPER: dict[str, Any] = {
     "filters": [48, 64, 96],

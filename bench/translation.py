@@ -6,8 +6,8 @@ The folder is a prepared data set. Ours is `fit_seq2seq` on batches of the data 
 overheads; the opponent is the same model in PyTorch (`bench/translation_peer.py`) on the same
 batches, with its default allocator and with glibc configured to keep freed memory. All use the same
 number of threads and take turns, round by round; the first round is a warm-up. Prints medians over
-the rounds, and the median ratio of ours to each opponent in the same round. For an environment with
-PyTorch see bench/training.py.
+the rounds, and the median ratio of ours to each opponent in the same round.
+`python -m bench run translation` installs PyTorch.
 """
 
 import argparse
@@ -25,6 +25,13 @@ from ostinato.training import runtime, teacher_forcing, trainer
 from ostinato.training.machine import Machine
 from ostinato.translation import dataset
 from ostinato.translation.models import attention
+
+BENCHMARK = {
+    "measures": "training `attention` at Multi30k's size, in sentences/s, against PyTorch",
+    "minutes": 20,
+    "needs": "the prepared data set, recipes/multi30k/data/multi30k-en-de",
+    "peers": {"--torch-python": "torch"},
+}
 
 
 class FirstBatches:

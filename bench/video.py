@@ -15,8 +15,7 @@ implementations are:
 - PyTorch (`bench/video_peer.py`), channels last, with glibc configured not to return memory to the
   system, and with each allocator of `--preload`.
 
-An environment for PyTorch: `python3.11 -m venv TORCH && TORCH/bin/pip install torch==2.13.0 numpy`.
-Without `--torch-python` PyTorch is left out.
+`python -m bench run video` installs PyTorch. Without `--torch-python` it is left out.
 """
 
 import argparse
@@ -37,6 +36,13 @@ from keras import layers
 from ostinato.training import runtime
 from ostinato.training.machine import Machine
 from ostinato.video.models import c3d, cnn_rnn
+
+BENCHMARK = {
+    "measures": "`c3d` and `cnn_rnn`, in clips/s, against Keras and PyTorch",
+    "minutes": 10,
+    "needs": "training or inference",
+    "peers": {"--torch-python": "torch"},
+}
 
 SIZES = {"batch": 32, "frames": 16, "height": 32, "width": 32, "classes": 10}
 FILTERS = [16, 32, 64]

@@ -2,11 +2,12 @@
 
     python -m bench.video_decoding --cv-python CV/bin/python [--rounds 5]
 
-CV is an environment with OpenCV (`pip install opencv-python-headless`). The files are generated:
-moving noise in the codecs of UCF101 (MPEG-4 in AVI) and of the web (H.264 in MP4). Both programs
-read the same files on one thread, alternately, and return grey or RGB frames of 64x64 pixels: all
-frames, or 16 frames spread evenly over the video (OpenCV skips the others with `grab`, which does
-not convert them). CPU time is measured, which other processes disturb less than wall time.
+CV is an environment with OpenCV, which `python -m bench run video_decoding` installs. The files
+are generated: moving noise in the codecs of UCF101 (MPEG-4 in AVI) and of the web (H.264 in MP4).
+Both programs read the same files on one thread, alternately, and return grey or RGB frames of 64x64
+pixels: all frames, or 16 frames spread evenly over the video (OpenCV skips the others with `grab`,
+which does not convert them). CPU time is measured, which other processes disturb less than wall
+time.
 """
 
 import argparse
@@ -19,6 +20,12 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+
+BENCHMARK = {
+    "measures": "decoding video files into clips, in frames/s, against OpenCV",
+    "minutes": 5,
+    "peers": {"--cv-python": "opencv"},
+}
 
 FRAMES, FEW, SIDE = 120, 16, 64
 FILM = (FRAMES, 240, 320)  # as UCF101's

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from bench import __main__ as runner
 from tests.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +38,7 @@ WITH_PEERS = {  # that measure only beside an interpreter with another library
     "translation",
     "video_decoding",
 }
+WITHOUT_DECLARATION = PEERS | {"forecast_ours"}  # they run for another benchmark
 OWN_TEST = {"flows", "ingest", "memory", "postgres", "predict", "serving", "transfer"}
 
 
@@ -75,6 +78,51 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_benchmark_has_a_test() -> None:
     modules = {path.stem for path in (ROOT / "bench").glob("[!_]*.py")}
     assert modules == PEERS | TOY.keys() | WITH_PEERS | OWN_TEST
+
+
+def test_every_benchmark_has_a_declaration() -> None:
+    modules = {path.stem for path in (ROOT / "bench").glob("[!_]*.py")}
+    declared = runner.benchmarks()
+    assert declared.keys() == modules - WITHOUT_DECLARATION
+    lines = "\n".join(runner.rows(declared))
+    for name, benchmark in declared.items():
+        assert f"{name} (about {benchmark.minutes} min): {benchmark.measures}" in lines
+        source = (ROOT / "bench" / f"{name}.py").read_text(encoding="utf-8")
+        assert all(f'"{option}"' in source for option in benchmark.peers)
+    used = {name for benchmark in declared.values() for name in benchmark.peers.values()}
+    assert used == runner.ENVIRONMENTS.keys()
+
+
+@pytest.mark.parametrize("name", runner.ENVIRONMENTS)
+def test_the_environment_of_a_peer_has_exact_versions(name: str) -> None:
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+", package) for package in runner.ENVIRONMENTS[name])
+
+
+def test_a_peer_is_installed_once_and_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[list[str]] = []
+
+    def run(words: Sequence[str | Path], check: bool) -> None:
+        installed.append([str(word) for word in words])
+        if len(installed) == 2:  # the first installation fails
+            raise subprocess.CalledProcessError(1, installed[-1])
+        if "venv" in installed[-1]:
+            Path(words[-1]).mkdir()
+
+    monkeypatch.setenv(runner.CACHE, str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", run)
+    benchmark = runner.benchmarks()["video_decoding"]
+    with pytest.raises(subprocess.CalledProcessError):
+        runner.command("video_decoding", benchmark, [])
+    first = runner.command("video_decoding", benchmark, ["--rounds", "1"])
+    assert len(installed) == 4
+    assert installed[-1][-2:] == list(runner.ENVIRONMENTS["opencv"])
+    assert runner.command("video_decoding", benchmark, ["--rounds", "1"]) == first
+    assert len(installed) == 4
+    assert first[1:6] == ["-m", "bench.video_decoding", "--rounds", "1", "--cv-python"]
+    own = runner.command("video_decoding", benchmark, ["--cv-python", "mine"])
+    assert own[1:] == ["-m", "bench.video_decoding", "--cv-python", "mine"]
 
 
 @pytest.mark.parametrize("name", sorted(PEERS))
