@@ -42,12 +42,12 @@ ANY_EXCEPTION = {
 # makes it an error of the project.
 PYTHONS_OWN = {
     "flows/engine/search.py:_check": "a validator of pydantic",
+    "ostinato/data/served.py:check": "a validator of pydantic",
     "ostinato/evaluation/figures.py:learning_curves": "a call without a history",
     "ostinato/forecasting/dataset/features.py:calendar": "prepare adds where it was found",
     "ostinato/layers.py:__init__": "an argument of code",
     "ostinato/params.py:arguments": "a signature without a type",
     "ostinato/serving/settings.py:_consistent": "a validator of pydantic",
-    "ostinato/sketches/sources/feedback.py:_checked": "a validator of pydantic",
     "ostinato/sketches/formats/strokes.py:simplify": "an argument of code",
     "ostinato/sketches/formats/strokes.py:to_stroke5": "an argument of code",
     "ostinato/tracking/client.py:lock": "a failure of the store: `failures` has it",

@@ -1,5 +1,6 @@
 """The source `feedback`: labelled requests are added to the data, never to the test split."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -9,12 +10,15 @@ import numpy as np
 import orjson
 import pytest
 
-from ostinato import inputs, params
+from ostinato import inputs, params, store
 from ostinato.errors import DataError, ParamsError, SourceError
 from ostinato.sketches import sources
 from ostinato.sketches.dataset import raw_files
 from ostinato.sketches.formats.raw import RawFile, RawManifest
 from ostinato.study import Study
+from ostinato.translation import sources as translation
+from ostinato.translation.formats.parallel_text import read_pairs
+from ostinato.translation.formats.raw import RawManifest as PairManifest
 from tests import served_log
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -164,3 +168,35 @@ def test_the_log_and_the_files_of_the_base_are_inputs_of_the_graph() -> None:
         "feedback.log": "log",
         "feedback.labels": "more.csv",
     }
+
+
+def test_corrected_translations_are_trained_on_and_never_tested(tmp_path: Path) -> None:
+    (tmp_path / "own.tsv").write_text("".join(f"Text {n}\tTexte {n}\n" for n in range(40)))
+    given = [{"text": f"Word number {n}"} for n in range(60)]
+    rows = served_log.answers("translation", NOW, given, [{"translation": "x"}] * 60)
+    served_log.write(tmp_path / "log", "requests", rows)
+    truth = [f"Mot {n}" for n in range(59)] + [" "]
+    served_log.write(tmp_path / "log", "feedback", served_log.truths(rows, truth, NOW))
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    tsv = {"languages": ["en", "fr"], "file": str(tmp_path / "own.tsv"), "columns": [1, 2],
+           "timeout": 1.0, "retries": 1}  # fmt: skip
+    block = {"base": {"source": "tsv", "tsv": tsv}, "log": str(tmp_path / "log"),
+             "model": "translation", "labels": None}  # fmt: skip
+    params.bind(translation.feedback, block)(raw, tmp_path, 1)
+    manifest = store.read_json(raw / "manifest.json")
+    assert (manifest["source"], manifest["base"]) == ("feedback", "tsv")
+    assert (manifest["feedback"]["added"], manifest["feedback"]["unusable"]) == (59, 1)
+    pairs = list(read_pairs(raw, PairManifest.read(raw)))
+    assert len(pairs) == 99
+    prepare: Any = import_module("ostinato.translation.dataset.prepare")
+    partitions = [tmp_path / f"part-{number}" for number in range(prepare.PARTITIONS)]
+    counts: Counter[str] = Counter()
+    prepare._partition(pairs, partitions, {"test": 0.5, "validation": 0.2}, 0.0, 1.0, counts)
+    written = [row for part in partitions for row in prepare._rows(part)]
+    splits = Counter(row.split for row in written if row.source.startswith("Word"))
+    assert splits["test"] == 0
+    assert splits["train"] > 5
+    assert splits["validation"] > 3
+    assert splits.total() + counts["leak"] == 59
+    assert Counter(row.split for row in written if row.source.startswith("Text"))["test"] > 10

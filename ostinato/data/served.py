@@ -6,14 +6,15 @@
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from ostinato import params
 from ostinato.errors import DataError
 from ostinato.task import Json
 
@@ -225,3 +226,23 @@ def labelled_inputs(
         )
     joined = joined[np.array(kept, bool)]
     return joined.assign(input=list(map(json.loads, joined["input"]))), counts
+
+
+def check_base(domain: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A validator of the fetch block of another source of a domain, to which feedback is added."""
+
+    def check(block: dict[str, Any]) -> dict[str, Any]:
+        if block.get("source") == "feedback":
+            raise ValueError("base: expected another source than feedback")
+        if problems := params.fetch_problems(params.module(domain, "sources"), block):
+            raise ValueError("; ".join(f"{each.key}: {each.message}" for each in problems))
+        return block
+
+    return check
+
+
+def fetch_base(domain: str, base: params.Block, folder: Path, scratch: Path, seed: int) -> None:
+    """Call the source that a checked block names."""
+    source = params.entry(base, "source")
+    function = params.function(params.module(domain, "sources"), source)
+    params.bind(function, params.entry(base, source))(folder, scratch, seed)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from ostinato import params, store
+from ostinato import store
 from ostinato.data import served
 from ostinato.data.files import expanded
 from ostinato.errors import SourceError
@@ -24,16 +24,7 @@ LOG = logging.getLogger(__name__)
 FILE = "feedback.ndjson"
 
 
-def _checked(block: dict[str, Any]) -> dict[str, Any]:
-    problems = params.fetch_problems(params.module("sketches", "sources"), block)
-    if block.get("source") == "feedback":
-        raise ValueError("base: expected another source than feedback")
-    if problems:
-        raise ValueError("; ".join(f"{problem.key}: {problem.message}" for problem in problems))
-    return block
-
-
-Base = Annotated[dict[str, Any], AfterValidator(_checked)]
+Base = Annotated[dict[str, Any], AfterValidator(served.check_base("sketches"))]
 """A fetch block of ostinato/sketches/sources."""
 
 
@@ -69,14 +60,12 @@ def feedback(
         SourceError: the base provides no ndjson.
         DataError: the log has no inputs, or a line of the labels is malformed.
     """
-    source = params.entry(base, "source")
-    fetch = params.function(params.module("sketches", "sources"), source)
-    params.bind(fetch, params.entry(base, source))(folder, scratch, seed)
+    served.fetch_base("sketches", base, folder, scratch, seed)
     manifest = RawManifest.read(folder)
     if manifest.format != "ndjson" or manifest.form is None:
         raise SourceError(
-            f"base: {source} provides {manifest.format}, to which drawings cannot be added; use a "
-            "source of ndjson, such as folder or quickdraw"
+            f"base: {manifest.source} provides {manifest.format}, to which drawings cannot be "
+            "added; use a source of ndjson, such as folder or quickdraw"
         )
     rows, counts = served.labelled_inputs(expanded(log), model, labels)
     found: dict[str, set[str]] = defaultdict(set)  # categories by drawing

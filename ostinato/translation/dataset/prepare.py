@@ -295,7 +295,7 @@ def _partition(
             counts["changed"] += (source, target) != (pair.source, pair.target)
             key = cleaning.source_key(source)
             group = cleaning.split_key(key)
-            split = pair.split or "train"
+            split = "train" if pair.split in (None, "feedback") else pair.split
             if split == "train":
                 broken = cleaning.broken_rule(
                     source, target, pair.uncertain, max_length_ratio, typical
@@ -305,6 +305,9 @@ def _partition(
                     continue
                 position = cleaning.uniform_hash(group)
                 if position < shares["test"]:
+                    if pair.split == "feedback":  # users do not change what a model is judged by
+                        counts["leak"] += 1
+                        continue
                     split = "test"
                 elif position < shares["test"] + shares["validation"]:
                     split = "validation"

@@ -11,7 +11,7 @@ from ostinato.errors import DataError
 class Pair(NamedTuple):
     """A text and its translation, as they are in the file."""
 
-    split: str | None  # of the file, if it has one
+    split: str | None  # of the file, if it has one; "feedback": never test
     source: str
     target: str
     uncertain: bool = False  # marked as uncertain by the translators
