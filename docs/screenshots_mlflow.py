@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
 
 START_S = 120  # longest wait for the server
-SETTLE_MS = 6000  # MLflow draws charts after the page has loaded
+SETTLE_MS = 3000  # MLflow draws charts after the page has loaded
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -66,9 +66,10 @@ def server(uri: str) -> Iterator[str]:
         process.wait()
 
 
-def photograph(page: Page, address: str, file: Path) -> None:
-    """Open a page and save what is shown when it has settled."""
+def photograph(page: Page, address: str, text: str, file: Path) -> None:
+    """Open a page, wait until it has a text and has settled, and save what is shown."""
     page.goto(address, timeout=60_000)
+    page.get_by_text(text).first.wait_for(timeout=60_000)
     page.wait_for_timeout(SETTLE_MS)
     page.screenshot(path=file, timeout=120_000, animations="disabled")
     print(file)
@@ -99,21 +100,22 @@ def main() -> None:
         page = chrome.new_page(viewport={"width": 1500, "height": 950})
         runs, mode = f"{address}/#/experiments/{key}/runs", "workflowType=machine_learning"
         charts = f"{runs}?{mode}&compareRunsMode=CHART&viewStateShareKey="
-        shots = {
-            "experiments": f"{address}/#/experiments?{mode}",
-            "experiment": f"{address}/#/experiments/{key}?{mode}",
-            "runs": f"{runs}?{mode}&viewStateShareKey=scores",
-            "charts": f"{charts}scores",
-            "models": f"{address}/#/experiments/{key}/models?{mode}",
-            "figures": f"{runs}/{run}/artifacts/figures/01-confusion.png?{mode}",
+        figure = f"{runs}/{run}/artifacts/figures/01-confusion.png?{mode}"
+        shots = {  # address, and a text that the page has when it is complete
+            "experiments": (f"{address}/#/experiments?{mode}", parsed.experiment),
+            "experiment": (f"{address}/#/experiments/{key}?{mode}", "matching run"),
+            "runs": (f"{runs}?{mode}&viewStateShareKey=scores", "matching run"),
+            "charts": (f"{charts}scores", "Learning curves"),
+            "models": (f"{address}/#/experiments/{key}/models?{mode}", "Ready"),
+            "figures": (figure, "01-confusion.png"),
         }
         if client.search_registered_models(f"name = '{model}'"):
-            shots["champions"] = f"{charts}champions"
-            shots["model"] = f"{address}/#/models/{model}?{mode}"
-        page.goto(shots["experiments"], timeout=60_000)
+            shots["champions"] = (f"{charts}champions", "champion/version")
+            shots["model"] = (f"{address}/#/models/{model}?{mode}", "Version 1")
+        page.goto(shots["experiments"][0], timeout=60_000)
         page.get_by_label("Close").last.click(timeout=60_000)  # MLflow's assistant; it stays closed
-        for name, where in shots.items():
-            photograph(page, where, parsed.folder / f"mlflow-{name}.png")
+        for name, (where, text) in shots.items():
+            photograph(page, where, text, parsed.folder / f"mlflow-{name}.png")
         chrome.close()
 
 

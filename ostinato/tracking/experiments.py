@@ -57,13 +57,13 @@ def _description(study: Study, data: str, experiment: str) -> str:
     metric = primary_metric(study, data)
     page = f"#/experiments/{experiment}/runs?{WORKFLOW}&compareRunsMode=CHART&viewStateShareKey="
     better = "higher" if metric.higher_is_better else "lower"
-    return (
-        f"The data set **{data}** of the study `{study.path}`, domain "
-        f"{study.entry('data', data, 'domain')}: a run for each prepared data set and each trained "
-        f"model, and for each decision of the flows. Runs are chosen by {metric.title} on the "
-        f"validation split ({better} is better).\n\n"
-        f"[Scores]({page}{SCORES}) compares all models; [Champions]({page}{CHAMPIONS}) has the "
-        "scores of the champion over its versions. Both are in the menu of saved views."
+    return (  # the page shows the first line, until one unfolds it
+        f"[Scores]({page}{SCORES}) · [Champions]({page}{CHAMPIONS}) · The data set **{data}** of "
+        f"`{study.path}`, domain {study.entry('data', data, 'domain')}.\n\n"
+        "A run for each prepared data set and each trained model, and for each decision of the "
+        f"flows. Runs are chosen by {metric.title} on the validation split ({better} is better). "
+        "*Scores* compares all models; *Champions* has the scores of the champion over its "
+        "versions. Both are in the menu of saved views."
     )
 
 
@@ -91,6 +91,7 @@ def _views(study: Study, data: str, created: int) -> dict[str, str]:
             _bar("Speed", "speed/inference_ms_single", "Milliseconds for one example"),
             _bar("Speed", "speed/inference_ms_batched", "Milliseconds for an example of a batch"),
         ],
+        folded=OTHERS,
     )
     ends = [f"champion/{first.name}{end}" for end in ("", "_low", "_high")]
     champions = _state(
@@ -119,6 +120,7 @@ def _state(
     ascending: bool,
     columns: list[str],
     charts: list[dict[str, Any]],
+    folded: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The state of the page; what is left out keeps MLflow's default."""
     sections = dict.fromkeys(chart["metricSectionId"] for chart in charts)
@@ -135,12 +137,12 @@ def _state(
             {
                 "uuid": name,
                 "name": name,
-                "display": name in sections,  # the others are folded
+                "display": name in sections,
                 "isReordered": True,
                 "deleted": False,
                 "isGenerated": False,
             }
-            for name in (*sections, *OTHERS)
+            for name in (*sections, *folded)
         ],
         "isAccordionReordered": True,
     }
