@@ -366,6 +366,9 @@ def test_a_circle_is_guessed_and_kept_as_quickdraw_does(
     until(lambda: (folder / "feedback").exists() and read(folder, "feedback").num_rows)
     (row,) = read(folder, "feedback").to_pylist()
     assert (row["model"], json.loads(row["truth"])) == ("shapes", "circle")
+    until(lambda: row["request_id"] in read(folder, "requests")["request_id"].to_pylist())
+    logged = [each for each in read(folder, "requests").to_pylist() if each["model"] == "shapes"]
+    assert [each["request_id"] for each in logged] == [row["request_id"]], "no guess is logged"
 
     with page.expect_download() as download:
         page.get_by_role("button", name="ndjson").click()

@@ -606,6 +606,16 @@ def test_a_share_of_the_requests_is_logged(tmp_path: Path) -> None:
     assert all(rows.count(each) == 2 for each in rows)  # a request is logged as a whole
 
 
+def test_a_request_that_asks_for_it_is_not_logged(tmp_path: Path) -> None:
+    with running(log_folder=tmp_path) as server:
+        body = {"inputs": [{"value": 1}]}
+        assert server.http.post(URL, json=body, headers={"X-Log": "no"}).status_code == 200
+        assert server.ask(2).status_code == 200
+    assert [json.loads(x) for x in read(tmp_path, "requests")["input"].to_pylist()] == [
+        {"value": 2}
+    ]
+
+
 def test_a_disk_that_is_slow_delays_no_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -247,7 +247,8 @@ class Server:
         finally:
             self.body_bytes -= reserved
         request_id = secrets.token_hex(16)
-        if self.log and random.random() < self.settings.log_share:
+        wanted = request.headers.get("x-log") != "no"  # such as an unfinished drawing of the page
+        if self.log and wanted and random.random() < self.settings.log_share:
             self.log.add(
                 Exchange(
                     request_id=request_id,

@@ -70,11 +70,11 @@ async function failure(response) {
 }
 
 /** A response that is no error; asks for a key where the server needs one. */
-export async function request(path, { body = null, signal = null } = {}) {
+export async function request(path, { body = null, headers = {}, signal = null } = {}) {
   const options = body === null ? {} : {
     method: "POST",
     body: JSON.stringify(body),
-    headers: { "Content-Type": "application/json" },
+    headers: { "Content-Type": "application/json", ...headers },
   };
   let sent = key;
   let response = await send(path, options, signal);
@@ -93,10 +93,11 @@ export async function request(path, { body = null, signal = null } = {}) {
 
 export const get = async (path) => (await request(path)).json();
 
-/** The answer of a model: {model, version, request_id, responses}. */
-export async function predict(model, inputs, params = {}, signal = null) {
+/** The answer of a model: {model, version, request_id, responses}; unless `log`, no log has it. */
+export async function predict(model, inputs, params = {}, { log = true } = {}) {
   const path = `/v1/models/${encodeURIComponent(model)}:predict`;
-  return (await request(path, { body: { inputs, params }, signal })).json();
+  const headers = log ? {} : { "X-Log": "no" };
+  return (await request(path, { body: { inputs, params }, headers })).json();
 }
 
 export const feedback = async (body) => (await request("/v1/feedback", { body })).json();

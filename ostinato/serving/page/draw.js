@@ -52,7 +52,7 @@ class Guesses {
     const { model } = this.choice;
     this.note.busy("Waiting for a guess");
     try {
-      const answer = await predict(model.name, [{ strokes }], { top_k: 5 });
+      const answer = await predict(model.name, [{ strokes }], { top_k: 5 }, { log: false });
       if (!current()) return;
       const [found] = answer.responses;
       this.note.clear();
@@ -202,7 +202,7 @@ class DrawTab {
     const inputs = [strokes, ...without.filter((_, i) => usable[i])].map((each) => ({ strokes: each }));
     this.whyNote.busy("Leaving out each stroke");
     try {
-      const { responses: [whole, ...parts] } = await predict(model.name, inputs);
+      const { responses: [whole, ...parts] } = await predict(model.name, inputs, {}, { log: false });
       if (!current()) return;
       this.whyNote.clear();
       const changes = usable.map((ok) => (ok ? whole.probability - parts.shift().probabilities[whole.label] : 0));
@@ -254,7 +254,9 @@ class DrawTab {
       return;
     }
     try {
-      await feedback({ request_id: answer.request_id, item: 0, model: answer.model, truth });
+      // The guesses are not logged, as most are of unfinished drawings; this drawing is whole.
+      const { request_id } = await predict(answer.model, [{ strokes: this.snapshot() }]);
+      await feedback({ request_id, item: 0, model: answer.model, truth });
       this.taught.say(`Thank you. The server keeps that this was a ${truth}.`, "good");
     } catch (error) {
       if (error.code === "no_feedback") this.taught.say("This server keeps no feedback. Whoever runs it can start it with --log-folder FOLDER.", "info");
