@@ -132,7 +132,10 @@ def test_another_hand_is_seen_within_the_day_and_feedback_recovers_half_of_the_l
     assert drifted.status == "warning"
     measures = {each.name: each for each in drifted.metrics}
     assert measures["inputs_drift"].exceeded
-    assert measures["estimated_top1"].exceeded
+    estimated = measures["estimated_top1"]  # lower, and too optimistic: some errors are confident
+    assert estimated.value is not None
+    assert estimated.threshold is not None
+    assert worse < estimated.value < estimated.threshold
 
     served_log.write(world.log, "feedback", served_log.truths(world.rows, truth, FIRST + 2 * DAY))
     measures = {each.name: each for each in world.look(version, 1).report.metrics}
@@ -155,5 +158,14 @@ def test_another_hand_is_seen_within_the_day_and_feedback_recovers_half_of_the_l
     assert tests[0] == tests[1]
     lost = hand(12, other=True)
     before, after = (world.serve(each, 3, *lost) for each in (version, again))
-    print(json.dumps({"calm": accuracy, "other hand": before, "retrained": after}))
+    print(
+        json.dumps(
+            {
+                "calm": accuracy,
+                "estimated on day 2": estimated.value,
+                "other hand": before,
+                "retrained": after,
+            }
+        )
+    )
     assert after >= before + (accuracy - before) / 2
