@@ -25,8 +25,11 @@ from ostinato.serving.loading import Loaded
 from ostinato.task import Json
 
 MAX_RETRY_AFTER_S = 60
-AT_ONCE_S = 0.002
-"""Expected time of a batch below which no thread is asked: the hand-over would take as long."""
+AT_ONCE_S = 0.008
+"""Expected time of a batch below which no other thread is asked.
+
+A hand-over waits for Python's lock, which a thread keeps for 5 ms, and for a processor.
+"""
 
 log = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ def response(
         top_k: number of ranked predictions to return; 0 returns all.
     """
     order = np.argsort(-probabilities, kind="stable")[: top_k or None]
-    ranked = {classes[i]: float(probabilities[i]) for i in order}
+    ranked = dict(zip([classes[i] for i in order], probabilities[order].tolist(), strict=True))
     label = next(iter(ranked))
     return Response(label=label, probability=ranked[label], probabilities=ranked)
 

@@ -53,7 +53,6 @@ BODIES_AT_ONCE = 16
 """Requests of the maximal size that are in memory together; more are answered with 429."""
 MAX_DETAILS = 20  # errors that an answer lists
 MAX_TRUTH_BYTES = 64 << 10  # of the body of a feedback
-SWITCH_S = 0.0005  # after which a thread that computes lets another one go on; Python's is 5 ms
 DRAIN_S = 1.0  # for which a body that is too large is read and discarded, so that 413 arrives
 JSON_TYPE = "application/json"
 
@@ -576,7 +575,6 @@ def serve(settings: Settings) -> int:
     """
     access.check_address(settings, access.api_keys())
     access.log_key(settings)
-    sys.setswitchinterval(SWITCH_S)
     for name in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again in the end
         signal.signal(name, _exit)
     if settings.workers == 1:
@@ -604,7 +602,6 @@ def _exit(*ignored: object) -> None:
 def worker() -> FastAPI:
     """The application of one of several processes."""
     logging.basicConfig(level=logging.INFO)
-    sys.setswitchinterval(SWITCH_S)
     return _app(Settings.model_validate_json(os.environ[SETTINGS]))
 
 
