@@ -1,6 +1,6 @@
 """Nights of `retrain` with drifting data, kills, a tracking server that is away, and two at once.
 
-`pytest -m slow tests/test_soak.py` runs a few nights; OSTINATO_SOAK_NIGHTS=200 runs that many, and
+`pytest -m long tests/test_soak.py` runs a few nights; OSTINATO_SOAK_NIGHTS=200 runs that many, and
 OSTINATO_SOAK_SECONDS ends earlier, and OSTINATO_SOAK_LOG=FILE gets a JSON line with the figures of
 each night.
 """
@@ -277,7 +277,7 @@ def plan(number: int, chance: random.Random) -> tuple[list[str], bool]:
     return [], drift
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nights_with_faults_leave_a_consistent_checkout(tmp_path: Path) -> None:
     with servers.prefect(tmp_path) as server, temporary_settings({PREFECT_API_URL: server.url}):
