@@ -402,7 +402,8 @@ def renamed(table: str, name: str) -> None:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """The files of a folder, without Python's cache of compiled modules."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
