@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pydantic
 
-from ostinato.task import Metric, PerExample, Serving
+from ostinato.task import Metric, PerExample, Reporting, Serving
 
 ROOT = Path(__file__).parents[1]
 DATA = "toy"
@@ -148,9 +148,11 @@ globals()[sys.argv[1]](*sys.argv[2:])
 MODULES = {  # of the domain -> the names that it re-exports from this file
     "metrics": "METRICS",
     "evaluation": "per_example",
+    "reporting": "REPORT",
     "serving": "SERVING, Input, Response, from_responses, load, to_requests",
 }
 METRICS = {"error": Metric("error", "Mean absolute error", higher_is_better=False)}
+REPORT = Reporting((METRICS["error"],), "numbers", (), "model", {}, "A toy.")
 SERVING = Serving(limits="- A toy.")
 
 

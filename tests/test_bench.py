@@ -138,7 +138,7 @@ def test_a_benchmark_beside_peers_shows_its_options(name: str, tmp_path: Path) -
     assert f"{name}.py" in bench(name, "--help", folder=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "arguments"), TOY.items())
 def test_a_benchmark_runs(name: str, arguments: Sequence[str], tmp_path: Path) -> None:
     assert bench(name, *arguments, folder=tmp_path)
@@ -155,7 +155,7 @@ def test_ingest_compares_ways_that_write_the_same_bytes(
         assert f"\n{side}" in output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_prepares_and_reads(drawings: Path, tmp_path: Path) -> None:
     output = bench("memory", drawings, "--drawings", "400", folder=tmp_path)
     assert output.count("drawings/s") == 3

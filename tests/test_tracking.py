@@ -857,7 +857,7 @@ def test_a_server_that_dies_during_a_training_stops_nothing(
         assert [(m.step, m.value) for m in history] == [(e["epoch"], e["loss"]) for e in EPOCHS]
         assert run.info.status == "FINISHED"
         assert run.outputs.model_outputs
-        assert list(Path("served").rglob("confusion.png"))
+        assert list(Path("served").rglob("01-confusion.png"))
     finally:
         if server.poll() is None:
             kill(server)
