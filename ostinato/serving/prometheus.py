@@ -5,6 +5,7 @@ be set before the first import of ``prometheus_client``.
 """
 
 import os
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -58,33 +59,26 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.queue = Gauge(
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
+        self.queue = gauge(
             "ostinato_queue_items",
             "Inputs that wait for a model.",
             ["model"],
-            registry=registry,
-            multiprocess_mode="livesum",
         )
-        self.version = Gauge(
+        self.version = gauge(
             "ostinato_model_version",
             "Processes in which a version of a model is in use.",
             ["model", "version"],
-            registry=registry,
-            multiprocess_mode="livesum",
         )
-        self.failing = Gauge(
+        self.failing = gauge(
             "ostinato_model_load_failing",
             "Processes in which the version that should be in use does not load.",
             ["model"],
-            registry=registry,
-            multiprocess_mode="livesum",
         )
-        self.log_rows = Gauge(
+        self.log_rows = gauge(
             "ostinato_log_rows",
             "Rows of the request log since the start: written, or dropped for want of room.",
             ["table", "outcome"],
-            registry=registry,
-            multiprocess_mode="livesum",
         )
 
     def text(self) -> bytes:
