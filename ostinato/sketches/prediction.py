@@ -29,17 +29,15 @@ def read(path: Path, service: Service, *, simplified: bool = False) -> Iterator[
 
 
 def _parse(number: int, line: bytes, simplified: bool) -> tuple[Key, Input]:
-    drawing = quickdraw.read_line(line)
-    strokes = [stroke.T.tolist() for stroke in drawing.strokes]
-    key = {"line": number, "key_id": drawing.key}
-    return key, Input(strokes=strokes, simplified=simplified)
+    key, strokes = quickdraw.read_lists(line)
+    return {"line": number, "key_id": key}, Input(strokes=strokes, simplified=simplified)
 
 
 FORMAT = Format(
     noun="drawings",
     suffixes=(".ndjson",),
     keys={"line": int, "key_id": str},
-    batch_size=1024,  # the service sorts them by points, into batches of 256
+    batch_size=256,
     read=read,
     columns=lambda service: fields(Response),
 )

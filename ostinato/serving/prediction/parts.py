@@ -211,7 +211,8 @@ def _continue(output: Path, folder: Path, description: Mapping[str, Json], overw
 def _is_own(file: Path) -> bool:
     name = file.name
     numbered = file.stem.isdecimal() and file.suffix in (*tables.SUFFIXES, ".json")
-    return file.is_file() and (numbered or name == DESCRIPTION or name.startswith(TEMPORARY))
+    known = numbered or name == DESCRIPTION or name.startswith(TEMPORARY)
+    return known and not file.is_dir()  # it may be gone: another process renames its files
 
 
 @contextmanager

@@ -5,9 +5,10 @@ window are ordered by size, so that similar ones share a batch; the output has t
 input. A window is a part of the output (`parts`).
 """
 
+import gc
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +34,9 @@ PART_BYTES = 64 << 20  # of the records of a part, about
 THREADS = 2
 MAX_REASON = 500  # characters
 SHOWN_REJECTS = 3
+
+Answers = dict[int, list[tables.Row] | str]
+"""The rows of records, or the reason why there are none, by the index in a window."""
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +98,7 @@ def predict(
     description = {**about, **settings, "part": [PART_RECORDS, PART_BYTES], "input": described}
     with parts.locked(output, description, overwrite):
         loaded = source.load(version)
+        gc.freeze()  # the model stays: collections need not look at its million objects
         columns = {
             "file": str,
             **format.keys,
@@ -112,8 +117,7 @@ def predict(
             ThreadPoolExecutor(THREADS, "predict") as pool,
         ):
             answering = Answering(loaded, format, asked, named, pool)
-            for window in windows(found):
-                rows, rejects, answered = answering.answer(window)
+            for window, rows, rejects, answered in answering.answers(windows(found)):
                 written.add(rows, rejects, Part(answered, len(rejects), len(rows), window[-1].next))
                 progress.add(window, len(rejects))
         if changed := [file.name for file in files if not file.is_unchanged()]:
@@ -221,14 +225,35 @@ class Answering:
     about: Mapping[str, str]
     pool: ThreadPoolExecutor
 
-    def answer(self, window: Sequence[Located]) -> tuple[list[tables.Row], list[Reject], int]:
-        """The rows and the rejects of a window, both in its order; and the number of answers."""
+    def answers(
+        self, windows: Iterable[Sequence[Located]]
+    ) -> Iterator[tuple[Sequence[Located], list[tables.Row], list[Reject], int]]:
+        """Each window with its rows and rejects, both in its order, and the number of answers.
+
+        The next window is answered while the caller writes this one.
+        """
+        former: tuple[Sequence[Located], list[Future[Answers]]] | None = None
+        for window in windows:
+            batches = self._start(window)
+            if former:
+                yield self._finish(*former)
+            former = window, batches
+        if former:
+            yield self._finish(*former)
+
+    def _start(self, window: Sequence[Located]) -> list[Future[Answers]]:
+        """Begin to answer a window, in batches of similar sizes."""
         order = sorted(range(len(window)), key=lambda index: window[index].record.size)
         starts = range(0, len(order), self.format.batch_size)
         batches = [order[start : start + self.format.batch_size] for start in starts]
-        answers: dict[int, list[tables.Row] | str] = {}
-        for found in self.pool.map(partial(self._answer_batch, window), batches):
-            answers |= found
+        return [self.pool.submit(self._answer_batch, window, batch) for batch in batches]
+
+    def _finish(
+        self, window: Sequence[Located], batches: Sequence[Future[Answers]]
+    ) -> tuple[Sequence[Located], list[tables.Row], list[Reject], int]:
+        answers: Answers = {}
+        for batch in batches:
+            answers |= batch.result()
         rows, rejects, answered = list[tables.Row](), list[Reject](), 0
         for located, answer in zip(window, (answers[i] for i in range(len(window))), strict=True):
             if isinstance(answer, str):
@@ -236,13 +261,11 @@ class Answering:
             else:
                 rows += answer
                 answered += 1
-        return rows, rejects, answered
+        return window, rows, rejects, answered
 
-    def _answer_batch(
-        self, window: Sequence[Located], batch: Sequence[int]
-    ) -> dict[int, list[tables.Row] | str]:
-        """The rows of some records, or the reason why there are none; by index in the window."""
-        answers: dict[int, list[tables.Row] | str] = {}
+    def _answer_batch(self, window: Sequence[Located], batch: Sequence[int]) -> Answers:
+        """The answers to some records of a window."""
+        answers: Answers = {}
         parsed: dict[int, tuple[Mapping[str, Json], BaseModel]] = {}
         for index in batch:
             try:

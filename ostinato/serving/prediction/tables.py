@@ -43,10 +43,11 @@ def write(path: Path, rows: Sequence[Row], columns: Mapping[str, Any]) -> None:
     """
     if path.suffix == ".parquet":
         schema = pa.schema([(name, arrow_type(hint)) for name, hint in columns.items()])
-        plain = [
-            {name: _arrow(row[name], schema.field(name).type) for name in columns} for row in rows
+        arrays = [
+            pa.array([_arrow(row[field.name], field.type) for row in rows], field.type)
+            for field in schema
         ]
-        pq.write_table(pa.Table.from_pylist(plain, schema), path, compression="zstd")
+        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="zstd")
     elif path.suffix == ".csv":
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -94,10 +95,13 @@ def arrow_type(hint: Any) -> pa.DataType:
 
 def _arrow(value: Any, kind: pa.DataType) -> Any:
     """A value as Arrow reads it: a map is a list of pairs."""
-    if value is None:
-        return None
+    if value is None or not pa.types.is_nested(kind):
+        return value
     if pa.types.is_map(kind):
-        return [(key, _arrow(each, kind.item_type)) for key, each in value.items()]
+        pairs = value.items()
+        if not pa.types.is_nested(kind.item_type):
+            return list(pairs)
+        return [(key, _arrow(each, kind.item_type)) for key, each in pairs]
     if pa.types.is_list(kind) and pa.types.is_nested(kind.value_type):
         return [_arrow(each, kind.value_type) for each in value]
     if pa.types.is_struct(kind):

@@ -132,6 +132,20 @@ def read_line(line: bytes, *, times: bool = False) -> Drawing:
     Raises:
         MalformedError: with the reason.
     """
+    return _drawing_of(_fields_of(line), times)
+
+
+def read_lists(line: bytes) -> tuple[str, list[list[list[float]]]]:
+    """The key of a drawing, and its strokes as they stand in the line, without empty ones.
+
+    Raises:
+        MalformedError: with the reason.
+    """
+    fields = _fields_of(line)
+    return _about(fields)[0], _inked(fields["drawing"])
+
+
+def _fields_of(line: bytes) -> dict[str, Any]:
     try:
         fields = orjson.loads(line.removeprefix(BYTE_ORDER_MARK))
     except orjson.JSONDecodeError as error:
@@ -141,7 +155,7 @@ def read_line(line: bytes, *, times: bool = False) -> Drawing:
         raise MalformedError(
             f"not a JSON object but {_described(fields)}; expected one object on each line"
         )
-    return _drawing_of(fields, times)
+    return fields
 
 
 def read_file(path: Path) -> Iterator[tuple[int, Drawing | MalformedError]]:
@@ -300,6 +314,14 @@ def layout_fault(path: Path) -> str | None:
 
 
 def _drawing_of(fields: Mapping[str, Any], times: bool) -> Drawing:
+    key, word, recognised = _about(fields)
+    inked = _inked(fields["drawing"])
+    strokes = [np.array(stroke[: 3 if times else 2], np.float64).T for stroke in inked]
+    return Drawing(key, word, recognised, strokes)
+
+
+def _about(fields: Mapping[str, Any]) -> tuple[str, str, bool | None]:
+    """Key, word and whether the drawing was recognised."""
     for name in ("key_id", "drawing"):
         if name not in fields:
             raise MalformedError(f"no field {name!r}")
@@ -316,14 +338,15 @@ def _drawing_of(fields: Mapping[str, Any], times: bool) -> Drawing:
         raise MalformedError(
             f"recognized is {_described(recognised)}; expected true, false or null"
         )
-    return Drawing(key, word.strip(), recognised, _strokes(fields["drawing"], times))
+    return key, word.strip(), recognised
 
 
 CONTROLS = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 """Characters that no class name has: files that list one name a line would be misread."""
 
 
-def _strokes(drawing: object, times: bool) -> list[Float64[np.ndarray, "_ _"]]:
+def _inked(drawing: object) -> list[list[list[float]]]:
+    """The strokes that have points."""
     if isinstance(drawing, str):
         raise MalformedError("drawing is a string; expected a list: parse the string as JSON, too")
     if not isinstance(drawing, list):
@@ -332,7 +355,7 @@ def _strokes(drawing: object, times: bool) -> list[Float64[np.ndarray, "_ _"]]:
         _check_stroke(number, stroke)
     inked = [stroke for stroke in drawing if stroke and stroke[0]]
     _check_layout(inked)
-    return [np.array(stroke[: 3 if times else 2], np.float64).T for stroke in inked]
+    return inked
 
 
 def _check_layout(strokes: Sequence[Sequence[list[float]]]) -> None:
@@ -351,6 +374,9 @@ def _check_layout(strokes: Sequence[Sequence[list[float]]]) -> None:
         )
 
 
+NUMBERS = frozenset((int, float))
+
+
 def _check_stroke(number: int, stroke: object) -> None:
     if not isinstance(stroke, list):
         raise MalformedError(f"stroke {number} is {_described(stroke)}; expected [xs, ys]")
@@ -360,11 +386,11 @@ def _check_stroke(number: int, stroke: object) -> None:
                 f"stroke {number} has {_described(values)} in place of {name}; expected lists: "
                 "[xs, ys] or [xs, ys, times]"
             )
-        for value in values:
-            if type(value) not in (int, float):
-                raise MalformedError(
-                    f"stroke {number} has {_described(value)} in {name}, which is not a number"
-                )
+        if not NUMBERS.issuperset(map(type, values)):
+            wrong = next(value for value in values if type(value) not in NUMBERS)
+            raise MalformedError(
+                f"stroke {number} has {_described(wrong)} in {name}, which is not a number"
+            )
     if len(stroke) == 1:
         raise MalformedError(f"stroke {number} has one list; expected two: [xs, ys]")
     if stroke and len(stroke[0]) != len(stroke[1]):
