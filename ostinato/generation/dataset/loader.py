@@ -1,0 +1,162 @@
+"""A prepared data set of drawings in memory, and batches of similar lengths."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int16, Int32, Int64, Integer, Shaped
+
+from ostinato import store
+from ostinato.errors import DataError
+from ostinato.generation.dataset import classifier
+from ostinato.generation.dataset.classifier import Classifier
+from ostinato.generation.formats.drawings import to_stroke5
+from ostinato.params import near
+from ostinato.task import Manifest
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+JITTER = 0.1  # of a drawing's length: noise that is added before sorting by length
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Drawings in memory; ``drawings[i]`` is the stroke-3 rows (point, 3) of the i-th one.
+
+    Args:
+        points: of all drawings, in pixels.
+        ends: end of each drawing in ``points``.
+        labels: class indices.
+        keys: ``key_id`` of each drawing.
+    """
+
+    points: Int16[np.ndarray, "point 3"]
+    ends: Int64[np.ndarray, " drawing"]
+    labels: Int32[np.ndarray, " drawing"]
+    keys: Shaped[np.ndarray, " drawing"]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i: int) -> Int16[np.ndarray, "_ 3"]:
+        last = range(len(self))[i]
+        return self.points[self.ends[last - 1] if last else 0 : self.ends[last]]
+
+    def __iter__(self) -> Iterator[Int16[np.ndarray, "_ 3"]]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " drawing"]:
+        """The number of points of each drawing."""
+        return np.diff(self.ends, prepend=0)
+
+
+class Dataset:
+    """A prepared data set, about 300 bytes of memory for each drawing.
+
+    Attributes:
+        folder: that `prepare` has written.
+        manifest: of the data set.
+        classes: the names of the classes; a label is an index into them.
+        scale: standard deviation of the offsets in pixels, by which batches are divided.
+        longest: points of the longest training drawing, N_max of the paper.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.classes = tuple(manifest.classes)
+        self.scale = float(manifest.details["scale"])
+        self.longest = int(manifest.details["longest"])
+        self._splits: dict[str, Drawings] = {}
+
+    def size(self, split: str) -> int:
+        """The number of drawings of a split.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        if split not in self.manifest.splits:
+            hint = near(split, self.manifest.splits)
+            raise DataError(f"{self.folder}: no split {split!r}; {hint}")
+        return self.manifest.size(split)
+
+    def examples(self, split: str) -> Drawings:
+        """The drawings of a split, in the stored order."""
+        self.size(split)
+        if split not in self._splits:
+            arrays = store.read_arrays(self.folder / f"{split}.npz")
+            self._splits[split] = Drawings(**arrays)
+        return self._splits[split]
+
+    @cached_property
+    def classifier(self) -> Classifier | None:
+        """The classifier that judges drawings; None where there is one class only."""
+        file = self.folder / classifier.FILE
+        return classifier.restore(file, self.scale) if file.exists() else None
+
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+    ) -> "tf.data.Dataset":
+        """Batches (rows, labels) of similar lengths; each drawing once.
+
+        Args:
+            split: train, validation or test.
+            batch_size: drawings in a batch; the last one may be smaller.
+            seed: of the order; None: sorted by length.
+            epoch: determines the order together with the seed.
+
+        Returns:
+            rows float32 (batch, row, 5): stroke-5 with offsets divided by the scale, and ended rows
+            as padding: one at least. labels int32 (batch,).
+        """
+        import tensorflow as tf
+
+        drawings = self.examples(split)
+        parts = batch_indices(drawings.lengths, batch_size, seed, epoch)
+
+        def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for part in parts:
+                yield to_stroke5([drawings[i] for i in part], self.scale), drawings.labels[part]
+
+        signature = (
+            tf.TensorSpec((None, None, 5), tf.float32),
+            tf.TensorSpec((None,), tf.int32),
+        )
+        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
+
+
+def batch_indices(
+    lengths: Sequence[int] | Integer[np.ndarray, " drawing"],
+    batch_size: int,
+    seed: int | None,
+    epoch: int,
+) -> list[Int64[np.ndarray, " batch"]]:
+    """The drawings of each batch: similar lengths together, in an order of (seed, epoch).
+
+    Args:
+        lengths: of the drawings.
+        batch_size: of all batches but one.
+        seed: of the order; None: sorted by length.
+        epoch: determines the order together with the seed.
+    """
+    sizes = np.asarray(lengths, np.float64)
+    if seed is None:
+        order = np.argsort(sizes, kind="stable")
+    else:
+        random = np.random.default_rng([seed, epoch])
+        order = np.argsort(sizes * (1 + JITTER * random.random(len(sizes))), kind="stable")
+    parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return parts if seed is None else [parts[i] for i in random.permutation(len(parts))]
+
+
+def load(folder: Path) -> Dataset:
+    """Open a data set that `prepare` has written.
+
+    Raises:
+        DataError: the folder has no manifest of this version.
+    """
+    return Dataset(folder, Manifest.read(folder / "manifest.json"))
