@@ -65,7 +65,10 @@ def entry_points(stage: str, key: str, study: Study) -> set[str]:
     files = {f"stages/{stage}.py"}
     if stage in ("fetch", "prepare"):
         part = {"fetch": "sources", "prepare": "dataset"}[stage]
-        files |= {code(study.params["data"][key]["domain"], part)}
+        domain = study.params["data"][key]["domain"]
+        files |= {code(domain, part)}
+        if (stage, domain) == ("prepare", "generation"):
+            files |= {code("sketches", "dataset")}
     elif stage in ("train", "evaluate"):
         run = study.params["runs"][key]
         files |= {code(run["domain"], "dataset"), code(run["domain"], "models", run["model"])}
