@@ -144,7 +144,7 @@ def main() -> None:
             loss.backward()
             nn.utils.clip_grad_norm_(weights, settings["clip_norm"])
             optimizer.step()
-            losses.append([float(reconstruction), float(kl)])
+            losses.append([reconstruction.item(), kl.item()])
         seconds = time.perf_counter() - start
         print(json.dumps([seconds, *np.mean(losses, 0).tolist()]), flush=True)
 

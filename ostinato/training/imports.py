@@ -29,7 +29,7 @@ def import_keras_quietly() -> None:
     an error that names the package. A package that is imported already stays available to Keras.
 
     Other threads must not import `OPTIONAL` packages during the call. If the environment sets
-    TF_CPP_MIN_LOG_LEVEL, log lines are printed as it says.
+    TF_CPP_MIN_LOG_LEVEL to 0 or 1, the log lines are printed.
 
     Raises:
         TrainingError: the variable OSTINATO_GPU requires a GPU, and TensorFlow sees none; with its
@@ -90,12 +90,11 @@ def _stderr_on_error() -> Iterator[None]:
     """Drop the block's output on standard error, unless the block raises.
 
     TensorFlow's C++ code writes to the file descriptor before any of its settings apply, so the
-    descriptor is redirected. If the environment sets a log level, the output is not dropped.
+    descriptor is redirected. If the environment asks for warnings or more, nothing is dropped.
     """
-    if LOG_LEVEL in os.environ:
+    if os.environ.setdefault(LOG_LEVEL, "2") in ("0", "1"):  # 2: errors only, from here on
         yield
         return
-    os.environ[LOG_LEVEL] = "2"  # errors only, from here on
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as output:
