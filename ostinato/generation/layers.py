@@ -603,7 +603,7 @@ def augment(rows: Any, stretch: float, drop: float, seed: Any) -> Any:
     pens = tf.gather(rows[..., 2:], order, batch_dims=1)
     offsets = positions - tf.pad(positions[:, :-1], ((0, 0), (1, 0), (0, 0)))
     left = tf.shape(rows)[1] - tf.reduce_sum(tf.cast(dropped, tf.int32), axis=1)
-    ended = tf.range(tf.shape(rows)[1])[None] >= left[:, None]
+    ended = (tf.range(tf.shape(rows)[1])[None] >= left[:, None]) | (pens[..., 2] > 0)
     drawn = (1 - tf.cast(ended, tf.float32))[..., None]
     kept = tf.concat([offsets, pens], axis=2)
     end = tf.constant([0.0, 0.0, 0.0, 0.0, 1.0])
@@ -617,8 +617,8 @@ BATCH_SIZE = 1024  # drawings that are made at once
 def save(network: Any, folder: Path) -> None:
     """Write the settings and the weights of a network."""
     store.write_json(folder / SETTINGS, network.settings)
-    weights = {f"{i:03d} {w.path}": np.asarray(w) for i, w in enumerate(network.weights)}
-    store.write_arrays(folder / WEIGHTS, {name.replace("/", "."): w for name, w in weights.items()})
+    weights = {f"{i:03d} {w.name}": np.asarray(w) for i, w in enumerate(network.weights)}
+    store.write_arrays(folder / WEIGHTS, weights)
 
 
 def load(network: Callable[..., Any], folder: Path) -> "Generator":
