@@ -23,6 +23,7 @@ LAYERS = (
         "forecasting": "series",
         "translation": "parallel text",
         "video": "clips",
+        "generation": "drawings that are made",
     },
     {
         "tracking": "MLflow: runs, registry",

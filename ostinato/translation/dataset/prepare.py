@@ -148,10 +148,12 @@ def prepare(
         )
     for split in SPLITS:
         if not written[split].counts["pairs"]:
-            raise DataError(
-                f"{raw}: split {split} is empty: {_summary(counts)}; fetch more pairs or raise the "
-                f"share {split}"
-            )
+            worst = max(RULES, key=lambda rule: counts[rule])
+            hint = f"fetch more pairs or raise the share {split}"
+            if counts[worst] > counts["read"] / 2:
+                parameter = PARAMETERS.get(worst, "the source")
+                hint = f"most are left out by {worst}: look at the data and at {parameter}"
+            raise DataError(f"{raw}: split {split} is empty: {_summary(counts)}; {hint}")
     LOG.info("%s: %s", raw, _summary(counts))
     worst, left_out = max(((rule, counts[rule]) for rule in RULES), key=lambda item: item[1])
     if left_out > counts["read"] / 2:
