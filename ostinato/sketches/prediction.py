@@ -1,14 +1,18 @@
 """Drawings in ndjson files, as `ostinato.sketches.formats.quickdraw` reads them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from ostinato.errors import DataError
-from ostinato.serving.prediction.records import Format, Key, Record, fields
+from ostinato.serving.prediction.records import Format, Key, Record, fields, refused
 from ostinato.sketches.formats import quickdraw
-from ostinato.sketches.serving import Input, Response
+from ostinato.sketches.serving import Response, Scanned
 from ostinato.task import Service
+
+CHUNK_BYTES = 1 << 20  # of lines that the compiled scanner reads at once
 
 
 def read(path: Path, service: Service, *, simplified: bool = False) -> Iterator[Record]:
@@ -21,16 +25,41 @@ def read(path: Path, service: Service, *, simplified: bool = False) -> Iterator[
     """
     if fault := quickdraw.layout_fault(path):
         raise DataError(fault)
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip(b" \t\r\n"):
-                parse = partial(_parse, number, line.rstrip(b"\n"), simplified)
-                yield Record(f"line {number}", len(line), parse)
+    before = 0
+    with path.open("rb") as file:
+        while lines := file.readlines(CHUNK_BYTES):
+            yield from _records(lines, before, simplified)
+            before += len(lines)
 
 
-def _parse(number: int, line: bytes, simplified: bool) -> tuple[Key, Input]:
-    key, strokes = quickdraw.read_lists(line)
-    return {"line": number, "key_id": key}, Input(strokes=strokes, simplified=simplified)
+def _records(lines: Sequence[bytes], before: int, simplified: bool) -> Iterator[Record]:
+    """The records of some lines, in their order; blank lines are none."""
+    parsed, rejects = quickdraw.parse(b"".join(lines))
+    text = parsed.text.tobytes()
+    first_strokes = np.concatenate([[0], parsed.drawings]).tolist()
+    first_points = np.concatenate([[0], parsed.strokes])
+    found = {}
+    for index, (line, (start, end)) in enumerate(
+        zip(parsed.lines.tolist(), parsed.keys.tolist(), strict=True)
+    ):
+        first, last = first_strokes[index], first_strokes[index + 1]
+        begin = first_points[first]
+        scanned = Scanned(
+            parsed.points[begin : first_points[last]],
+            first_points[first + 1 : last + 1] - begin,
+            simplified,
+        )
+        key = {"line": before + line + 1, "key_id": text[start:end].decode()}
+        place = f"line {before + line + 1}"
+        found[line] = Record(place, len(lines[line]), partial(_as_it_is, key, scanned))
+    for line, reason in rejects:
+        found[line] = refused(f"line {before + line + 1}", reason, len(lines[line]))
+    for line in sorted(found):
+        yield found[line]
+
+
+def _as_it_is(key: Key, scanned: Scanned) -> tuple[Key, Scanned]:
+    return key, scanned
 
 
 FORMAT = Format(

@@ -7,12 +7,13 @@ that prepared the training data.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import orjson
-from jaxtyping import Int16
+from jaxtyping import Float64, Int16, Int64
 from pydantic import BaseModel, Field, SkipValidation
 
 from ostinato import models, store
@@ -59,6 +60,26 @@ class Input(BaseModel):
     )
 
 
+@dataclass(frozen=True)
+class Scanned:
+    """An `Input` that the compiled scanner has read from a file.
+
+    Args:
+        points: x and y.
+        ends: end of each stroke in ``points``.
+        simplified: as of `Input`.
+    """
+
+    points: Float64[np.ndarray, "point 2"]
+    ends: Int64[np.ndarray, " stroke"]
+    simplified: bool
+
+    @property
+    def strokes(self) -> list[list[list[float]]]:
+        """As of `Input`."""
+        return [each.T.tolist() for each in np.split(self.points, self.ends[:-1])]
+
+
 class DrawingService:
     """A loaded model that classifies drawings (`ostinato.task.Service`)."""
 
@@ -69,7 +90,9 @@ class DrawingService:
         self.data = data
         self.max_points = max_points
 
-    def predict(self, inputs: Sequence[Input], options: Mapping[str, Json]) -> list[Response]:
+    def predict(
+        self, inputs: Sequence[Input | Scanned], options: Mapping[str, Json]
+    ) -> list[Response]:
         """Classify drawings.
 
         Args:
@@ -121,19 +144,15 @@ def optimise(service: DrawingService) -> None:
         service.predictor = loops
 
 
-def _all_rows(inputs: Sequence[Input], max_points: int) -> list[Int16[np.ndarray, "point 3"]]:
+def _all_rows(
+    inputs: Sequence[Input | Scanned], max_points: int
+) -> list[Int16[np.ndarray, "point 3"]]:
     """Stroke-3 rows of drawings, by one call of each compiled function for all of them."""
     simplified = {bool(drawing.simplified) for drawing in inputs}
-    with suppress(orjson.JSONEncodeError):
-        lines = [orjson.dumps({"key_id": "request", "drawing": each.strokes}) for each in inputs]
-        parsed, _ = quickdraw.parse(b"\n".join(lines))
-        points, ends, drawings = parsed[1:4]
-        faults = quickdraw.check(points, ends, drawings, True in simplified)
-        if (
-            len(simplified) == 1
-            and np.array_equal(parsed.lines, range(len(inputs)))
-            and not faults.any()
-        ):
+    found = _points_of(inputs)
+    if found is not None and len(simplified) == 1:
+        points, ends, drawings = found
+        if not quickdraw.check(points, ends, drawings, True in simplified).any():
             if False in simplified:
                 points, ends = strokes.simplify_all(points, ends, drawings)
             rows, ends = strokes.stroke3_all(points.astype(np.int16), ends, drawings)
@@ -145,7 +164,25 @@ def _all_rows(inputs: Sequence[Input], max_points: int) -> list[Int16[np.ndarray
     return [to_rows(number, drawing, max_points) for number, drawing in enumerate(inputs)]
 
 
-def to_rows(number: int, drawing: Input, max_points: int) -> Int16[np.ndarray, "point 3"]:
+def _points_of(inputs: Sequence[Input | Scanned]) -> tuple[Any, Any, Any] | None:
+    """Points of all drawings, and the ends of their strokes and drawings; None if one is broken."""
+    if inputs and all(isinstance(each, Scanned) for each in inputs):
+        scanned = cast(Sequence[Scanned], inputs)
+        points = np.concatenate([each.points for each in scanned])
+        ends = np.concatenate([each.ends for each in scanned])
+        sizes = [len(each.ends) for each in scanned]
+        before = np.cumsum([0, *(len(each.points) for each in scanned[:-1])])
+        return points, ends + np.repeat(before, sizes), np.cumsum(sizes)
+    try:
+        lines = [orjson.dumps({"key_id": "request", "drawing": each.strokes}) for each in inputs]
+    except orjson.JSONEncodeError:
+        return None
+    parsed, _ = quickdraw.parse(b"\n".join(lines))
+    every = np.array_equal(parsed.lines, range(len(inputs)))
+    return parsed[1:4] if every else None
+
+
+def to_rows(number: int, drawing: Input | Scanned, max_points: int) -> Int16[np.ndarray, "point 3"]:
     """Stroke-3 rows of a drawing, by the functions that prepared the training data.
 
     Args:

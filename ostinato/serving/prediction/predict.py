@@ -16,6 +16,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -266,7 +267,7 @@ class Answering:
     def _answer_batch(self, window: Sequence[Located], batch: Sequence[int]) -> Answers:
         """The answers to some records of a window."""
         answers: Answers = {}
-        parsed: dict[int, tuple[Mapping[str, Json], BaseModel]] = {}
+        parsed: dict[int, tuple[Mapping[str, Json], Any]] = {}
         for index in batch:
             try:
                 parsed[index] = window[index].record.parse()
@@ -289,7 +290,7 @@ class Answering:
 
 
 def respond(
-    service: Service, inputs: Sequence[BaseModel], options: Mapping[str, Json]
+    service: Service, inputs: Sequence[Any], options: Mapping[str, Json]
 ) -> list[BaseModel | RequestError]:
     """A response for each input, or the error that says why there is none.
 

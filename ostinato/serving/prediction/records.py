@@ -27,12 +27,13 @@ class Record(NamedTuple):
     Attributes:
         place: in its file, such as "line 3"; empty where the file is one input.
         size: bytes, by which similar inputs share a batch.
-        parse: returns key and input; raises an `OstinatoError` where it is malformed.
+        parse: returns key and input, of the type that the service reads; raises an `OstinatoError`
+            where it is malformed.
     """
 
     place: str
     size: int
-    parse: Callable[[], tuple[Key, BaseModel]]
+    parse: Callable[[], tuple[Key, Any]]
 
 
 def dump(response: BaseModel) -> list[dict[str, Any]]:

@@ -135,16 +135,6 @@ def read_line(line: bytes, *, times: bool = False) -> Drawing:
     return _drawing_of(_fields_of(line), times)
 
 
-def read_lists(line: bytes) -> tuple[str, list[list[list[float]]]]:
-    """The key of a drawing, and its strokes as they stand in the line, without empty ones.
-
-    Raises:
-        MalformedError: with the reason.
-    """
-    fields = _fields_of(line)
-    return _about(fields)[0], _inked(fields["drawing"])
-
-
 def _fields_of(line: bytes) -> dict[str, Any]:
     try:
         fields = orjson.loads(line.removeprefix(BYTE_ORDER_MARK))
