@@ -103,7 +103,7 @@ class Evaluation:
             and the values on the validation split (`validation_metrics`). None where a metric is
             not defined; a value that is not finite becomes None.
         tables: written as CSV.
-        figures: written as PNG.
+        figures: matplotlib figures, written as PNG; SVG as text, written as it is.
         arrays: a row for each test example, from which ``per_example`` computes its statistics.
         speed: milliseconds for each example: ``inference_ms_single``, ``inference_ms_batched``.
         serving: what a served model needs besides its weights, such as the margins of intervals;
@@ -114,7 +114,7 @@ class Evaluation:
 
     metrics: Mapping[str, float | None]
     tables: Mapping[str, "pd.DataFrame"] = field(default_factory=dict)
-    figures: Mapping[str, "Figure"] = field(default_factory=dict)
+    figures: Mapping[str, "Figure | str"] = field(default_factory=dict)
     arrays: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
     speed: Mapping[str, float] = field(default_factory=dict)
     serving: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
@@ -269,7 +269,7 @@ class Reporting:
         examples: the noun for the test examples: "drawings", "forecasts".
         baselines: the models that the others have to beat.
         networks: the noun for all other models: "recurrent network".
-        figures: file name (without .png) and title of the best run's figures, in order.
+        figures: file name (without suffix) and title of the best run's figures, in order.
         legend: how to read the table.
     """
 

@@ -39,7 +39,10 @@ def write(evaluation: Evaluation, folder: Path) -> None:
             store.write_table(tables / f"{undefined.TABLE}.csv", table)
     with store.atomic_folder(folder / "figures") as figures:
         for name, figure in evaluation.figures.items():
-            store.write_figure(figures / f"{name}.png", figure)
+            if isinstance(figure, str):
+                store.write_text(figures / f"{name}.svg", figure)
+            else:
+                store.write_figure(figures / f"{name}.png", figure)
 
 
 def write_learning_curves(run: params.Block, folder: Path) -> None:

@@ -368,13 +368,14 @@ def figures_of(section: Section, folder: Path) -> Iterator[str]:
         store.write_figure(folder / file, drawn)
         yield f"![{metric.title} of each run, with its 95% interval](report/{file})\n"
     found = [
-        (name, title)
+        (path, title)
         for name, title in section.spec.figures.items()
-        if (best.folder / "figures" / f"{name}.png").exists()
+        for path in (best.folder / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg"))
+        if path.exists()
     ]
-    for name, title in found[:NUM_FIGURES]:
-        file = f"{section.data}-{name}.png"
-        shutil.copyfile(best.folder / "figures" / f"{name}.png", folder / file)
+    for path, title in found[:NUM_FIGURES]:
+        file = f"{section.data}-{path.name}"
+        shutil.copyfile(path, folder / file)
         yield f"![{title}: {best.name}](report/{file})\n"
     path = best.folder.relative_to(section.study.folder).as_posix()
     yield f"All figures of the best run: `{path}/figures/`, or its run in MLflow.\n"

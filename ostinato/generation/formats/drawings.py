@@ -4,6 +4,7 @@ Stroke-3 and stroke-5: Ha and Eck 2017, arXiv 1704.03477.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Integer, Real
@@ -73,6 +74,11 @@ def fitted(rows: Real[np.ndarray, "point 3"]) -> Int16[np.ndarray, "point 3"]:
 def prefix(rows: Int16[np.ndarray, "point 3"], fraction: float) -> Int16[np.ndarray, "prefix 3"]:
     """The first points of a drawing at their places, at least one."""
     return rows[: max(1, round(fraction * len(rows)))]
+
+
+def seed_of(key: str) -> int:
+    """The seed, below 2**32, with which evaluation and server draw for a test drawing."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=4).digest(), "little")
 
 
 def strokes_of(rows: Integer[np.ndarray, "point 3"]) -> list[list[list[int]]]:
