@@ -307,6 +307,7 @@ class Serving:
         options: that ``predict`` understands, with their defaults.
         files: that ``load`` needs besides the model, manifest.json and about.json:
             "results/serving.npz" is of the run, "data/source.model" of the data set.
+        optional_files: as ``files``, packaged where they exist.
         packages: that prediction needs besides the library's core dependencies.
     """
 
@@ -314,6 +315,7 @@ class Serving:
     example: Mapping[str, Json] | None = None
     options: Mapping[str, Json] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    optional_files: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
 
 

@@ -203,7 +203,7 @@ def expected_examples(target: Target, result: Result, sample: Sample) -> Example
         arrays={
             key: to_json(array[rows])
             for key, array in result.arrays.items()
-            if key not in ("keys", "truth") and array.dtype.kind in "fU"
+            if key not in ("keys", "truth") and (array.dtype.kind in "fU" or key.endswith("_label"))
         },
     )
 

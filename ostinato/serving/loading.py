@@ -251,8 +251,9 @@ def sources(texts: Sequence[str]) -> list[Source]:
 
 def load_files(domain: str, version: str, files: Path, lineage: Mapping[str, str]) -> Loaded:
     """Load a packaged model as a version."""
-    reads = kinds.reads(Manifest.read(files / "manifest.json"))
-    return Loaded(version, load_service(domain, files), lineage, example_in(files), reads)
+    service = load_service(domain, files)
+    reads = kinds.reads(Manifest.read(files / "manifest.json"), service)
+    return Loaded(version, service, lineage, example_in(files), reads)
 
 
 def load_service(domain: str, files: Path) -> Service:

@@ -38,7 +38,9 @@ def request_type(name: str, interface: Interface, max_items: int) -> type[BaseMo
     """
     title = "".join(part.capitalize() for part in re.split(r"\W+", name))
     options: dict[str, Any] = {
-        key: (type(default), Field(default, strict=True, ge=0, le=MAX_OPTION))
+        key: (bool, Field(default, strict=True))
+        if isinstance(default, bool)
+        else (type(default), Field(default, strict=True, ge=0, le=MAX_OPTION))
         for key, default in interface.options.items()
     }
     strict = ConfigDict(extra="forbid")

@@ -36,9 +36,11 @@ def pack(study: Study, name: str, example: Json | None, folder: Path) -> None:
         raise DataError(f"{study.folder / 'dvc.lock'}: no stage prepare@{data}; run `dvc repro`")
     try:
         shutil.copytree(results / "model", folder / "model")
-        for file in ("data/manifest.json", *serving_of(domain).files):
+        serving, sides = serving_of(domain), {"results": results, "data": prepared}
+        for file in ("data/manifest.json", *serving.files, *serving.optional_files):
             side, _, path = file.partition("/")
-            shutil.copy({"results": results, "data": prepared}[side] / path, folder)
+            if file not in serving.optional_files or (sides[side] / path).exists():
+                shutil.copy(sides[side] / path, folder)
     except (FileNotFoundError, shutil.Error) as error:
         raise DataError(f"{results}: {error}; run `dvc repro`, or `dvc checkout`") from None
     if (prepared / "profile.json").exists():

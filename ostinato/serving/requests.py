@@ -56,7 +56,8 @@ def check_options(given: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         given: by the request; None where there are none.
-        options: of the model, with their defaults; each is a number from 0.
+        options: of the model, with their defaults; each is a number from 0, or
+            true or false.
 
     Raises:
         RequestError: names the option that is unknown or invalid.
@@ -68,6 +69,10 @@ def check_options(given: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if name not in options:
             raise RequestError(f"params.{_short(name)}: unknown; {params.near(str(name), options)}")
+        if isinstance(options[name], bool):
+            if not isinstance(value, bool):
+                raise RequestError(f"params.{name}: expected true or false, found {_short(value)}")
+            continue
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not whole or not 0 <= value <= MAX_OPTION:
             raise RequestError(
