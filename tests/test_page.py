@@ -33,6 +33,7 @@ from ostinato.serving.request_log import read
 from ostinato.task import Json, Manifest
 from ostinato.translation import serving as translation
 from ostinato.video import serving as video
+from tests import generators
 from tests.echo import Running, running, until
 
 CHROMIUM = next(
@@ -201,6 +202,18 @@ def sources() -> list[FakeSource]:
 
 
 @pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server with a generator, whose drawings are known, and one without encoder."""
+    folder, found = tmp_path_factory.mktemp("studio"), []
+    for name, latent_size in (("stairs", 2), ("plain", 0)):
+        made = generators.Stairs(latent_size)
+        service = generators.service(made, folder, judge=generators.Judge())
+        found.append(FakeSource(name, "generation", service, service.reads))
+    with running(*found) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server with a model of each kind, which keeps feedback."""
     log, reports = (tmp_path_factory.mktemp(name) for name in ("log", "monitoring"))
@@ -252,16 +265,16 @@ def open_page(browser: Browser, server: Running) -> Iterator[Open]:
     assert faults == []
 
 
-def box(page: Page) -> tuple[float, float, float]:
+def box(page: Page, label: str = "Drawing area") -> tuple[float, float, float]:
     """Left, top and size of the canvas."""
-    found = page.get_by_label("Drawing area").bounding_box()
+    found = page.locator("[role=tabpanel]:visible").get_by_label(label, exact=True).bounding_box()
     assert found
     return found["x"], found["y"], found["width"]
 
 
-def draw(page: Page, points: Sequence[tuple[float, float]]) -> None:
+def draw(page: Page, points: Sequence[tuple[float, float]], label: str = "Drawing area") -> None:
     """A stroke by the mouse; coordinates are shares of the canvas."""
-    left, top, size = box(page)
+    left, top, size = box(page, label)
     x, y = points[0]
     page.mouse.move(left + x * size, top + y * size)
     page.mouse.down()
@@ -507,6 +520,91 @@ def test_all_is_done_by_keyboard_alone(open_page: Open) -> None:
     expect(page.get_by_text("\u201cTWO\u201d attended to \u201ctwo\u201d 95%")).to_be_visible()
     press("ArrowRight")
     expect(page.get_by_text("\u201cONE\u201d attended to \u201cone\u201d 95%")).to_be_visible()
+
+
+# Finish and Between
+
+
+@browser_test
+@pytest.mark.slow
+def test_a_generator_finishes_what_was_begun(open_page: Open, studio: Running) -> None:
+    page = open_page("finish", studio.url)
+    panel = page.get_by_role("tabpanel", name="Finish")
+    expect(panel.get_by_label("Temperature")).to_have_value("0.25")
+    with page.expect_request("**/*:predict") as sent:
+        draw(page, LINE)
+    (asked,) = inputs_of(sent.value)
+    assert (asked["class"], asked["count"], asked["size"]) == ("fish", 4, 384)
+    tiles = panel.locator(".gallery li")
+    expect(tiles).to_have_count(4)
+    expect(tiles.locator("path.given")).to_have_count(4)
+    expect(tiles.locator("path.made")).to_have_count(4)
+    (xs, ys, _) = asked["strokes"][0]
+    path = tiles.first.locator("path.given").get_attribute("d")
+    assert path
+    assert path.startswith(f"M{xs[0]:g} {ys[0]:g}L{xs[1]:g} {ys[1]:g}")
+    expect(page.get_by_role("img", name="Continuation 2 of 4: house, 75%")).to_be_visible()
+    expect(panel.get_by_text("stairs, version 7")).to_be_visible()
+    with page.expect_request("**/*:predict") as sent:
+        panel.get_by_role("button", name="Draw others").press("Enter")
+    (other,) = inputs_of(sent.value)
+    assert other["seed"] != asked["seed"]
+    assert {**other, "seed": 0} == {**asked, "seed": 0}
+    panel.get_by_label("Class").select_option("ice cream")
+    with page.expect_request("**/*:predict") as sent:
+        panel.get_by_label("Drawings").select_option("9")
+    assert inputs_of(sent.value)[0]["class"] == "ice cream"
+    expect(tiles).to_have_count(9)
+    panel.get_by_role("button", name="Replay").click()
+    assert page.evaluate("() => document.getAnimations().length") > 0
+    with page.expect_request("**/*:predict") as sent:
+        panel.get_by_label("Temperature").press("ArrowRight")
+    assert inputs_of(sent.value)[0]["temperature"] == pytest.approx(0.3)
+    panel.get_by_role("button", name="Clear").click()
+    expect(tiles).to_have_count(0)
+    panel.get_by_role("button", name="Draw others").click()
+    expect(tiles.locator("path.made")).to_have_count(9)
+    expect(tiles.locator("path.given")).to_have_count(0)
+    still = open_page("finish", studio.url, reduced_motion="reduce")
+    draw(still, LINE)
+    expect(still.locator(".gallery path.made")).to_have_count(4)
+    assert still.evaluate("() => document.getAnimations().length") == 0
+
+
+@browser_test
+@pytest.mark.slow
+def test_drawings_lie_between_two_pads(open_page: Open, studio: Running) -> None:
+    page = open_page("between", studio.url)
+    panel = page.get_by_role("tabpanel", name="Between")
+    expect(panel.get_by_label("Model").locator("option")).to_have_text(["stairs"])
+    expect(panel.get_by_role("button", name="Draw others")).to_be_disabled()
+    draw(page, [(0.1, 0.5), (0.9, 0.5)], "First drawing")
+    with page.expect_request("**/*:predict") as sent:
+        draw(page, [(0.5, 0.1), (0.5, 0.9)], "Second drawing")
+    (asked,) = inputs_of(sent.value)
+    assert (len(asked["strokes"]), len(asked["other"]), asked["count"]) == (1, 1, 7)
+    paths = panel.locator(".gallery path.made")
+    expect(paths).to_have_count(7)
+    assert paths.first.get_attribute("d") == "M0 0L255 0"
+    assert paths.last.get_attribute("d") == "M0 0L0 255"
+    expect(page.get_by_role("img", name="Step 7 of 7: fish, 75%")).to_be_visible()
+    panel.get_by_role("button", name="Undo, Second drawing").click()
+    expect(paths).to_have_count(0)
+
+
+@browser_test
+@pytest.mark.slow
+def test_tabs_of_generators_are_there_where_one_is_served(open_page: Open, studio: Running) -> None:
+    page = open_page("draw", studio.url)
+    names = page.locator("[role=tab]:visible")
+    others = ["Series", "Text", "Video", "Monitoring"]
+    expect(names).to_have_text(["Draw", "Finish", "Between", *others])
+    page.get_by_role("tab", name="Draw").press("ArrowRight")
+    expect(page.get_by_role("tab", name="Finish")).to_be_focused()
+    without = open_page("between")
+    expect(without.get_by_text("No generator with an encoder is served")).to_be_visible()
+    without.get_by_role("tab", name="Draw").click()
+    expect(without.locator("[role=tab]:visible")).to_have_text(["Draw", *others])
 
 
 # Other tabs

@@ -3,14 +3,24 @@
 import { connection, isDown, onKey } from "./api.js";
 import { h } from "./dom.js";
 import { models, refreshModels } from "./panel.js";
+import * as between from "./between.js";
 import * as draw from "./draw.js";
+import * as finish from "./finish.js";
 import * as monitoring from "./monitoring.js";
 import * as series from "./series.js";
 import * as text from "./text.js";
 import * as video from "./video.js";
 
-const TABS = { draw, series, text, video, monitoring };
-const NAMES = { draw: "Draw", series: "Series", text: "Text", video: "Video", monitoring: "Monitoring" };
+const TABS = { draw, finish, between, series, text, video, monitoring };
+const NAMES = {
+  draw: "Draw", finish: "Finish", between: "Between", series: "Series", text: "Text", video: "Video", monitoring: "Monitoring",
+};
+
+/** Tabs that are only there while a model that they need is served. */
+const NEEDS = {
+  finish: (model) => model.kind === "generation",
+  between: (model) => model.kind === "generation" && between.encodes(model),
+};
 
 const list = document.getElementById("tabs");
 const panels = document.getElementById("panels");
@@ -39,22 +49,34 @@ function show(name, remember) {
     }
     if (chosen) each.tab.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
+  showTabs();
   document.title = `${NAMES[name]} \u00b7 Ostinato`;
   if (remember) history.replaceState(null, "", `#${name}`);
 }
 
+/** Show the tabs whose model is served, and the chosen one, which says what it needs. */
+function showTabs() {
+  for (const { name, tab } of tabs) {
+    const needed = !(name in NEEDS) || (models.list ?? []).some(NEEDS[name]);
+    tab.hidden = !needed && tab.getAttribute("aria-selected") !== "true";
+  }
+}
+
+models.addEventListener("change", showTabs);
+
 list.addEventListener("keydown", (event) => {
-  const index = tabs.findIndex((each) => each.tab === document.activeElement);
+  const visible = tabs.filter((each) => !each.tab.hidden);
+  const index = visible.findIndex((each) => each.tab === document.activeElement);
   const target = {
-    ArrowRight: (index + 1) % tabs.length,
-    ArrowLeft: (index + tabs.length - 1) % tabs.length,
+    ArrowRight: (index + 1) % visible.length,
+    ArrowLeft: (index + visible.length - 1) % visible.length,
     Home: 0,
-    End: tabs.length - 1,
+    End: visible.length - 1,
   }[event.key];
   if (target === undefined) return;
   event.preventDefault();
-  tabs[target].tab.focus();
-  show(tabs[target].name, true);
+  visible[target].tab.focus();
+  show(visible[target].name, true);
 });
 
 const fromAddress = () => {

@@ -9,25 +9,28 @@ const round = (value) => Math.round(10 * Math.min(Math.max(value, 0), SIZE)) / 1
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 
-/** @param changed called with whether a stroke has ended; @param say tells a screen reader. */
+/**
+ * @param changed called with whether a stroke has ended.
+ * @param say tells a screen reader.
+ */
 export class Pad {
   strokes = [];
   weights = null; // of the strokes, -1 to 1, where it is known which decided
 
-  constructor({ changed, say }) {
-    Object.assign(this, { changed, say });
+  constructor({ changed, say, label = "Drawing area", placeholder = "Draw something here" }) {
+    Object.assign(this, { changed, say, label });
     this.start = null; // time of the first point
     this.pointer = null;
     this.cursor = null; // of the keyboard: {x, y, down}
     this.replaying = 0;
     const hint = id("hint");
     this.canvas = h("canvas", {
-      class: "pad", tabindex: "0", role: "application", "aria-label": "Drawing area",
+      class: "pad", tabindex: "0", role: "application", "aria-label": label,
       "aria-roledescription": "canvas", "aria-describedby": hint,
     });
     this.hint = h("p", { class: "muted small", id: hint },
       "Mouse, finger or pen. By keyboard: arrows move a crosshair (with Shift in larger steps), Space lowers and lifts the pen, Backspace undoes.");
-    this.placeholder = h("p", { class: "pad-placeholder", "aria-hidden": "true" }, "Draw something here");
+    this.placeholder = h("p", { class: "pad-placeholder", "aria-hidden": "true" }, placeholder);
     this.element = h("div", { class: "pad-frame" }, this.canvas, this.placeholder);
     this.#listen();
     new ResizeObserver(() => this.paint()).observe(this.canvas);

@@ -125,12 +125,13 @@ export const empty = (title, ...content) =>
 /**
  * A tab for models of one kind: its tool where one is served, else how to serve one.
  *
+ * @param fits whether a ready model of the kind can be used.
  * @param build called once, when the first model is ready; returns {element, setModels(list)}.
  */
-export function panelOfKind(panel, { kind, title, what, example }, build) {
+export function panelOfKind(panel, { kind, title, what, example, fits = () => true }, build) {
   let tool = null;
   const update = () => {
-    const served = (models.list || []).filter((model) => model.kind === kind);
+    const served = (models.list || []).filter((model) => model.kind === kind && (!model.ready || fits(model)));
     const ready = served.filter((model) => model.ready);
     if (ready.length) {
       tool ||= build();

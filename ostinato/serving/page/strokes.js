@@ -8,6 +8,12 @@ export const countPoints = (strokes) => strokes.reduce((sum, [xs]) => sum + xs.l
 export const hasInk = (strokes) =>
   strokes.some(([xs, ys]) => xs.some((x, i) => x !== xs[0] || ys[i] !== ys[0]));
 
+/** The longer side of a drawing. */
+export const extent = (strokes) => Math.max(...[0, 1].map((axis) => {
+  const values = strokes.flatMap((stroke) => stroke[axis]);
+  return Math.max(...values) - Math.min(...values);
+}));
+
 /** The drawing without each of its strokes in turn. */
 export const leaveOneOut = (strokes) =>
   strokes.map((_, left) => strokes.filter((__, i) => i !== left));
