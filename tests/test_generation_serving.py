@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from ostinato import store
@@ -14,7 +16,8 @@ from ostinato.generation.dataset.loader import Drawings
 from ostinato.generation.formats import drawings
 from ostinato.generation.serving import GenerationService, Input, drawing_seed, spherical
 from ostinato.serving import kinds, openapi, requests
-from ostinato.serving.loading import Interface
+from ostinato.serving.loading import Interface, Loaded
+from ostinato.serving.prediction.predict import predict
 from ostinato.sketches.formats import strokes
 from tests.generators import CLASSES, LONGEST, TEMPERATURE, Judge, Stairs, manifest, service
 
@@ -304,3 +307,32 @@ def test_requests_of_test_drawings_are_answered_as_evaluation_draws_them(
     else:
         assert np.isnan(arrays["reconstruction_label"]).all()
         assert np.isnan(arrays["reconstruction_loss"]).all()
+
+
+def test_a_file_of_requests_is_answered_in_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "requests.ndjson"
+    file.write_text(
+        '{"class": "fish", "count": 2, "seed": 5}\n'
+        '{"class": "fisch"}\n'
+        "{broken\n"
+        '{"class": "house", "colour": "red"}\n'
+        f'{{"class": "house", "strokes": {json.dumps([ANGLE])}}}\n'
+    )
+    source: Any = SimpleNamespace(
+        name="drawings",
+        domain="generation",
+        interface=Interface.of("generation"),
+        current=lambda: "1",
+        load=lambda version: Loaded("1", service(Stairs(), tmp_path, judge=Judge()), {}),
+    )
+    summary = predict(source, file, tmp_path / "out.ndjson", options={"svg": True})
+    found = [json.loads(line) for line in (tmp_path / "out.ndjson").read_text().splitlines()]
+    assert [(row["line"], row["number"], row["kind"]) for row in found] == [
+        (1, 0, "sample"), (1, 1, "sample"), (5, 0, "completion"),
+    ]  # fmt: skip
+    assert found[2]["strokes"][0] == ANGLE
+    assert found[0]["svg"].startswith("<svg")
+    assert [reject.place for reject in summary.rejects] == ["line 2", "line 3", "line 4"]
+    assert "colour" in summary.rejects[2].reason
+    predict(source, file, tmp_path / "out.parquet", options={})
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 3

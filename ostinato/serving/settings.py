@@ -124,6 +124,7 @@ options for -S:
   texts     top_k=3           translations in the answer; 0: all
             column=2          of a tab-separated table, from 1 (default: 1 for .tsv, else the line)
   videos    top_k=3           classes in the answer; 0: all
+  requests  svg=true          each drawing of a generator as a picture, too
 
 exit code: 0: answered, though perhaps not all; 1: nothing could be answered; 2: an error, and no
 OUTPUT was written; 130: interrupted.
@@ -148,8 +149,8 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         metavar="INPUT",
         type=Path,
-        help="a file, or a folder with its subfolders: .ndjson (drawings), .csv or .parquet "
-        "(series), .txt or .tsv (texts, a line each), or videos",
+        help="a file, or a folder with its subfolders: .ndjson (drawings, or requests to a "
+        "generator), .csv or .parquet (series), .txt or .tsv (texts, a line each), or videos",
     )
     parser.add_argument(
         "output", metavar="OUTPUT", type=Path, help="a file: .parquet, .csv or .ndjson"

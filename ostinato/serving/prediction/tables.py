@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import orjson
 import pyarrow as pa
@@ -83,6 +83,8 @@ def arrow_type(hint: Any) -> pa.DataType:
     if origin in (Union, UnionType):
         (hint,) = (each for each in arguments if each is not type(None))
         return arrow_type(hint)
+    if origin is Literal:
+        return arrow_type(type(arguments[0]))
     if origin is list:
         return pa.list_(arrow_type(arguments[0]))
     if origin is dict:
