@@ -132,10 +132,12 @@ def test_a_gate_decides_by_which_metric_and_interval_runs_are_compared() -> None
 
 def test_links_lead_to_files_that_exist() -> None:
     result("gru", accurate(0.9))
+    store.write_text(Path("results", "gru", "figures", "mistakes.svg"), "<svg/>")
     result("cnn", accurate(0.8))
     text = write_report(gru="rnn", cnn="bitmap_cnn")
     links = [part.split(")")[0] for part in text.split("](")[1:]]
-    assert links == ["params.yaml", "report/drawings-runs.png", "report/drawings-confusion.png"]
+    names = ("runs.png", "confusion.png", "mistakes.svg")
+    assert links == ["params.yaml", *(f"report/drawings-{name}" for name in names)]
     assert all(Path(link).exists() for link in links)
 
 

@@ -37,7 +37,9 @@ def to_svg(
     """
     lines = [np.array(stroke[:2], np.float64).T for stroke in strokes if len(stroke[0])]
     placed = _placed(lines, size)
-    times = _times(placed, animate_seconds) if animate_seconds else [""] * len(placed)
+    times = [""] * len(placed)
+    if animate_seconds and placed:
+        times = _times(placed, animate_seconds)
     paths = [_path(points, time) for points, time in zip(placed, times, strict=True)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" '
