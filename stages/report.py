@@ -368,14 +368,14 @@ def figures_of(section: Section, folder: Path) -> Iterator[str]:
         store.write_figure(folder / file, drawn)
         yield f"![{metric.title} of each run, with its 95% interval](report/{file})\n"
     found = [
-        (path, title)
+        (file, title)
         for name, title in section.spec.figures.items()
-        for path in (best.folder / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg"))
-        if path.exists()
+        for file in (best.folder / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg"))
+        if file.exists()
     ]
-    for path, title in found[:NUM_FIGURES]:
-        file = f"{section.data}-{path.name}"
-        shutil.copyfile(path, folder / file)
+    for figure, title in found[:NUM_FIGURES]:
+        file = f"{section.data}-{figure.name}"
+        shutil.copyfile(figure, folder / file)
         yield f"![{title}: {best.name}](report/{file})\n"
     path = best.folder.relative_to(section.study.folder).as_posix()
     yield f"All figures of the best run: `{path}/figures/`, or its run in MLflow.\n"

@@ -170,6 +170,7 @@ def test_the_losses_equal_a_slow_implementation(
         for rows, label, seed in zip(DRAWINGS, LABELS.tolist(), SEEDS, strict=True)
     ]
     for values, one in zip(found, np.array(expected).T, strict=latent_size > 0):
+        assert values is not None
         np.testing.assert_allclose(values, one, rtol=1e-5)
     assert latent_size or found[1] is None
     # Neither the order nor the padding of a batch matters.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ostinato import params, store
@@ -137,8 +138,11 @@ def test_evaluation_is_reproducible_except_for_the_speed(tmp_path: Path) -> None
     for name, array in evaluated().arrays.items():
         np.testing.assert_array_equal(array, again.arrays[name])
     for name, figure in evaluated().figures.items():
+        other = again.figures[name]
+        assert isinstance(figure, Figure)
+        assert isinstance(other, Figure)
         store.write_figure(tmp_path / "one.png", figure)
-        store.write_figure(tmp_path / "two.png", again.figures[name])
+        store.write_figure(tmp_path / "two.png", other)
         assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes(), name
     assert min(again.speed.values()) > 0
 
@@ -189,7 +193,9 @@ def test_early_recognition_uses_at_most_max_examples() -> None:
     for top1 in found.tables["early_recognition"]["top1"]:
         assert 7 * top1 == pytest.approx(round(7 * top1))
     assert found.metrics["top1"] == evaluated().metrics["top1"]
-    assert "(7 drawings)" in found.figures["early_recognition"].axes[0].get_title(loc="left")
+    figure = found.figures["early_recognition"]
+    assert isinstance(figure, Figure)
+    assert "(7 drawings)" in figure.axes[0].get_title(loc="left")
 
 
 def test_bitmaps_have_no_early_recognition() -> None:
@@ -202,7 +208,9 @@ def test_the_gallery_shows_the_most_confident_errors_first() -> None:
     p, truth = slow(ToyData()), ToyData().all.labels
     wrong = np.flatnonzero(p.argmax(axis=1) != truth)
     most_confident = wrong[np.argsort(-p.max(axis=1)[wrong], kind="stable")][:6]
-    captions = [axes.get_title() for axes in evaluated().figures["mistakes"].axes]
+    figure = evaluated().figures["mistakes"]
+    assert isinstance(figure, Figure)
+    captions = [axes.get_title() for axes in figure.axes]
     assert captions == [
         f"{CLASSES[truth[i]]}\nas {CLASSES[p[i].argmax()]}\n{p[i].max():.0%}"
         for i in most_confident

@@ -66,16 +66,12 @@ def draw(
     names = [classes[label] for label in some.labels]
     ours = samples[temperature]
     first = [int(np.flatnonzero(labels == label)[0]) for label in shown]
+    twice = min(2, int((labels == 0).sum()))  # samples of a class at each temperature
     found: dict[str, Figure | str] = {
         "samples": grid(
-            [
-                [each[i] for each in samples.values() for i in range(k, k + 2) if i < len(labels)]
-                for k in first
-            ],
+            [[each[k + i] for each in samples.values() for i in range(twice)] for k in first],
             [classes[label] for label in shown],
-            [f"{heat:g}" if k == 0 else "" for heat in samples for k in range(2)][
-                : 2 * len(samples)
-            ],
+            [f"{heat:g}" if i == 0 else "" for heat in samples for i in range(twice)],
             "Samples by class and temperature",
         ),
         "temperature": by_temperature_figure(by_temperature, temperature, real),

@@ -1,6 +1,7 @@
 """The metrics of generated drawings, and distances between sets of drawings. NumPy only."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int16, Int64, Integer
@@ -29,6 +30,12 @@ NOVELTY = Metric("novelty", "Novelty", format=".2f")
 SIDE = 32  # cells of a bitmap
 STEP = 4.0  # pixels between two samples of a line
 CHUNK = 4_096  # training drawings that are compared at once
+
+
+class Drawings(Protocol):
+    """Stroke-3 rows by their numbers: a list, or a split of a data set."""
+
+    def __getitem__(self, i: int, /) -> Int16[np.ndarray, "_ 3"]: ...
 
 
 def frechet_distance(one: Float[np.ndarray, "_ _"], other: Float[np.ndarray, "_ _"]) -> float:
@@ -77,13 +84,13 @@ def bitmaps(drawings: Sequence[Int16[np.ndarray, "_ 3"]]) -> Float32[np.ndarray,
     distance = np.arange(SIDE)[:, None] - np.arange(SIDE)
     blur = np.exp(-np.square(distance) / 2).astype(np.float32)
     blur /= blur.sum(axis=1, keepdims=True)
-    return (blur @ ink @ blur.T).reshape(len(boxed), -1)
+    return np.asarray(blur @ ink @ blur.T).reshape(len(boxed), SIDE * SIDE)
 
 
 def nearest(
     drawings: Sequence[Int16[np.ndarray, "_ 3"]],
     labels: Integer[np.ndarray, " drawing"],
-    others: Sequence[Int16[np.ndarray, "_ 3"]],
+    others: Drawings,
     other_labels: Integer[np.ndarray, " other"],
 ) -> tuple[Int64[np.ndarray, " drawing"], Float64[np.ndarray, " drawing"]]:
     """The nearest of other drawings of the same class, and its distance; -1 and NaN for none."""
@@ -91,10 +98,10 @@ def nearest(
     distance = np.full(len(drawings), np.nan)
     for label in np.unique(labels).tolist():
         own, there = np.flatnonzero(labels == label), np.flatnonzero(other_labels == label)
-        ours = bitmaps([drawings[i] for i in own])
+        ours = bitmaps([drawings[i] for i in own.tolist()])
         for chunk in range(0, len(there), CHUNK):
             part = there[chunk : chunk + CHUNK]
-            theirs = bitmaps([others[i] for i in part])
+            theirs = bitmaps([others[i] for i in part.tolist()])
             best = (np.square(theirs).sum(axis=1) - 2 * ours @ theirs.T).argmin(axis=1)
             found = np.linalg.norm(ours - theirs[best], axis=1)  # exact: 0 for a copy
             closer = ~(found >= distance[own])
@@ -108,7 +115,7 @@ def spread(
     """The mean distance between two drawings of a class, for each class that has two."""
     found = {}
     for label in np.unique(labels).tolist():
-        ink = bitmaps([drawings[i] for i in np.flatnonzero(labels == label)])
+        ink = bitmaps([drawings[i] for i in np.flatnonzero(labels == label).tolist()])
         if len(ink) > 1:
             squares = np.square(ink).sum(axis=1)
             distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * ink @ ink.T, 0))

@@ -22,4 +22,4 @@ def spherical(
     if np.sin(angle) < 1e-6:
         return (np.outer(1 - shares, one) + np.outer(shares, other)).astype(np.float32)
     parts = np.sin(angle * np.stack([1 - shares, shares], axis=1)) / np.sin(angle)
-    return (parts @ np.stack([one, other])).astype(np.float32)
+    return np.asarray(parts @ np.stack([one, other]), np.float32)
