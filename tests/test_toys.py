@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +12,11 @@ import pytest
 from ruamel.yaml import YAML
 
 import ostinato
-from ostinato import params, store
+from ostinato import models, params, store
 from ostinato.study import Study
-from ostinato.task import Manifest, Profile
+from ostinato.task import Manifest, Profile, Record, TrainingContext
 from ostinato.training.machine import Machine
+from ostinato.training.runtime import runtime
 from stages import check, evaluate, fetch, prepare, report, train
 from tests.toys import autoencoder, endless, gan, ngram
 
@@ -77,6 +78,22 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
             del sys.modules[module]
 
 
+def train_toy(
+    toy: str, name: str, on_epoch: Callable[[Record], None] = lambda record: None
+) -> Path:
+    """Train a toy in the study of the working directory; returns the folder of the model."""
+    entry = Study.load(STUDY).entry("runs", f"{toy}-run")
+    model = models.load(toy, entry["model"])
+    data = params.module(toy, "dataset").load(Path("data", toy))
+    folder = Path("scratch", "saved", f"{toy}-{name}")
+    with params.bind(runtime, RUNTIME)(1, Machine()):
+        built = params.bind(model.build, entry["build"])(data)
+        context = TrainingContext(Path("scratch", "killed", f"{toy}-{name}"), 1, on_epoch)
+        params.bind(model.fit, entry["fit"])(built, data, context)
+        model.save(built, folder)
+    return folder
+
+
 @pytest.mark.parametrize("toy", TOYS)
 def test_a_toy_goes_through_all_stages(
     toy: str, study: Study, monkeypatch: pytest.MonkeyPatch
@@ -105,42 +122,26 @@ def test_a_toy_goes_through_all_stages(
     ],
 )
 def test_a_killed_training_resumes_to_the_same_model(toy: str, study: Study) -> None:
-    entry = study.entry("runs", f"{toy}-run")
+    """It is killed in a process of its own, and resumes in this one."""
     script = f"""
 import os, sys
 from pathlib import Path
+from ostinato.training.imports import import_keras_quietly
+import_keras_quietly()
 import ostinato
 ostinato.__path__.append(str(Path("library").resolve()))
-from ostinato import models, params
-from ostinato.task import TrainingContext
-from ostinato.training.machine import Machine
-from ostinato.training.runtime import runtime
-stop = int(sys.argv[1])
+from tests.test_toys import train_toy
 def on_epoch(record):
-    if record["epoch"] == stop:
+    if record["epoch"] == 2:
         os.kill(os.getpid(), 9)
-entry = {dict(entry)!r}
-model = models.load({toy!r}, entry["model"])
-data = params.module({toy!r}, "dataset").load(Path("data", {toy!r}))
-with params.bind(runtime, {RUNTIME!r})(1, Machine()):
-    built = params.bind(model.build, entry["build"])(data)
-    context = TrainingContext(Path("scratch", "killed", sys.argv[2]), 1, on_epoch)
-    params.bind(model.fit, entry["fit"])(built, data, context)
-    model.save(built, Path("scratch", "saved", sys.argv[2]))
+train_toy({toy!r}, "killed", on_epoch)
 """
     root = Path(__file__).parent.parent
     environment = {**os.environ, "PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-    def run(stop: int, folder: str) -> int:
-        command = [sys.executable, "-c", script, str(stop), f"{toy}-{folder}"]
-        return subprocess.run(command, env=environment, check=False).returncode
-
-    assert run(2, "killed") == -9
-    assert run(0, "killed") == 0
-    assert run(0, "whole") == 0
-    whole = Path("scratch", "saved", f"{toy}-whole")
+    killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    assert killed.returncode == -9
+    resumed, whole = train_toy(toy, "killed"), train_toy(toy, "whole")
     files = [file.relative_to(whole) for file in whole.rglob("*") if file.is_file()]
     assert files
     for file in files:
-        resumed = Path("scratch", "saved", f"{toy}-killed") / file
-        assert resumed.read_bytes() == (whole / file).read_bytes()
+        assert (resumed / file).read_bytes() == (whole / file).read_bytes()
