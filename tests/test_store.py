@@ -79,9 +79,12 @@ def test_identical_arrays_tables_and_figures_are_identical_files(
 
 
 MODEL = """
-import sys, time, keras
+import sys
 from pathlib import Path
 from ostinato import store
+from ostinato.training.imports import import_keras_quietly
+import_keras_quietly()
+import keras
 keras.utils.set_random_seed(7)
 junk = [object() for _ in range(int(sys.argv[2]))]
 shared = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=3))
