@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -81,15 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "--study", type=Path, help="a params.yaml, such as recipes/m4/params.yaml"
         )
     doctor_parser = commands.add_parser(
-        "doctor", help="check this computer and checkout, and say how to mend what is wrong"
+        "doctor", help="check this computer and checkout, and say how to fix each fault"
     )
     doctor_parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     serve_parser = commands.add_parser(
-        "serve", help="answer requests over HTTP by registered models or results (docs/serving.md)"
+        "serve", help="serve registered models or results over HTTP (docs/serving.md)"
     )
     add_arguments(serve_parser)
     add_predict_arguments(
-        commands.add_parser("predict", help="answer the inputs of files (docs/prediction.md)")
+        commands.add_parser("predict", help="predict the inputs of files (docs/prediction.md)")
     )
     parsed = parser.parse_args(arguments)
     try:
@@ -353,7 +354,7 @@ def _function(target: Target) -> Iterator[Part]:
         return
     rows, lines = [], []
     for name, (hint, default) in declared.items():
-        meaning = documented.get(name) or _unit_text(hint)
+        meaning = _resolved(target.function, name, documented.get(name) or _unit_text(hint))
         values = _values(name, target.blocks)
         if default is not ... and not values:
             values = f"default: {_yaml(default)}"
@@ -361,6 +362,15 @@ def _function(target: Target) -> Iterator[Part]:
         lines += ["", *_paragraph(f"{name}: {type_text(hint)}", 2, 6)]
         lines += [*_paragraph(meaning, 6), *_paragraph(values, 6, 8)]
     yield Table(("parameter", "type", "meaning and value"), rows, lines)
+
+
+def _resolved(function: Callable[..., Any], name: str, meaning: str) -> str:
+    """The meaning of a parameter; for "see `module.function`." the one in that docstring."""
+    reference = re.fullmatch(r"see `(\w+)\.(\w+)`\.", meaning)
+    if not reference:
+        return meaning
+    other = getattr(inspect.getmodule(function), reference[1])
+    return split_docstring(inspect.getdoc(getattr(other, reference[2])) or "")[1][name]
 
 
 def _values(name: str, blocks: Mapping[str, params.Block]) -> str:

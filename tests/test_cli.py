@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import json
 import subprocess
 import sys
@@ -204,6 +205,15 @@ for arguments in (["describe"], ["describe", "sketches"], ["describe", "toys"]):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_reference_to_a_documented_parameter_is_replaced_by_its_meaning() -> None:
+    def fit(*, key: str) -> None:
+        """A function of this module, which imports ``params``."""
+
+    _, documented = cli.split_docstring(inspect.getdoc(params.unknown_key) or "")
+    assert cli._resolved(fit, "key", "see `params.unknown_key`.") == documented["key"]
+    assert cli._resolved(fit, "key", "a key; see `params.unknown_key`.").startswith("a key")
 
 
 def test_the_module_is_a_command(study: Path) -> None:
