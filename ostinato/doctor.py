@@ -78,13 +78,13 @@ class Finding:
         name: of what was checked.
         state: an error stops a part of Ostinato; a warning is worth knowing.
         found: what there is.
-        mend: how to mend it; empty where nothing is wrong.
+        fix: how to fix it; empty where nothing is wrong.
     """
 
     name: str
     state: Literal["ok", "warning", "error"]
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 Check = Callable[[Checkout], Iterable[Finding]]
@@ -103,8 +103,8 @@ def _run(checkout: Checkout, check: Check) -> list[Finding]:
     except Exception as error:
         name = getattr(check, "__name__", "check").replace("check_", "")
         text = masked(" ".join(f"{type(error).__name__}: {error}".split()))
-        mend = "the check itself failed: mend what the message names, or report it as a bug"
-        return [Finding(name, "error", text, mend)]
+        fix = "the check itself failed: correct what the message names, or report it as a bug"
+        return [Finding(name, "error", text, fix)]
 
 
 def report(findings: list[Finding], *, as_json: bool = False) -> int:
@@ -115,10 +115,8 @@ def report(findings: list[Finding], *, as_json: bool = False) -> int:
         return int(errors > 0)
     warnings = sum(finding.state == "warning" for finding in findings)
     rows = [(f.state, f.name, f.found) for f in findings]
-    mended = [f"{f.name}: {f.mend}" for f in findings if f.mend]
-    show(
-        [Table(("", "check", "found"), rows), "", *mended, f"{errors} errors, {warnings} warnings"]
-    )
+    fixes = [f"{f.name}: {f.fix}" for f in findings if f.fix]
+    show([Table(("", "check", "found"), rows), "", *fixes, f"{errors} errors, {warnings} warnings"])
     return int(errors > 0)
 
 
@@ -129,8 +127,8 @@ def check_python(checkout: Checkout) -> Iterable[Finding]:
     if SpecifierSet(wanted).contains(found):
         yield Finding("Python", "ok", found)
     else:
-        mend = f"make an environment with Python {wanted}: `python3.11 -m venv .venv`"
-        yield Finding("Python", "error", f"{found}; expected {wanted}", mend)
+        fix = f"make an environment with Python {wanted}: `python3.11 -m venv .venv`"
+        yield Finding("Python", "error", f"{found}; expected {wanted}", fix)
 
 
 def check_packages(checkout: Checkout) -> Iterable[Finding]:
@@ -143,8 +141,8 @@ def check_packages(checkout: Checkout) -> Iterable[Finding]:
         name = f"packages of {extra}" if extra else "packages"
         if wrong:
             state: Literal["warning", "error"] = "warning" if extra else "error"
-            mend = "`pip install -r requirements.txt` installs the versions that were tested"
-            yield Finding(name, state, "; ".join(wrong), mend)
+            fix = "`pip install -r requirements.txt` installs the versions that were tested"
+            yield Finding(name, state, "; ".join(wrong), fix)
         elif not extra:
             yield Finding(name, "ok", f"{len(requirements)} fit pyproject.toml")
 
@@ -177,12 +175,12 @@ def check_disk(checkout: Checkout) -> Iterable[Finding]:
         state: Literal["ok", "warning", "error"] = (
             "error" if free < DISK_GB else "warning" if free < LOW_DISK_GB else "ok"
         )
-        mend = (
+        fix = (
             ""
             if state == "ok"
             else ("free some space; `python -m flows.maintain --dry-run` lists what nothing needs")
         )
-        yield Finding("disk", state, f"{free:,.1f} GB free for {', '.join(names)}", mend)
+        yield Finding("disk", state, f"{free:,.1f} GB free for {', '.join(names)}", fix)
 
 
 def check_writing(checkout: Checkout) -> Iterable[Finding]:
@@ -196,8 +194,8 @@ def check_writing(checkout: Checkout) -> Iterable[Finding]:
             refused.append(f"{name}: {error.strerror}")
     if refused:
         user = os.getuid() if hasattr(os, "getuid") else "this user"
-        mend = f"give user {user} the right to write there (`chown -R`, or another mount)"
-        yield Finding("write permission", "error", "; ".join(refused), mend)
+        fix = f"give user {user} the right to write there (`chown -R`, or another mount)"
+        yield Finding("write permission", "error", "; ".join(refused), fix)
     else:
         yield Finding("write permission", "ok", f"in the checkout and {', '.join(FOLDERS)}")
 
@@ -218,8 +216,8 @@ def check_memory(checkout: Checkout) -> Iterable[Finding]:
         text += f", {int(limit) / GB:,.1f} GB allowed by the container"
         available = min(available, int(limit) / GB)
     if available < LOW_MEMORY_GB:
-        mend = "stop other programs, raise the container's limit, or lower batch_size and workers"
-        yield Finding("memory", "error" if available < MEMORY_GB else "warning", text, mend)
+        fix = "stop other programs, raise the container's limit, or lower batch_size and workers"
+        yield Finding("memory", "error" if available < MEMORY_GB else "warning", text, fix)
     else:
         yield Finding("memory", "ok", text)
 
@@ -231,11 +229,11 @@ def check_cores(checkout: Checkout) -> Iterable[Finding]:
     allowed = int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else cores
     if allowed < cores:
         text = f"{cores}, of which the container may use {allowed:g}"
-        mend = (
+        fix = (
             "threads wait for one another: set TF_NUM_INTRAOP_THREADS and TF_NUM_INTEROP_THREADS "
             f"to {max(1, round(allowed))}"
         )
-        yield Finding("cores", "warning", text, mend)
+        yield Finding("cores", "warning", text, fix)
     else:
         yield Finding("cores", "ok", str(cores))
 
@@ -262,10 +260,10 @@ def check_gpu(checkout: Checkout) -> Iterable[Finding]:
         yield Finding("GPU", "ok", "none; models train on the CPU")
         return
     found = "TensorFlow sees no GPU; its log: " + " | ".join(map(str.strip, gpu_log().splitlines()))
-    mend = "install NVIDIA's driver and `pip install 'tensorflow[and-cuda]'`"
+    fix = "install NVIDIA's driver and `pip install 'tensorflow[and-cuda]'`"
     if required:
-        mend += f", or unset {GPU} to allow the CPU"
-    yield Finding("GPU", "error" if required else "warning", found, mend)
+        fix += f", or unset {GPU} to allow the CPU"
+    yield Finding("GPU", "error" if required else "warning", found, fix)
 
 
 def check_ports(_: Checkout) -> Iterable[Finding]:
@@ -286,8 +284,8 @@ def check_port(port: int, command: str, path: str) -> Finding:
     problem = _problem(f"http://127.0.0.1:{port}{path}")
     if not problem:
         return Finding(name, "ok", f"`{command}` answers")
-    mend = f"end that program, or start `{command}` with another --port"
-    return Finding(name, "warning", f"in use by another program: {problem}", mend)
+    fix = f"end that program, or start `{command}` with another --port"
+    return Finding(name, "warning", f"in use by another program: {problem}", fix)
 
 
 def check_mlflow(checkout: Checkout) -> Iterable[Finding]:
@@ -314,8 +312,8 @@ def _server(name: str, address: str, path: str, variable: str, command: str) -> 
     problem = _problem(address.rstrip("/") + path)
     if not problem:
         return Finding(name, "ok", f"{shown} answers")
-    mend = f"start it (`{command}`), correct {variable}, or unset it"
-    return Finding(name, "error", f"{variable}={shown}: {problem}", mend)
+    fix = f"start it (`{command}`), correct {variable}, or unset it"
+    return Finding(name, "error", f"{variable}={shown}: {problem}", fix)
 
 
 def _problem(address: str) -> str:
@@ -352,8 +350,8 @@ def check_remote(checkout: Checkout) -> Iterable[Finding]:
         standard = {"http": 80, "ssh": 22}.get(parts.scheme, 443)
         problem = _connection(parts.hostname, parts.port or standard)
     if problem:
-        mend = f"mend the network, or correct the address: `dvc remote modify {remote} url ADDRESS`"
-        yield Finding("DVC remote", "error", f"{remote}, {shown}: {problem}", mend)
+        fix = f"check the network, or set the address: `dvc remote modify {remote} url ADDRESS`"
+        yield Finding("DVC remote", "error", f"{remote}, {shown}: {problem}", fix)
     else:
         yield Finding("DVC remote", "ok", f"{remote}, {shown}: reachable; rights are not checked")
 
@@ -375,8 +373,8 @@ def check_git(checkout: Checkout) -> Iterable[Finding]:
         shallow = _output(["git", "rev-parse", "--is-shallow-repository"], checkout).strip()
     except (OSError, subprocess.CalledProcessError) as error:
         text = getattr(error, "stderr", None) or str(error)
-        mend = "work in a git clone; in an archive: `dvc config --local core.no_scm true`"
-        yield Finding("git", "warning", " ".join(text.split()), mend)
+        fix = "work in a git clone; in an archive: `dvc config --local core.no_scm true`"
+        yield Finding("git", "warning", " ".join(text.split()), fix)
         return
     state: Literal["ok", "warning"] = "warning" if shallow == "true" else "ok"
     text = f"commit {commit}, {len(changed)} uncommitted changes"
@@ -391,8 +389,8 @@ def check_browser(checkout: Checkout) -> Iterable[Finding]:
     if found := next(filter(None, (shutil.which(name, path=path) for name in BROWSERS)), None):
         yield Finding("browser", "ok", found)
     else:
-        mend = "only tests of the page and screenshots need it: `apt-get install chromium`"
-        yield Finding("browser", "warning", f"none of {', '.join(BROWSERS)} in PATH", mend)
+        fix = "only tests of the page and screenshots need it: `apt-get install chromium`"
+        yield Finding("browser", "warning", f"none of {', '.join(BROWSERS)} in PATH", fix)
 
 
 def check_clock(checkout: Checkout) -> Iterable[Finding]:
@@ -408,8 +406,8 @@ def check_clock(checkout: Checkout) -> Iterable[Finding]:
         yield Finding("clock", "ok", text)
     else:
         written = time.strftime("%Y-%m-%d", time.gmtime(known))
-        mend = "set the clock (`timedatectl set-ntp true`): schedules, tokens and TLS depend on it"
-        yield Finding("clock", "error", f"{text}; the code is of {written}", mend)
+        fix = "set the clock (`timedatectl set-ntp true`): schedules, tokens and TLS depend on it"
+        yield Finding("clock", "error", f"{text}; the code is of {written}", fix)
 
 
 def _output(command: list[str], checkout: Checkout) -> str:

@@ -1,4 +1,4 @@
-"""`ostinato doctor` in broken worlds: each check names what is wrong and how to mend it."""
+"""`ostinato doctor` in broken worlds: each check names what is wrong and how to fix it."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def states(findings: Iterable[Finding]) -> list[str]:
 
 def only(findings: Iterable[Finding]) -> Finding:
     (finding,) = findings
-    assert (finding.state == "ok") == (not finding.mend), "what is wrong has a way to mend it"
+    assert (finding.state == "ok") == (not finding.fix), "what is wrong has a fix"
     return finding
 
 
@@ -251,7 +251,7 @@ def test_an_absurd_clock(checkout: Checkout, monkeypatch: pytest.MonkeyPatch, no
     monkeypatch.setattr("ostinato.doctor.time.time", lambda: now)
     found = only(doctor.check_clock(checkout))
     assert found.state == "error"
-    assert "set the clock" in found.mend
+    assert "set the clock" in found.fix
 
 
 def test_a_check_that_fails_is_a_finding_and_ends_no_other(checkout: Checkout) -> None:
