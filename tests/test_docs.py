@@ -25,6 +25,7 @@ README, CHANGELOG = ROOT / "README.md", ROOT / "CHANGELOG.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 OWN = ("ostinato", "stages", "flows", "bench", "tests")
 FOLDERS = (*OWN, "docs", "recipes", ".ci")
+OPTIONAL_MODULES = ("monitoring", "prediction")
 OPTIONAL_NAMES = {"save", "restore"}  # of a model's module
 
 
@@ -149,6 +150,8 @@ def test_the_code_on_new_domains_is_that_of_every_domain(path: str, block: str) 
 
 def domain_modules(domain: str, path: str) -> list[Any]:
     part = path.split("/")[0].removesuffix(".py")
+    if part in OPTIONAL_MODULES and not (ROOT / "ostinato" / domain / f"{part}.py").exists():
+        return []
     if part != "models":
         return [params.module(domain, part)]
     folder = Path(str(params.module(domain, "models").__file__)).parent

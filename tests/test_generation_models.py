@@ -290,6 +290,7 @@ def measured(step: VariationalStep, drawings: list[np.ndarray], training: bool =
 
 def test_the_weight_of_kl_rises_and_stops_at_its_tolerance() -> None:
     network = recurrent(recurrent_dropout=0.0)
+    assert network.encoder is not None
     network.encoder.mean.bias.assign([1.0, 1, 1, 1])  # L_KL is near 0.5
     drawings = drawn(5, 9, 12)
     step = step_of(network, kl_weight=2.0, kl_start=0.1, kl_decay=0.5, kl_tolerance=0.2)

@@ -450,7 +450,7 @@ def test_refused_inputs_do_not_change_the_answers_to_the_others(
     numbers: list[int], named: bool
 ) -> None:
     service = Numbers(named)
-    found = predict.respond(service, numbers, {})  # type: ignore[arg-type]
+    found = predict.respond(service, numbers, {})
     assert [getattr(each, "number", None) for each in found] == [
         number if number >= 0 else None for number in numbers
     ]

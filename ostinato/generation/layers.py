@@ -614,10 +614,10 @@ SETTINGS, WEIGHTS = "generator.json", "weights.npz"
 BATCH_SIZE = 1024  # drawings that are made at once
 
 
-def save(network: Any, folder: Path) -> None:
+def save(model: Any, folder: Path) -> None:
     """Write the settings and the weights of a network."""
-    store.write_json(folder / SETTINGS, network.settings)
-    weights = {f"{i:03d} {w.name}": np.asarray(w) for i, w in enumerate(network.weights)}
+    store.write_json(folder / SETTINGS, model.settings)
+    weights = {f"{i:03d} {w.name}": np.asarray(w) for i, w in enumerate(model.weights)}
     store.write_arrays(folder / WEIGHTS, weights)
 
 
