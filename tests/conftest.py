@@ -60,14 +60,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files with a Prefect server last, and in them the tests without one first.
 
     The threads of Prefect's client draw from the module ``random``. Keras takes seeds there, so a
-    model that is built beside them is not reproducible. xdist hands out whole files, in this order.
+    model that is built beside them is not reproducible. xdist hands out whole files, in this order:
+    of the last ones those with slow tests come first, so that no worker ends long before another.
     """
 
     def with_server(item: pytest.Item) -> bool:
         return "prefect_server" in getattr(item, "fixturenames", ())
 
     files = {item.path for item in items if with_server(item)}
-    items.sort(key=lambda item: (item.path in files, with_server(item)))
+    long = files & {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path in files, item.path in files - long, with_server(item)))
 
 
 @pytest.fixture(scope="session")
@@ -98,3 +100,10 @@ def mlflow_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("tables") / "mlflow.db"
     MlflowClient(f"sqlite:///{file}").search_experiments()
     return file
+
+
+@pytest.fixture(scope="session")
+def dvc_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of DVC for all workspaces, also those of the other workers of xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "dvc-cache"

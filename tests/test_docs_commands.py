@@ -7,7 +7,6 @@ A block of shell commands is executed in a copy of the checkout, up to a comment
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from ruamel.yaml import YAML
 from ostinato import api, params
 from tests import tiny
 from tests.test_docs import PAGES, README, ROOT, blocks, commands, table, text
+from tests.workspace import copy_code
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 COPIED = ("bench", "flows", "ostinato", "recipes", "stages", "dvc.yaml", "params.yaml")
@@ -40,13 +40,9 @@ def executed(page: Path) -> Iterator[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the code and of the studies, without data and models."""
     folder = tmp_path_factory.mktemp("checkout")
-    ignored = shutil.ignore_patterns("__pycache__", "data", "model", "figures", "*.npz")
     for name in COPIED:
-        if (ROOT / name).is_dir():
-            keep = ignored if name == "recipes" else shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=keep)
-        else:
-            shutil.copy(ROOT / name, folder)
+        results = ("data", "model", "figures", "*.npz") if name == "recipes" else ()
+        copy_code(name, folder, *results)
     return folder
 
 

@@ -25,9 +25,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def workspace(tmp_path_factory: pytest.TempPathFactory, dvc_cache: Path) -> Workspace:
     """A checkout with two trained runs."""
-    made = Workspace(tmp_path_factory.mktemp("workspace"))
+    made = Workspace(tmp_path_factory.mktemp("workspace"), dvc_cache)
     made("dvc", "repro", *(f"evaluate@{run}" for run in RUNS))
     return made
 
@@ -75,8 +75,9 @@ def served(workspace: Workspace, *arguments: str) -> Iterator[httpx.Client]:
         process.wait()
 
 
-def own_answers(workspace: Workspace, run: str, requests: list[Any]) -> list[Mapping[str, float]]:
-    """The answers of a result, in a process without a server."""
+@pytest.fixture(scope="module")
+def own(workspace: Workspace, requests: list[Any]) -> dict[str, list[Mapping[str, float]]]:
+    """The answers of each result, from a process without a server."""
     code = f"""
 import json, sys
 from pathlib import Path
@@ -86,11 +87,14 @@ from ostinato.study import Study
 from ostinato.training.imports import import_keras_quietly
 import_keras_quietly()
 from ostinato.sketches import serving
-with store.private_folder() as folder:
-    pack(Study.load(Path("params.yaml")), {run!r}, None, folder)
-    service = serving.load(folder)
 inputs = [serving.Input.model_validate(one) for one in json.load(sys.stdin)]
-print(json.dumps([service.predict([one], {{}})[0].probabilities for one in inputs]))
+answers = {{}}
+for run in {RUNS!r}:
+    with store.private_folder() as folder:
+        pack(Study.load(Path("params.yaml")), run, None, folder)
+        service = serving.load(folder)
+    answers[run] = [service.predict([one], {{}})[0].probabilities for one in inputs]
+print(json.dumps(answers))
 """
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -100,15 +104,16 @@ print(json.dumps([service.predict([one], {{}})[0].probabilities for one in input
         text=True,
         check=True,
     )
-    return list(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def same(found: Mapping[str, float], own: Mapping[str, float]) -> bool:
     return found.keys() == own.keys() and all(abs(found[k] - own[k]) < 1e-5 for k in own)
 
 
-def test_a_result_is_served_without_a_registry(workspace: Workspace, requests: list[Any]) -> None:
-    own = {run: own_answers(workspace, run, requests) for run in RUNS}
+def test_a_result_is_served_without_a_registry(
+    workspace: Workspace, requests: list[Any], own: Mapping[str, list[Mapping[str, float]]]
+) -> None:
     with served(workspace, *(f"results/{run}" for run in RUNS), "--log-folder", "log") as http:
         assert [each["name"] for each in http.get("/v1/models").json()] == list(RUNS)
         for run in RUNS:
@@ -145,10 +150,9 @@ with mlflow_store.connected() as client:
 
 
 def test_a_champion_is_replaced_while_clients_ask(
-    workspace: Workspace, requests: list[Any]
+    workspace: Workspace, requests: list[Any], own: Mapping[str, list[Mapping[str, float]]]
 ) -> None:
     register(workspace)
-    own = {str(i): own_answers(workspace, run, requests) for i, run in enumerate(RUNS, start=1)}
     move = (
         "from ostinato.tracking import client\n"
         "with client.connected() as each:\n"
@@ -165,7 +169,7 @@ def test_a_champion_is_replaced_while_clients_ask(
             sent = http.post("/v1/models/sketches:predict", json={"inputs": [requests[number]]})
             answer = sent.json()
             found = answer["responses"][0]["probabilities"]
-            assert same(found, own[answer["version"]][number])
+            assert same(found, own[RUNS[int(answer["version"]) - 1]][number])
             seen.append(answer["version"])
         assert seen == sorted(seen)
         (model,) = http.get("/v1/models").json()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from ostinato import errors, params, store, study
+from tests.workspace import copy_code
 
 ROOT = Path(__file__).parent.parent
 TABLES = ("data", "runs", "ensembles", "gates")
@@ -374,11 +375,9 @@ def write(file: Path, content: Any) -> None:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with a small study; its parent holds another folder, models/."""
     folder = tmp_path / "checkout"
-    for name in ("ostinato", "stages"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    (folder / ".dvc").mkdir()
+    (folder / ".dvc").mkdir(parents=True)
+    for name in ("ostinato", "stages", "dvc.yaml"):
+        copy_code(name, folder)
     (folder / ".dvc" / "config").write_text("[core]\nno_scm = true\nanalytics = false\n")
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "letter.txt").write_text("precious")
@@ -456,31 +455,26 @@ def test_the_error_names_the_params_file_of_a_recipe() -> None:
         study.check(values(sed=1), Path("recipes/x/params.yaml"))
 
 
-def test_a_checked_study_is_checked_again_after_a_change(checkout: Path) -> None:
+def test_a_study_is_checked_again_after_a_change_of_it_or_of_a_model(checkout: Path) -> None:
     passed = checkout / "scratch" / "checked"
-    assert stage("check", "params.yaml").returncode == 0
-    assert stage("check", "params.yaml").returncode == 0
-    assert len(list(passed.iterdir())) == 1
-    write(checkout / "params.yaml", values(seed=2))
-    assert stage("check", "params.yaml").returncode == 0
-    assert len(list(passed.iterdir())) == 2
-    write(checkout / "params.yaml", values(seed=None))
-    assert stage("check", "params.yaml").returncode == 1
-    assert len(list(passed.iterdir())) == 2
 
+    def check(study: Any) -> tuple[subprocess.CompletedProcess[str], int]:
+        write(checkout / "params.yaml", study)
+        return stage("check", "params.yaml"), len(list(passed.iterdir()))
 
-def test_processes_check_a_study_concurrently(checkout: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
-        done = list(threads.map(lambda _: stage("check", "params.yaml"), range(2)))
-    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 2
-
-
-def test_a_study_is_checked_again_when_a_model_is_renamed(checkout: Path) -> None:
-    assert stage("check", "params.yaml").returncode == 0
+        both = list(threads.map(lambda _: stage("check", "params.yaml"), range(2)))
+    assert [(one.returncode, one.stderr) for one in both] == [(0, "")] * 2
+    done, number = check(values())
+    assert (done.returncode, number) == (0, 1)
+    done, number = check(values(seed=2))
+    assert (done.returncode, number) == (0, 2)
+    done, number = check(values(seed=None))
+    assert (done.returncode, number) == (1, 2)
     models = checkout / "ostinato" / "sketches" / "models"
     (models / "rnn.py").rename(models / "recurrent.py")
-    done = stage("check", "params.yaml")
-    assert done.returncode == 1
+    done, number = check(values(seed=2))
+    assert (done.returncode, number) == (1, 2)
     assert "runs.gru.model: ostinato.sketches.models: no module 'rnn'" in done.stderr
 
 

@@ -30,7 +30,7 @@ from ostinato import errors, params, store
 from ostinato.training.machine import Machine
 from stages import trial
 from tests import servers
-from tests.workspace import default_values
+from tests.workspace import copy_code, default_values
 
 ROOT = Path(__file__).parent.parent
 PARAMS = """\
@@ -444,9 +444,8 @@ def real(tmp_path_factory: pytest.TempPathFactory, mlflow_tables: Path) -> Path:
     """A checkout with a tiny data set and a run of two epochs."""
     folder = tmp_path_factory.mktemp("real")
     shutil.copy(mlflow_tables, folder / "mlflow.db")
-    shutil.copy(ROOT / "dvc.yaml", folder)
-    for name in ("ostinato", "stages"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("ostinato", "stages", "dvc.yaml"):
+        copy_code(name, folder)
     values = default_values()
     tiny = values["runs"]["sketches-gru"]
     tiny["fit"]["epochs"] = 2

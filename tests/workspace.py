@@ -124,20 +124,41 @@ def dvc_md5(path: Path) -> str:
     return f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}.dir"
 
 
-class Workspace:
-    """A checkout with a tiny study and its own DVC and MLflow stores."""
+# Of compiled code: what other processes are writing, and what only pytest's processes read.
+NOT_COPIED = ("*.pyc.*", "*.tmp.*", "*.opt-jaxtyping*")
 
-    def __init__(self, folder: Path) -> None:
+
+def copy_code(name: str, folder: Path, *ignored: str) -> None:
+    """Copy a file or folder of the checkout.
+
+    What Python and numba have compiled is copied too: to compile the parser of drawings again would
+    take 13 s.
+    """
+    if (ROOT / name).is_dir():
+        ignore = shutil.ignore_patterns(*NOT_COPIED, *ignored)
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignore)
+    else:
+        shutil.copy(ROOT / name, folder / name)
+
+
+class Workspace:
+    """A checkout with a tiny study and its own DVC and MLflow stores.
+
+    Args:
+        folder: of the checkout.
+        cache: of DVC, shared with other checkouts: a stage that one of them ran is not run again.
+    """
+
+    def __init__(self, folder: Path, cache: Path | None = None) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
         for name in TRACKED:
-            if (ROOT / name).is_dir():
-                ignored = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-            else:
-                shutil.copy(ROOT / name, folder / name)
+            copy_code(name, folder)
         (folder / ".dvc").mkdir()
-        shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+        for name in ("config", ".gitignore"):
+            shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
+        if cache:
+            (folder / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n")
         (folder / "params.yaml").write_text(PARAMS)
         self("git", "init", "-q", "-b", "main")
         self("git", "config", "user.email", "test@example.org")
