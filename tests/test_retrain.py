@@ -400,10 +400,11 @@ def test_the_run_after_a_kill_restores_the_data_even_if_its_fetch_fails(
 
 @pytest.mark.slow
 def test_the_flow_with_real_stages(
-    tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dvc_cache: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace = Workspace(tmp_path)
+    workspace = Workspace(tmp_path, dvc_cache)
     workspace.edit(lambda values: values["gates"]["sketches"].update(at_least=0.0, margin=0.0))
+    workspace.edit(lambda values: values["runs"].pop("sketches-gru"))
     workspace.commit()
     monkeypatch.chdir(tmp_path)
 
