@@ -878,11 +878,11 @@ sys.addaudithook(record)
 
 @pytest.mark.slow
 def test_the_champion_predicts_with_its_own_code_and_no_data_are_read_twice(
-    tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dvc_cache: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With real trainings, stages and processes."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)
-    workspace = Workspace(tmp_path / "checkout")
+    workspace = Workspace(tmp_path / "checkout", dvc_cache)
     workspace.edit(lambda values: values["gates"]["sketches"].update(at_least=0.1))
     workspace("dvc", "repro", "-q")
     monkeypatch.chdir(workspace.folder)
