@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int16, Integer, Real
+from jaxtyping import Float64, Int16, Int32, Int64, Integer, Real
 
 from ostinato import store
 from ostinato.generation.dataset.loader import Dataset, Drawings
@@ -32,7 +32,7 @@ class Nearest:
     def __init__(self, drawings: Drawings, jitter: float) -> None:
         self.drawings, self.jitter = drawings, jitter
         self._of_class = {
-            label: np.flatnonzero(drawings.labels == label).tolist()
+            label: np.flatnonzero(drawings.labels == label)
             for label in np.unique(drawings.labels).tolist()
         }
 
@@ -46,21 +46,24 @@ class Nearest:
         beginnings: Sequence[Int16[np.ndarray, "_ 3"]] | None = None,
     ) -> list[Int16[np.ndarray, "_ 3"]]:
         """Make drawings; see `ostinato.generation.layers.Generator.draw`."""
-        found = []
-        for number, (label, seed) in enumerate(zip(labels.tolist(), seeds, strict=True)):
-            random = np.random.default_rng(seed)
-            own = self._of_class.get(label) or range(len(self.drawings))
-            begun = beginnings[number] if beginnings is not None else np.zeros((0, 3), np.int16)
-            chosen = self._nearest(own, begun) if len(begun) else random.choice(own)
-            rows = self.drawings[chosen][len(begun) :]
-            points = np.cumsum(self.drawings[chosen][:, :2], axis=0, dtype=np.float64)
-            noise = self.jitter * np.sqrt(temperature[number])
-            points[len(begun) :] += random.normal(0, noise, (len(rows), 2))
-            points[: len(begun)] = np.cumsum(begun[:, :2], axis=0)[: len(points)]
-            drawn = self.drawings[chosen].copy()
-            drawn[:, :2] = np.diff(np.rint(points), axis=0, prepend=0)
-            found.append(np.concatenate([begun, drawn[len(begun) :]]).astype(np.int16))
-        return found
+        found: dict[int, Int16[np.ndarray, "_ 3"]] = {}
+        for label in np.unique(labels).tolist():
+            own = self._of_class.get(label, np.arange(len(self.drawings)))
+            points, lengths = self._points(own)
+            for number in np.flatnonzero(labels == label).tolist():
+                random = np.random.default_rng(seeds[number])
+                begun = beginnings[number] if beginnings is not None else np.zeros((0, 3))
+                count = len(begun)
+                there = np.cumsum(begun[:, :2], axis=0, dtype=np.float64)
+                i = _nearest(points, lengths, there) if count else int(random.integers(len(own)))
+                drawn = points[i, : lengths[i]].astype(np.float64)
+                noise = self.jitter * np.sqrt(temperature[number])
+                drawn[count:] += random.normal(0, noise, drawn[count:].shape)
+                drawn[:count] = there[: len(drawn)]
+                rows = self.drawings[int(own[i])].copy()
+                rows[:, :2] = np.diff(np.rint(drawn), axis=0, prepend=0)
+                found[number] = np.concatenate([begun, rows[count:]]).astype(np.int16)
+        return [found[number] for number in range(len(labels))]
 
     def measure(
         self,
@@ -71,18 +74,30 @@ class Nearest:
         """Neither L_R nor L_KL."""
         return None, None
 
-    def _nearest(self, own: Sequence[int], begun: Int16[np.ndarray, "_ 3"]) -> int:
-        """The drawing whose first points lie nearest to a beginning, among longer ones if any."""
-        longer = [i for i in own if len(self.drawings[i]) > len(begun)] or own
-        there, distances = _points(begun), []
-        for i in longer:
-            points = _points(self.drawings[i][: len(begun)])
-            distances.append(np.square(points - there[: len(points)]).mean())
-        return longer[int(np.argmin(distances))]
+    def _points(
+        self, own: Integer[np.ndarray, " drawing"]
+    ) -> tuple[Int32[np.ndarray, "drawing point 2"], Int64[np.ndarray, " drawing"]]:
+        """The positions of some drawings, padded with zeros, and their numbers of points."""
+        lengths = self.drawings.lengths[own]
+        points = np.zeros((len(own), int(lengths.max()), 2), np.int32)
+        for place, i in zip(points, own.tolist(), strict=True):
+            rows = self.drawings[i]
+            place[: len(rows)] = np.cumsum(rows[:, :2], axis=0, dtype=np.int32)
+        return points, lengths
 
 
-def _points(rows: Int16[np.ndarray, "_ 3"]) -> Float64[np.ndarray, "_ 2"]:
-    return np.cumsum(rows[:, :2], axis=0, dtype=np.float64)
+def _nearest(
+    points: Int32[np.ndarray, "drawing point 2"],
+    lengths: Int64[np.ndarray, " drawing"],
+    there: Float64[np.ndarray, "given 2"],
+) -> int:
+    """The drawing whose first points lie nearest to those given, among longer ones if any."""
+    part = there[: points.shape[1]]
+    known = np.arange(len(part)) < lengths[:, None]
+    squares = np.square(points[:, : len(part)] - part).sum(axis=2) * known
+    distance = squares.sum(axis=1) / known.sum(axis=1)
+    longer = lengths > len(there)
+    return int(np.where(longer | ~longer.any(), distance, np.inf).argmin())
 
 
 def build(data: Dataset, *, jitter: NonNegative) -> Nearest:
