@@ -13,8 +13,10 @@ from ostinato import store
 from ostinato.errors import RequestError
 from ostinato.generation import serving
 from ostinato.generation.dataset.loader import Drawings
+from ostinato.generation.evaluation import per_example
 from ostinato.generation.formats import drawings
-from ostinato.generation.serving import GenerationService, Input, drawing_seed, spherical
+from ostinato.generation.formats.latent import spherical
+from ostinato.generation.serving import GenerationService, Input, drawing_seed
 from ostinato.serving import kinds, openapi, requests
 from ostinato.serving.loading import Interface, Loaded
 from ostinato.serving.prediction.predict import predict
@@ -305,6 +307,9 @@ def test_requests_of_test_drawings_are_answered_as_evaluation_draws_them(
         losses, _ = generator.measure([rows[i] for i in chosen], chosen, seeds)
         assert arrays["reconstruction_loss"].tolist() == losses.tolist()
     else:
+        rated = per_example({"keys": np.array(["a", "c"]), **arrays})
+        missing = {name for name, rows in rated.statistics.items() if np.isnan(rows).all()}
+        assert missing == {"recognised_reconstructions", "reconstruction_loss"}
         assert np.isnan(arrays["reconstruction_label"]).all()
         assert np.isnan(arrays["reconstruction_loss"]).all()
 

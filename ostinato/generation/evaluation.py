@@ -266,12 +266,15 @@ def evaluate(
 
 
 def per_example(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> PerExample:
-    """The statistics (value, 1) of each drawing, from the arrays of `evaluate`; NaN for none."""
+    """The statistics (value, 1) of each drawing, from the arrays of `evaluate`; NaN for none.
+
+    Labels are NaN where a served model cannot give them.
+    """
     truth, size = arrays["truth"], len(arrays["truth"])
     values = {
-        f"recognised_{kind}s": (arrays[f"{kind}_label"] == truth).astype(np.float64)
+        f"recognised_{kind}s": np.where(np.isnan(seen), np.nan, seen == truth)
         for kind in ("completion", "reconstruction")
-        if f"{kind}_label" in arrays
+        if (seen := arrays.get(f"{kind}_label")) is not None
     }
     if "reconstruction_loss" in arrays:
         values["reconstruction_loss"] = np.asarray(arrays["reconstruction_loss"], np.float64)

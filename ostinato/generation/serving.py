@@ -22,6 +22,7 @@ from ostinato import models, params, store
 from ostinato.errors import MalformedError, RequestError
 from ostinato.generation import dataset
 from ostinato.generation.formats import drawings
+from ostinato.generation.formats.latent import spherical
 from ostinato.generation.formats.svg import to_svg
 from ostinato.sketches.formats import quickdraw, strokes
 from ostinato.task import Json
@@ -402,24 +403,8 @@ def drawing_seed(seed: int, k: int) -> int:
     return seed if k == 0 else int(np.random.SeedSequence((seed, k)).generate_state(1)[0])
 
 
-def spherical(
-    one: Float[np.ndarray, " latent"],
-    other: Float[np.ndarray, " latent"],
-    shares: Float[np.ndarray, " step"],
-) -> Float32[np.ndarray, "step latent"]:
-    """Points on the arc from one vector to another; on the line where they have one direction."""
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    cosine = float(one @ other) / lengths if lengths else 1.0
-    angle = np.arccos(np.clip(cosine, -1.0, 1.0))
-    weights = np.stack([1 - shares, shares], axis=1)
-    if np.sin(angle) > 1e-6:
-        weights = np.sin(angle * weights) / np.sin(angle)
-    return np.asarray(weights @ np.stack([one, other]), np.float32)
-
-
 def load(folder: Path) -> GenerationService:
-    """Load a packaged model; a first drawing compiles its graph.
+    """Load a packaged model; a first answer compiles its graphs.
 
     Args:
         folder: holds ``model/``, manifest.json, about.json, serving.npz and, where the data set has
@@ -429,7 +414,8 @@ def load(folder: Path) -> GenerationService:
     generator = models.load(about["domain"], about["model"]).restore(folder / "model")
     temperature = float(store.read_arrays(folder / "serving.npz")["temperature"])
     service = GenerationService(generator, data, temperature)
-    service.predict([Input.model_validate({"class": data.classes[0]})], SERVING.options)
+    line = {"class": data.classes[0], "whole": [[[0, 255], [0, 0]]], "simplified": True}
+    service.predict([Input.model_validate(line)], SERVING.options)
     return service
 
 
