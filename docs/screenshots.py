@@ -3,7 +3,8 @@
 The server needs the models of the default study, and their raw data in data/:
 
     python -m ostinato serve results/sketches-conv-bilstm results/sketches-nearest \
-        results/weather-linear results/translation-attention results/order-c3d
+        results/weather-linear results/translation-attention results/order-c3d \
+        recipes/generation/results/generation-sketch-rnn
 """
 
 import argparse
@@ -20,15 +21,26 @@ SIZES = {"": (1120, 780), "-phone": (360, 740)}
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-def draw(page: Page) -> None:
-    """Draw a fish of the embedded drawings, stroke by stroke."""
-    (file,) = (ROOT / "data/raw/sketches").glob("fish.ndjson")
-    strokes = next(
+Strokes = list[list[list[float]]]
+
+
+def drawing_of(name: str) -> Strokes:
+    """One of the embedded drawings with several strokes."""
+    file = ROOT / "data/raw/sketches" / f"{name}.ndjson"
+    return next(
         strokes
         for line in file.read_text(encoding="utf-8").splitlines()[7:]
         if len(strokes := json.loads(line)["drawing"]) > 2
     )
-    box = page.get_by_label("Drawing area").bounding_box()
+
+
+def trace(
+    page: Page, strokes: Strokes, count: int | None = None, pad: str = "Drawing area"
+) -> None:
+    """Draw the first strokes of a drawing, where they lie in the whole one."""
+    canvas = page.locator("[role=tabpanel]:visible").get_by_label(pad, exact=True)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
     assert box
     xs, ys = ([v for stroke in strokes for v in stroke[axis]] for axis in (0, 1))
     scale = 0.8 * box["width"] / max(max(xs) - min(xs), max(ys) - min(ys))
@@ -38,18 +50,44 @@ def draw(page: Page) -> None:
         left, top = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         return left + (x - middle[0]) * scale, top + (y - middle[1]) * scale
 
-    for stroke in strokes:
+    for stroke in strokes[:count]:
         page.mouse.move(*place(stroke[0][0], stroke[1][0]))
         page.mouse.down()
         for x, y in zip(stroke[0][1:], stroke[1][1:], strict=True):
             page.mouse.move(*place(x, y), steps=2)
         page.mouse.up()
+
+
+def draw(page: Page) -> None:
+    """Draw a fish of the embedded drawings, stroke by stroke."""
+    trace(page, drawing_of("fish"))
     beside = page.get_by_label("Beside it")
     if beside.is_visible():
         beside.select_option(index=1)
     page.locator(".reasons li").last.wait_for(state="attached")
     page.locator(".guesses:visible").last.locator(".bar").first.wait_for()
     page.wait_for_timeout(500)  # the bars grow
+
+
+def finish(page: Page) -> None:
+    """Begin a smiley face, and see six continuations."""
+    panel = page.get_by_role("tabpanel", name="Finish")
+    panel.get_by_label("Class").select_option("smiley face")
+    panel.get_by_label("Drawings").select_option("6")
+    trace(page, drawing_of("smiley face"), 2)
+    panel.locator(".gallery li").nth(5).wait_for()
+    page.wait_for_timeout(500)
+
+
+def between(page: Page) -> None:
+    """Draw two faces, and see what lies between them."""
+    panel = page.get_by_role("tabpanel", name="Between")
+    panel.get_by_label("Class").select_option("smiley face")
+    trace(page, drawing_of("smiley face"), pad="First drawing")
+    trace(page, drawing_of("apple"), pad="Second drawing")
+    panel.locator(".gallery li").nth(6).wait_for()
+    page.wait_for_timeout(500)
+    panel.locator(".note.busy").wait_for(state="detached")
 
 
 def series(page: Page) -> None:
@@ -86,6 +124,8 @@ def monitoring(page: Page) -> None:
 
 TABS: dict[str, Callable[[Page], None]] = {
     "draw": draw,
+    "finish": finish,
+    "between": between,
     "series": series,
     "text": text,
     "video": video,
