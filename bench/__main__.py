@@ -64,6 +64,7 @@ def rows(declared: Mapping[str, Benchmark]) -> Iterator[str]:
             yield f"    needs {benchmark.needs}"
         for environment in sorted(set(benchmark.peers.values())):
             yield f"    installs {', '.join(ENVIRONMENTS[environment])}"
+    yield "python -m bench run NAME runs one; python -m bench run NAME --help prints its arguments"
 
 
 def cache() -> Path:

@@ -37,8 +37,8 @@ BENCHMARK = {
     ),
     "minutes": 180,
     "needs": (
-        "OUT, and --chicago SERIES.csv (the city's export of daily boardings) or --m4 FOLDER "
-        "(Hourly-train.csv and Hourly-test.csv of the competition)"
+        "OUT (a folder to write), and --chicago SERIES.csv (the export of daily boardings) or "
+        "--m4 FOLDER (Hourly-train.csv and Hourly-test.csv of the competition)"
     ),
     "peers": {"--python": "forecasting"},
 }

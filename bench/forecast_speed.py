@@ -23,7 +23,7 @@ BENCHMARK = {
         "training time and forecasts/s of our runs against statsforecast and neuralforecast"
     ),
     "minutes": 60,
-    "needs": "chicago SERIES.csv or m4 FOLDER, as forecast_peers",
+    "needs": "the arguments chicago SERIES.csv or m4 FOLDER, with the files of forecast_peers",
     "peers": {"--python": "forecasting"},
 }
 

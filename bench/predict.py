@@ -39,7 +39,7 @@ from ostinato.task import Json
 from ostinato.training.imports import import_keras_quietly
 
 BENCHMARK = {
-    "measures": "`ostinato predict` against asking the server one by one: drawings/s, memory",
+    "measures": "`ostinato predict` against a request for each drawing: drawings/s, memory",
     "minutes": 15,
     "needs": "a checkout in which `dvc repro` has made a run on drawings",
 }

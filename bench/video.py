@@ -40,7 +40,7 @@ from ostinato.video.models import c3d, cnn_rnn
 BENCHMARK = {
     "measures": "`c3d` and `cnn_rnn`, in clips/s, against Keras and PyTorch",
     "minutes": 10,
-    "needs": "training or inference",
+    "needs": "the argument training or inference",
     "peers": {"--torch-python": "torch"},
 }
 

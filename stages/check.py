@@ -18,6 +18,8 @@ def main(study: str) -> None:
     inputs.write(loaded)
     # The content is always the same: it makes no stage stale.
     store.write_text(loaded.folder / "data" / ".checked", "params.yaml has passed the check.\n")
+    counts = ", ".join(f"{key}: {len(loaded.params[key])}" for key in ("data", "runs", "ensembles"))
+    print(f"{study} has no error ({counts})")
 
 
 if __name__ == "__main__":

@@ -757,10 +757,11 @@ class Generator:
         latent = np.zeros((len(seeds), self.latent_size))
         rows = np.zeros((len(seeds), total, 4))
         for number, seed in enumerate(seeds):
-            random = np.random.default_rng(seed)
-            latent[number] = random.standard_normal(self.latent_size)
-            rows[number, :, :2] = random.random((total, 2))
-            rows[number, :, 2:] = random.standard_normal((total, 2))
+            # A generator each: more rows or no latent vector change none of the numbers.
+            of_latent, uniform, normal = (np.random.default_rng([seed, k]) for k in range(3))
+            latent[number] = of_latent.standard_normal(self.latent_size)
+            rows[number, :, :2] = uniform.random((total, 2))
+            rows[number, :, 2:] = normal.standard_normal((total, 2))
         return latent, rows
 
     def _draw_graph(

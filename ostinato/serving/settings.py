@@ -109,21 +109,21 @@ def from_arguments(parsed: argparse.Namespace) -> Settings:
 
 
 PREDICT = """\
-Answer the inputs of files by a model, without a server, and write the answers as a table. The same
-command continues after a kill. Beside OUTPUT stand OUTPUT.json (model, input with digests, counts)
-and OUTPUT.rejects.ndjson (what could not be answered, and why). More: docs/prediction.md."""
+Predict the inputs of files, without a server, and write the responses as a table. The same command
+continues after a kill. Beside OUTPUT it writes OUTPUT.json (model, input with digests, counts)
+and OUTPUT.rejects.ndjson (rejected inputs with reasons). More: docs/prediction.md."""
 
 PREDICT_OPTIONS = """\
 options for -S:
-  drawings  top_k=3           classes in the answer; 0: all
+  drawings  top_k=3           classes in the response; 0: all
             simplified=true   coordinates are in 0 to 255 and simplified, as Google's
   series    date=day          column of the dates (default: date); several: '["day", "hour"]'
             date_format=...   as for strftime (default: ISO 8601)
             series=store      column of the series' names (default: the file is one series)
             target=units      column of the values (default: value)
-  texts     top_k=3           translations in the answer; 0: all
+  texts     top_k=3           translations in the response; 0: all
             column=2          of a tab-separated table, from 1 (default: 1 for .tsv, else the line)
-  videos    top_k=3           classes in the answer; 0: all
+  videos    top_k=3           classes in the response; 0: all
   requests  svg=true          each drawing of a generator as a picture, too
 
 exit code: 0: answered, though perhaps not all; 1: nothing could be answered; 2: an error, and no
