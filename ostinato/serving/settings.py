@@ -126,7 +126,7 @@ options for -S:
   videos    top_k=3           classes in the response; 0: all
   requests  svg=true          each drawing of a generator as a picture, too
 
-exit code: 0: answered, though perhaps not all; 1: nothing could be answered; 2: an error, and no
+exit code: 0: OUTPUT has rows, perhaps not for all inputs; 1: OUTPUT has none; 2: an error, and no
 OUTPUT was written; 130: interrupted.
 
 examples:
