@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from ostinato.generation import layers
 from ostinato.generation.dataset import Drawings
+from ostinato.generation.dataset.augmentation import augment
 from ostinato.generation.formats import mixture
 from ostinato.generation.formats.drawings import END, START, to_stroke5
 from ostinato.generation.layers import (
@@ -22,7 +23,6 @@ from ostinato.generation.layers import (
     Generator,
     RecurrentGenerator,
     VariationalStep,
-    augment,
     read_before,
     unroll,
 )
@@ -147,6 +147,7 @@ import numpy as np, tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[2]))
 from ostinato.generation import layers
 from ostinato.generation.dataset import Drawings
+from ostinato.generation.dataset.augmentation import augment
 generator = layers.restore(Path(sys.argv[1]))
 rows = generator.draw(np.arange(60) % 3, list(range(60)), np.full(60, 0.7))
 print(json.dumps([each.tolist() for each in rows]))

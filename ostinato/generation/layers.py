@@ -15,7 +15,6 @@ import tensorflow as tf
 from jaxtyping import Float32, Float64, Int16, Integer, Real
 
 from ostinato import store
-from ostinato.generation.dataset.loader import Dataset
 from ostinato.generation.formats.drawings import START, from_stroke5, to_stroke5
 from ostinato.generation.formats.mixture import mixture_size, reconstruction_nats, roll_out
 from ostinato.training.steps import Sums, build_optimizer, minimise, part_of_batch
@@ -552,63 +551,6 @@ def kl_divergence(mean: Any, log_variance: Any) -> Any:
     """L_KL of Ha and Eck 2017: nats for each dimension of the latent vector (batch,)."""
     each = 1 + log_variance - tf.square(mean) - tf.exp(log_variance)
     return -tf.reduce_mean(each, axis=-1) / 2
-
-
-class Augmented:
-    """A data set whose training drawings are stretched, and lose points, anew in each epoch.
-
-    Args:
-        data: whose batches are changed.
-        stretch: largest relative change of width and of height.
-        drop: probability of a point within a stroke to be left out.
-    """
-
-    def __init__(self, data: Dataset, stretch: float, drop: float) -> None:
-        self._data, self._stretch, self._drop = data, stretch, drop
-
-    def size(self, split: str) -> int:
-        """The number of drawings of a split."""
-        return self._data.size(split)
-
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
-        """Batches of `ostinato.generation.dataset.Dataset`."""
-        found = self._data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch)
-        if split != "train" or seed is None:
-            return found
-
-        def change(number: Any, batch: Any) -> Any:
-            rows, labels = batch
-            key = (seed, (epoch << 32) + number)
-            return augment(rows, self._stretch, self._drop, key), labels
-
-        return found.enumerate().map(change)
-
-
-def augment(rows: Any, stretch: float, drop: float, seed: Any) -> Any:
-    """Stretch drawings, and leave out points within strokes; the other points stay in place.
-
-    Args:
-        rows: stroke-5 (batch, row, 5).
-        stretch: largest relative change of width and of height.
-        drop: probability of a point that neither begins nor ends a stroke.
-        seed: two integers.
-    """
-    uniform = tf.random.stateless_uniform(tf.stack([tf.shape(rows)[0], 1, 2]), seed)
-    positions = tf.cumsum(rows[..., :2] * (1 + stretch * (2 * uniform - 1)), axis=1)
-    down = rows[..., 2] > 0
-    before = tf.pad(down[:, :-1], ((0, 0), (1, 0)))
-    chance = tf.random.stateless_uniform(tf.shape(down), (seed[0], seed[1] + (1 << 31)))
-    dropped = down & before & (chance < drop)
-    order = tf.argsort(tf.cast(dropped, tf.int32), axis=1, stable=True)
-    positions = tf.gather(positions, order, batch_dims=1)
-    pens = tf.gather(rows[..., 2:], order, batch_dims=1)
-    offsets = positions - tf.pad(positions[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    left = tf.shape(rows)[1] - tf.reduce_sum(tf.cast(dropped, tf.int32), axis=1)
-    ended = (tf.range(tf.shape(rows)[1])[None] >= left[:, None]) | (pens[..., 2] > 0)
-    drawn = (1 - tf.cast(ended, tf.float32))[..., None]
-    kept = tf.concat([offsets, pens], axis=2)
-    end = tf.constant([0.0, 0.0, 0.0, 0.0, 1.0])
-    return kept * drawn + end * (1 - drawn)
 
 
 SETTINGS, WEIGHTS = "generator.json", "weights.npz"

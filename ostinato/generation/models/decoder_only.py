@@ -2,9 +2,9 @@
 
 from typing import Literal
 
+from ostinato.generation.dataset.augmentation import Augmented
 from ostinato.generation.dataset.loader import Dataset
 from ostinato.generation.layers import (
-    Augmented,
     CellName,
     RecurrentGenerator,
     VariationalStep,

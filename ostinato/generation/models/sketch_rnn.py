@@ -7,9 +7,9 @@ arXiv 1609.09106. The class as a condition is not in the paper's code.
 
 from typing import Literal
 
+from ostinato.generation.dataset.augmentation import Augmented
 from ostinato.generation.dataset.loader import Dataset
 from ostinato.generation.layers import (
-    Augmented,
     CellName,
     RecurrentGenerator,
     VariationalStep,

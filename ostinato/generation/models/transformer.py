@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ostinato.generation.dataset.augmentation import Augmented
 from ostinato.generation.dataset.loader import Dataset
 from ostinato.generation.formats.mixture import mixture_size
 from ostinato.generation.layers import (
-    Augmented,
     Generator,
     VariationalStep,
     load,
