@@ -7,13 +7,16 @@ The network is that of TensorFlow's drawing tutorial (2017, after Ha and Eck 201
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from jaxtyping import Float32, Int16, Integer
+from jaxtyping import Float32, Int16
 
 from ostinato import store
 from ostinato.task import TrainingContext
+
+if TYPE_CHECKING:
+    from ostinato.generation.dataset.loader import Drawings
 
 
 class Rows(Protocol):
@@ -80,7 +83,7 @@ def restore(file: Path, scale: float) -> Classifier:
 
 def train(
     file: Path,
-    drawings: Mapping[str, tuple[Rows, Integer[np.ndarray, " drawing"]]],
+    drawings: "Mapping[str, Drawings]",
     *,
     scale: float,
     classes: int,
@@ -96,7 +99,7 @@ def train(
 
     Args:
         file: that is written.
-        drawings: stroke-3 rows and labels of the splits train and validation.
+        drawings: of the splits train and validation.
         scale: by which offsets are divided.
         classes: number of classes.
         units: of an LSTM, in each direction.
@@ -109,6 +112,9 @@ def train(
     """
     import tempfile
 
+    from ostinato.training.imports import import_keras_quietly
+
+    import_keras_quietly()
     import keras
 
     from ostinato.training import runtime
@@ -164,26 +170,20 @@ def _network(classes: int, units: int, filters: Sequence[int], dropout: float) -
 class _Batches:
     """Batches of similar lengths (`ostinato.training.trainer.Data`)."""
 
-    def __init__(self, drawings: Any, scale: float) -> None:
+    def __init__(self, drawings: "Mapping[str, Drawings]", scale: float) -> None:
         self._drawings, self._scale = drawings, scale
 
     def size(self, split: str) -> int:
-        return len(self._drawings[split][0])
+        return len(self._drawings[split])
 
     def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
-        import tensorflow as tf
+        from ostinato.generation.dataset.loader import batch_indices, padded
 
-        from ostinato.generation.dataset.loader import batch_indices
+        drawings = self._drawings[split]
+        parts = batch_indices(drawings.lengths, batch_size, seed, epoch)
+        scale = [self._scale, self._scale, 1.0]
 
-        drawings, labels = self._drawings[split]
-        parts = batch_indices([len(rows) for rows in drawings], batch_size, seed, epoch)
+        def to_inputs(points: Any, drawn: Any, labels: Any) -> Any:
+            return points / scale * [1.0, 1.0, 2.0] - drawn * [0.0, 0.0, 1.0], labels
 
-        def generate() -> Any:
-            for part in parts:
-                yield inputs([drawings[i] for i in part], self._scale), labels[part]
-
-        signature = (
-            tf.TensorSpec((None, None, 3), tf.float32),
-            tf.TensorSpec((None,), tf.int32),
-        )
-        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
+        return padded(drawings, parts, 0).map(to_inputs)

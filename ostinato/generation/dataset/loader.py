@@ -13,7 +13,6 @@ from ostinato import store
 from ostinato.errors import DataError
 from ostinato.generation.dataset import classifier
 from ostinato.generation.dataset.classifier import Classifier
-from ostinato.generation.formats.drawings import to_stroke5
 from ostinato.params import near
 from ostinato.task import Manifest
 
@@ -115,18 +114,46 @@ class Dataset:
         """
         import tensorflow as tf
 
-        drawings = self.examples(split)
-        parts = batch_indices(drawings.lengths, batch_size, seed, epoch)
+        def to_rows(points: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
+            offsets, lift = points[..., :2] / self.scale, points[..., 2:]
+            states = tf.concat([drawn - lift, lift, 1 - drawn], axis=2)
+            return tf.concat([offsets, states], axis=2)
 
-        def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for part in parts:
-                yield to_stroke5([drawings[i] for i in part], self.scale), drawings.labels[part]
-
-        signature = (
-            tf.TensorSpec((None, None, 5), tf.float32),
-            tf.TensorSpec((None,), tf.int32),
+        parts = batch_indices(self.examples(split).lengths, batch_size, seed, epoch)
+        return padded(self.examples(split), parts, 1).map(
+            lambda points, drawn, labels: (to_rows(points, drawn), labels)
         )
-        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(4)
+
+
+def padded(
+    drawings: Drawings, parts: Sequence[Int64[np.ndarray, " batch"]], more: int
+) -> "tf.data.Dataset":
+    """Batches of drawings, read in a graph.
+
+    Args:
+        drawings: to read.
+        parts: the drawings of each batch.
+        more: rows of padding after the longest drawing of a batch.
+
+    Returns:
+        stroke-3 rows float32 (batch, point, 3), padded with zeros; 1 where there is a point (batch,
+        point, 1); labels int32 (batch,).
+    """
+    import tensorflow as tf
+
+    points, labels = tf.constant(drawings.points), tf.constant(drawings.labels)
+    ends, lengths = tf.constant(drawings.ends), tf.constant(drawings.lengths)
+
+    def read(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        size = tf.gather(lengths, chosen)
+        position = tf.range(tf.reduce_max(size) + more)[None]
+        drawn = position < size[:, None]
+        place = tf.where(drawn, (tf.gather(ends, chosen) - size)[:, None] + position, 0)
+        mask = tf.cast(drawn, tf.float32)[..., None]
+        return tf.cast(tf.gather(points, place), tf.float32) * mask, mask, tf.gather(labels, chosen)
+
+    rows = tf.RaggedTensor.from_row_lengths(np.concatenate(parts), [len(part) for part in parts])
+    return tf.data.Dataset.from_tensor_slices(rows).map(read, num_parallel_calls=2).prefetch(4)
 
 
 def batch_indices(

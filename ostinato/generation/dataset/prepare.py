@@ -117,10 +117,7 @@ def prepare(
         LOG.info("training the classifier on %d drawings", len(judging))
         judge = classifier.train(
             folder / classifier.FILE,
-            {
-                "train": (judging, judging.labels),
-                "validation": (splits["validation"], splits["validation"].labels),
-            },
+            {"train": judging, "validation": splits["validation"]},
             scale=scale,
             classes=len(classes),
             units=classifier_units,
