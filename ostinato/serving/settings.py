@@ -130,7 +130,7 @@ exit code: 0: OUTPUT has rows, perhaps not for all inputs; 1: OUTPUT has none; 2
 OUTPUT was written; 130: interrupted.
 
 examples:
-  python -m ostinato predict sketches drawings/ answers.parquet -S top_k=3
+  python -m ostinato predict sketches drawings/ predictions.parquet -S top_k=3
   python -m ostinato predict results/weather-linear sales.csv forecasts.csv -S target=units
   python -m ostinato predict translation@challenger messages/ translations.ndjson"""
 

@@ -15,7 +15,7 @@ INTERRUPTED = 130
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Answer the inputs of files; return the exit code: 1 if nothing could be answered.
+    """Predict the inputs of files; return the exit code: 1 if OUTPUT has no row.
 
     Args:
         parsed: of `ostinato.serving.settings.add_predict_arguments`.
