@@ -1,4 +1,4 @@
-"""The floor of all generators: a drawing of the training split, with noise on its points.
+"""The baseline of all generators: a drawing of the training split, with noise on its points.
 
 The drawing that continues a beginning is the one of the class whose first points lie nearest to it.
 There is no density, so L_R and L_KL are not defined.
