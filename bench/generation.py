@@ -37,6 +37,7 @@ from ostinato.generation.formats.drawings import START, from_stroke5
 from ostinato.generation.formats.mixture import draw
 from ostinato.generation.layers import Generator, RecurrentGenerator, VariationalStep
 from ostinato.generation.models import sketch_rnn
+from ostinato.task import Manifest
 from ostinato.training import runtime
 from ostinato.training.machine import Machine
 
@@ -74,8 +75,9 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1, help="recurrent")
     parser.add_argument("--drawings", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--toy", action="store_true", help="random drawings, to try this script")
     args = parser.parse_args()
-    data = dataset.load(args.data)
+    data = Toy() if args.toy else dataset.load(args.data)
     encoder_units, decoder_units = map(int, args.units.split(","))
     with runtime.runtime(
         1, Machine(intra_op=args.threads, inter_op=args.threads), precision="float32"
@@ -93,6 +95,24 @@ def main() -> None:
         )
         drawing(Generator(network), data, args.drawings, args.rounds)
         training(network, data, args)
+
+
+class Toy(dataset.Dataset):
+    """Random drawings."""
+
+    def __init__(self) -> None:
+        details = {"scale": 40.0, "longest": 20}
+        splits = {"train": {"drawings": 200}}
+        super().__init__(Path(), Manifest("toy", "drawings", splits, ["a", "b"], details))
+
+    def examples(self, split: str) -> dataset.Drawings:
+        """The drawings, whatever the split."""
+        random = np.random.default_rng(1)
+        ends = np.cumsum(random.integers(5, 21, self.size("train")))
+        points = random.integers(-40, 40, (ends[-1], 3)).astype(np.int16)
+        points[:, 2] = random.random(ends[-1]) < 0.2
+        labels = np.arange(len(ends), dtype=np.int32) % 2
+        return dataset.Drawings(points, ends, labels, labels.astype(str))
 
 
 def training(network: RecurrentGenerator, data: dataset.Dataset, args: Any) -> None:

@@ -19,12 +19,14 @@ ROOT = Path(__file__).parent.parent
 PEERS = {  # scripts for an interpreter that has another library
     "decoding_peer",
     "forecast_peer",
+    "generation_peer",
     "torch_peer",
     "translation_peer",
     "video_peer",
 }
 TOY = {  # arguments of benchmarks that need nothing but the project
     "decoding": ["--sentences", "4", "--batch", "4", "--rounds", "1", "--threads", "1"],
+    "generation": ["--toy", "--steps", "2", "--rounds", "1", "--units", "4,8", "--drawings", "4"],
     "pairs_memory": ["--pairs", "2000", "--steps", "20"],
     "series_memory": ["--series", "20", "--steps", "100", "--batches", "2"],
     "training": ["--toy", "--per-class", "8", "--batch-size", "64", "--rounds", "1"],
