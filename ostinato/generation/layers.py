@@ -15,9 +15,15 @@ import tensorflow as tf
 from jaxtyping import Float32, Float64, Int16, Integer, Real
 
 from ostinato import store
+from ostinato.generation.dataset.augmentation import Augmented
+from ostinato.generation.dataset.loader import Dataset
 from ostinato.generation.formats.drawings import START, from_stroke5, to_stroke5
 from ostinato.generation.formats.mixture import mixture_size, reconstruction_nats, roll_out
+from ostinato.task import Record, TrainingContext
+from ostinato.training.schedules import Schedule
 from ostinato.training.steps import Sums, build_optimizer, minimise, part_of_batch
+from ostinato.training.trainer import train
+from ostinato.units import BatchSize, Epochs, Fraction, LearningRate, NonNegative, Patience
 
 State = tuple[tf.Tensor, ...]
 FORGET_BIAS = 1.0
@@ -551,6 +557,65 @@ def kl_divergence(mean: Any, log_variance: Any) -> Any:
     """L_KL of Ha and Eck 2017: nats for each dimension of the latent vector (batch,)."""
     each = 1 + log_variance - tf.square(mean) - tf.exp(log_variance)
     return -tf.reduce_mean(each, axis=-1) / 2
+
+
+def fit(
+    model: Any,
+    data: Dataset,
+    context: TrainingContext,
+    *,
+    epochs: Epochs,
+    batch_size: BatchSize,
+    stretch: Fraction,
+    point_drop: Fraction,
+    optimizer: str,
+    learning_rate: LearningRate,
+    schedule: Schedule,
+    warmup_fraction: Fraction,
+    clip_norm: NonNegative,
+    monitor: str,
+    patience: Patience,
+) -> list[Record]:
+    """Train a model without a latent vector; at the end it has the weights of its best epoch.
+
+    Args:
+        model: that `build` has returned.
+        data: with the splits train and validation.
+        context: of this training.
+        epochs: maximum number of passes over the training split.
+        batch_size: drawings in a step, over all devices.
+        stretch: largest relative change of a training drawing's width and height.
+        point_drop: probability of a point within a stroke to be left out.
+        optimizer: a class of keras.optimizers in lower case.
+        learning_rate: the highest one.
+        schedule: of the learning rate after the warm-up.
+        warmup_fraction: share of the training in which the learning rate rises from zero.
+        clip_norm: largest norm of the gradient; 0 turns clipping off.
+        monitor: name in the record by which epochs are compared.
+        patience: epochs without improvement before training stops.
+
+    Returns:
+        A record for each epoch: ``loss``, which is ``reconstruction`` (L_R), and the same of the
+        validation split.
+
+    Raises:
+        ParamsError: ``monitor`` is unknown.
+        TrainingError: the loss is not finite.
+    """
+    step = VariationalStep(
+        model, optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm
+    )
+    return train(
+        step,
+        Augmented(data, stretch, point_drop),
+        context,
+        epochs=epochs,
+        batch_size=batch_size,
+        schedule=schedule,
+        warmup_fraction=warmup_fraction,
+        monitor=monitor,
+        patience=patience,
+    )
 
 
 SETTINGS, WEIGHTS = "generator.json", "weights.npz"

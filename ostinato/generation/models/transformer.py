@@ -12,28 +12,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ostinato.generation.dataset.augmentation import Augmented
 from ostinato.generation.dataset.loader import Dataset
 from ostinato.generation.formats.mixture import mixture_size
 from ostinato.generation.layers import (
     Generator,
-    VariationalStep,
+    fit,
     load,
     read_before,
     save,
 )
-from ostinato.task import Record, TrainingContext
-from ostinato.training.schedules import Schedule
-from ostinato.training.trainer import train
 from ostinato.units import (
-    BatchSize,
     DropoutRate,
-    Epochs,
-    Fraction,
-    LearningRate,
-    NonNegative,
     NumLayers,
-    Patience,
     Units,
 )
 
@@ -213,62 +203,3 @@ def build(
 def restore(folder: Path) -> Generator:
     """Read what `save` has written."""
     return load(CausalTransformer, folder)
-
-
-def fit(
-    model: CausalTransformer,
-    data: Dataset,
-    context: TrainingContext,
-    *,
-    epochs: Epochs,
-    batch_size: BatchSize,
-    stretch: Fraction,
-    point_drop: Fraction,
-    optimizer: str,
-    learning_rate: LearningRate,
-    schedule: Schedule,
-    warmup_fraction: Fraction,
-    clip_norm: NonNegative,
-    monitor: str,
-    patience: Patience,
-) -> list[Record]:
-    """Train the model by maximum likelihood; at the end it has the weights of its best epoch.
-
-    Args:
-        model: that `build` has returned.
-        data: with the splits train and validation.
-        context: of this training.
-        epochs: maximum number of passes over the training split.
-        batch_size: drawings in a step, over all devices.
-        stretch: largest relative change of a training drawing's width and height.
-        point_drop: probability of a point within a stroke to be left out.
-        optimizer: a class of keras.optimizers in lower case.
-        learning_rate: the highest one.
-        schedule: of the learning rate after the warm-up.
-        warmup_fraction: share of the training in which the learning rate rises from zero.
-        clip_norm: largest norm of the gradient; 0 turns clipping off.
-        monitor: name in the record by which epochs are compared.
-        patience: epochs without improvement before training stops.
-
-    Returns:
-        A record for each epoch: ``loss``, which is ``reconstruction`` (L_R), and the same of the
-        validation split.
-
-    Raises:
-        ParamsError: ``monitor`` is unknown.
-        TrainingError: the loss is not finite.
-    """
-    step = VariationalStep(
-        model, optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm
-    )
-    return train(
-        step,
-        Augmented(data, stretch, point_drop),
-        context,
-        epochs=epochs,
-        batch_size=batch_size,
-        schedule=schedule,
-        warmup_fraction=warmup_fraction,
-        monitor=monitor,
-        patience=patience,
-    )
