@@ -124,7 +124,7 @@ class Judged:
     Args:
         label: the most probable class; -1 where nothing is drawn.
         drawn: whether there are two points at least.
-        features: of those that are drawn.
+        features: of the drawings with two points or more.
     """
 
     label: Int32[np.ndarray, " drawing"]

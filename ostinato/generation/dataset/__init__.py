@@ -1,4 +1,4 @@
-"""Drawings that generators learn from, and the classifier that judges what they draw."""
+"""Training drawings of generators, and the classifier of generated drawings."""
 
 from ostinato.generation.dataset.loader import Dataset, Drawings, load
 from ostinato.generation.dataset.prepare import prepare

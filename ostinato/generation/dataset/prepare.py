@@ -91,7 +91,7 @@ def prepare(
             tolerated_rejects=tolerated_rejects,
             validation=validation,
             test=test,
-            max_points=max_points + 1,  # cut there, so that longer ones can be told
+            max_points=max_points + 1,  # longer drawings are cut to this length, then left out
             only_recognised=only_recognised,
             shard_size=1_000_000,
             workers=workers,
