@@ -105,6 +105,8 @@ def watched(
         client.set_registered_model_alias("drawings", "champion", "1")
     found = Watched(tmp_path)
     monkeypatch.setattr(dvc_graph, "check_study", Study.load)
+    # Other tests deploy `retrain` on the same server.
+    monkeypatch.setattr(module, "RETRAIN", "retrain/not-deployed")
     monkeypatch.setattr(module, "retrain", lambda **given: found.retrained.append(given))
     return found
 

@@ -17,11 +17,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from ostinato import params
+
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 DOMAINS = {  # domain: the extra that it needs
     "sketches": "drawings",
+    "generation": "drawings",
     "forecasting": "forecasting",
     "translation": "translation",
     "video": "video",
@@ -154,6 +157,10 @@ def test_the_blocked_modules_are_those_of_the_extras() -> None:
     assert "numba" not in blocked("drawings")
     with pytest.raises(AssertionError, match="numba is blocked"):
         import_alone(["numba"])
+
+
+def test_every_domain_is_checked_against_its_extra() -> None:
+    assert set(DOMAINS) == set(params.domains())
 
 
 def test_the_core_imports_nothing_that_only_an_extra_brings() -> None:
