@@ -1,14 +1,10 @@
 """Real models behind the server: results without a registry, and a champion that changes."""
 
-import contextlib
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,7 @@ import pytest
 
 from ostinato.serving.packaging import pack
 from ostinato.study import Study
-from tests.workspace import Workspace
+from tests.workspace import Workspace, served
 
 RUNS = ("sketches-gru", "sketches-nearest")
 pytestmark = pytest.mark.slow
@@ -39,40 +35,6 @@ def requests(workspace: Workspace) -> list[Any]:
     command = ("-m", "stages.sample_requests", "params.yaml", RUNS[0], "30")
     workspace(sys.executable, *command, str(file.relative_to(workspace.folder)))
     return list(json.loads(file.read_text())["inputs"])
-
-
-@contextlib.contextmanager
-def served(workspace: Workspace, *arguments: str) -> Iterator[httpx.Client]:
-    """Run the command in a workspace until the block ends; it must end with 0."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "MLFLOW"))}
-    log = workspace.folder / "scratch" / "server.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ostinato", "serve", *arguments, "--port", str(port)],
-            cwd=workspace.folder,
-            env=environment,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
-            end = time.monotonic() + 200
-            while time.monotonic() < end and process.poll() is None:
-                with contextlib.suppress(httpx.TransportError):
-                    if http.get("/health/ready").status_code == 200:
-                        break
-                time.sleep(0.2)
-            else:
-                pytest.fail(log.read_text())
-            yield http
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,21 @@
 """A checkout with a tiny study, for tests that run whole pipelines."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
 from ruamel.yaml import YAML
 
 from ostinato import params
@@ -209,3 +215,37 @@ print(json.dumps([dict(name=r.info.run_name, status=r.info.status, **r.data.to_d
                   for r in client.search_runs(ids)]))
 """
         return list(json.loads(self(sys.executable, "-c", code)))
+
+
+@contextlib.contextmanager
+def served(workspace: Workspace, *arguments: str) -> Iterator[httpx.Client]:
+    """Run the command in a workspace until the block ends; it must end with 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "MLFLOW"))}
+    log = workspace.folder / "scratch" / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ostinato", "serve", *arguments, "--port", str(port)],
+            cwd=workspace.folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+            end = time.monotonic() + 200
+            while time.monotonic() < end and process.poll() is None:
+                with contextlib.suppress(httpx.TransportError):
+                    if http.get("/health/ready").status_code == 200:
+                        break
+                time.sleep(0.2)
+            else:
+                pytest.fail(log.read_text())
+            yield http
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()

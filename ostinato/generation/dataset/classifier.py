@@ -112,9 +112,6 @@ def train(
     """
     import tempfile
 
-    from ostinato.training.imports import import_keras_quietly
-
-    import_keras_quietly()
     import keras
 
     from ostinato.training import runtime

@@ -5,16 +5,18 @@ import shutil
 import tempfile
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Shaped
+from pydantic import Field
 
 from ostinato import params, store
 from ostinato.errors import DataError
 from ostinato.generation.dataset import classifier
 from ostinato.generation.dataset.loader import Drawings
 from ostinato.task import Manifest
+from ostinato.training.imports import import_keras_quietly
 from ostinato.units import (
     BatchSize,
     Count,
@@ -42,7 +44,7 @@ def prepare(
     only_recognised: bool,
     workers: Count,
     classifier_fraction: SplitFraction,
-    classifier_filters: list[Units],
+    classifier_filters: Annotated[list[Units], Field(min_length=3, max_length=3)],
     classifier_units: Units,
     classifier_dropout: DropoutRate,
     classifier_epochs: Epochs,
@@ -80,6 +82,7 @@ def prepare(
         DataError: as by `ostinato.sketches.dataset.prepare`; the drawings are bitmaps; or a split
             is empty.
     """
+    import_keras_quietly()
     # Found by name: training and evaluation do not depend on the code that prepares drawings.
     sketches = params.module("sketches", "dataset")
     with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as temporary:
