@@ -140,7 +140,6 @@ class CausalTransformer(keras.layers.Layer):
 
         def step(t: Any, rows: Any, state: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
             x = self.embed(tf.concat([rows, condition], axis=1)) + self._positions(t[None])
-            visible = tf.range(length) <= t
             after = []
             for number, block in enumerate(self.blocks):
                 query, key, value = block.split(x)
@@ -148,8 +147,8 @@ class CausalTransformer(keras.layers.Layer):
                     tf.tensor_scatter_nd_update(state[2 * number + k], t[None, None], new[None])
                     for k, new in enumerate((key, value))
                 )
-                scores = tf.where(visible, tf.einsum("bhs,kbhs->bhk", query, keys), -1e9)
-                attended = tf.einsum("bhk,kbhs->bhs", tf.nn.softmax(scores), values)
+                scores = tf.einsum("bhs,kbhs->bhk", query, keys[: t + 1])
+                attended = tf.einsum("bhk,kbhs->bhs", tf.nn.softmax(scores), values[: t + 1])
                 x = block.merge(x, attended, lambda x: x)
                 after += [keys, values]
             return self.outputs(self.norm(x)), after
