@@ -46,7 +46,10 @@ LEFT_OUT = {"ucf101"}
 
 
 def tried() -> list[Any]:
-    """The runs of all studies that differ when they are shrunk; those of recipes are slow."""
+    """The runs of all studies that differ when they are shrunk.
+
+    Further runs of a model are slow; those that differ from an earlier run only in numbers, long.
+    """
     seen: set[str] = set()
     found = []
     for study in STUDIES:
@@ -54,13 +57,24 @@ def tried() -> list[Any]:
             if study.name in LEFT_OUT:
                 continue
             small = shrunk_run(run)
-            key = json.dumps([small["domain"], small["model"], small["build"], small["fit"]])
+            parts = [small["domain"], small["model"], small["build"], small["fit"]]
+            key, kind = json.dumps(parts), json.dumps(without_numbers(parts))
             model = f"{run['domain']}/{run['model']}"
             if key not in seen:
-                slow = [] if model not in seen else [pytest.mark.slow]
-                found.append(pytest.param((study, name), id=f"{study.name}/{name}", marks=slow))
-            seen |= {key, model}
+                again = pytest.mark.long if kind in seen else pytest.mark.slow
+                marks = [again] if model in seen else []
+                found.append(pytest.param((study, name), id=f"{study.name}/{name}", marks=marks))
+            seen |= {key, kind, model}
     return found
+
+
+def without_numbers(value: Any) -> Any:
+    """The value with each number replaced by whether it is 0, which often switches a part off."""
+    if isinstance(value, dict):
+        return {key: without_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_numbers(each) for each in value]
+    return bool(value) if type(value) in (int, float) else value
 
 
 @pytest.fixture(scope="module", autouse=True)
