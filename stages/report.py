@@ -292,13 +292,23 @@ def interval(section: Section, result: Result) -> tuple[float, float] | None:
 
 
 def comparisons(section: Section) -> Iterator[str]:
-    """Compare every other run with each baseline, paired on the examples of both."""
-    spec, results = section.spec, with_value(section)
-    baselines = [result for result in results if result.model in spec.baselines]
-    networks = [result for result in results if result.model not in spec.baselines]
-    for baseline in baselines if networks else []:
+    """Compare every other run with each baseline, paired on the examples of both.
+
+    Where a baseline has no value of the primary metric, the first other metric that is a mean over
+    examples takes its place.
+    """
+    spec = section.spec
+    baselines = [result for result in section.results if result.model in spec.baselines]
+    for baseline in baselines:
+        metric = next((m for m in section.metrics if comparable(baseline, m, section)), None)
+        if not metric:
+            continue
+        known = with_value(section, metric)
+        networks = [result for result in known if result.model not in spec.baselines]
+        if not networks:
+            continue
         try:
-            compared = {run.name: compared_with(section, run, baseline) for run in networks}
+            compared = {run.name: compared_with(section, run, baseline, metric) for run in networks}
         except EvaluationError as error:
             yield f"No comparison with {baseline.name}: {error}.\n"
             continue
@@ -311,28 +321,31 @@ def comparisons(section: Section) -> Iterator[str]:
         else:
             answer = f"{wins} of {len(networks)} {noun}s beat {baseline.name}."
         confidence = next(iter(compared.values())).confidence
-        yield (
-            f"{answer} Paired differences of {section.primary.title} with {confidence:.0%} "
-            "intervals:\n"
-        )
-        yield "\n".join([*(line(section, n, c) for n, c in compared.items()), ""])
+        yield (f"{answer} Paired differences of {metric.title} with {confidence:.0%} intervals:\n")
+        yield "\n".join([*(line(metric, n, c, spec.examples) for n, c in compared.items()), ""])
 
 
-def with_value(section: Section) -> list[Result]:
-    """The results that have a value of the primary metric."""
-    return [r for r in section.results if r.metrics[section.primary.name] is not None]
+def comparable(result: Result, metric: Metric, section: Section) -> bool:
+    """Whether a result has a value of a metric that is a mean over examples."""
+    mean = metric == section.primary or f"{metric.name}_low" in result.metrics
+    return mean and result.metrics[metric.name] is not None
 
 
-def compared_with(section: Section, run: Result, baseline: Result) -> Comparison:
-    """The paired comparison of two results by the primary metric, as the gate compares them."""
+def with_value(section: Section, metric: Metric) -> list[Result]:
+    """The results that have a value of a metric."""
+    return [r for r in section.results if r.metrics[metric.name] is not None]
+
+
+def compared_with(section: Section, run: Result, baseline: Result, metric: Metric) -> Comparison:
+    """The paired comparison of two results, by the primary metric as the gate compares them."""
     ours, theirs = section.per_example[run.name], section.per_example[baseline.name]
     seed = section.study.params["seed"]
-    if section.gate:
-        return section.gate.compare(ours, theirs, section.primary, seed)
-    return compare(ours, theirs, section.primary, resamples=section.resamples, seed=seed)
+    if section.gate and metric == section.primary:
+        return section.gate.compare(ours, theirs, metric, seed)
+    return compare(ours, theirs, metric, resamples=section.resamples, seed=seed)
 
 
-def line(section: Section, name: str, comparison: Comparison) -> str:
+def line(metric: Metric, name: str, comparison: Comparison, examples: str) -> str:
     """A comparison as a list item."""
     verdict = (
         "is better"
@@ -342,13 +355,10 @@ def line(section: Section, name: str, comparison: Comparison) -> str:
         else "is no better"
     )
     difference, low, high = (
-        format(number, "+" + section.primary.format)
+        format(number, "+" + metric.format)
         for number in (comparison.difference, comparison.low, comparison.high)
     )
-    return (
-        f"- {name} {verdict}: {difference} [{low}, {high}] on {comparison.examples:,} "
-        f"{section.spec.examples}"
-    )
+    return f"- {name} {verdict}: {difference} [{low}, {high}] on {comparison.examples:,} {examples}"
 
 
 def figures_of(section: Section, folder: Path) -> Iterator[str]:
@@ -358,7 +368,7 @@ def figures_of(section: Section, folder: Path) -> Iterator[str]:
     metric, best = section.primary, section.results[0]
     rows = [
         (result.name, score, *(interval(section, result) or (score, score)))
-        for result in with_value(section)
+        for result in with_value(section, section.primary)
         for score in [result.metrics[metric.name]]
     ]
     if rows[1:]:
@@ -384,9 +394,12 @@ def figures_of(section: Section, folder: Path) -> Iterator[str]:
 def closing_lines(study: Study, written: list[Section]) -> Iterator[str]:
     """The best score of each data set beside its best baseline, and where to see more."""
     rows = []
-    for section in filter(with_value, written):
-        best, title = with_value(section)[0], section.primary.title
-        baselines = [r for r in with_value(section) if r.model in section.spec.baselines]
+    for section in written:
+        known = with_value(section, section.primary)
+        if not known:
+            continue
+        best, title = known[0], section.primary.title
+        baselines = [r for r in known if r.model in section.spec.baselines]
         texts = [f"{best.name}: {title} {with_interval(section, best)}"]
         texts += [f"{b.name}: {value(section.primary, b)}" for b in baselines[:1] if b != best]
         rows.append((section.data, *texts, *[""] * (2 - len(texts))))

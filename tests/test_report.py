@@ -159,6 +159,17 @@ def test_the_report_says_whether_a_network_beats_the_baseline(
     assert verdict in text
 
 
+def test_a_baseline_without_the_primary_metric_is_compared_by_another_mean_over_examples() -> None:
+    for name in ("gru", "cnn"):
+        result(name, accurate(0.9 if name == "cnn" else 0.6))
+    file = Path("results/cnn/metrics.json")
+    numbers = store.read_json(file) | {"top1": None, "log_loss_low": 0.3, "log_loss_high": 0.4}
+    store.write_json(file, numbers)
+    text = write_report(gru="rnn", cnn="bitmap_cnn")
+    assert "**No recurrent network beats cnn.** Paired differences of Log loss" in text
+    assert "gru is worse: -0.6" in text
+
+
 def test_runs_are_compared_on_the_examples_of_both_by_key() -> None:
     right = accurate(0.9)
     keys = np.arange(N).astype(str)
