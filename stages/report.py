@@ -110,8 +110,13 @@ class Section:
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics of the table, the primary one first."""
-        rest = [metric for metric in self.spec.metrics if metric.name != self.primary.name]
+        """The metrics of the table, the primary one first, without those that no result has."""
+        rest = [
+            metric
+            for metric in self.spec.metrics
+            if metric.name != self.primary.name
+            and not all(metric.name in result.undefined for result in self.results)
+        ]
         return [self.primary, *rest]
 
     @property
@@ -248,7 +253,7 @@ def undefined_metrics(section: Section) -> Iterator[str]:
     """Why metrics of the table have no value, a paragraph for each reason."""
     runs: dict[tuple[str, str], list[str]] = {}
     for result in section.results:
-        for metric in section.spec.metrics:
+        for metric in section.metrics:
             if reason := result.undefined.get(metric.name):
                 runs.setdefault((metric.title, reason), []).append(result.name)
     for (title, reason), names in runs.items():

@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from ostinato import store
 from ostinato.errors import EvaluationError
+from ostinato.evaluation import undefined
 from ostinato.evaluation.classification import TOP1
 from ostinato.evaluation.comparison import metric_interval
 from ostinato.study import Study
@@ -157,6 +158,19 @@ def test_the_report_says_whether_a_network_beats_the_baseline(
     text = write_report(gru="rnn", cnn="bitmap_cnn")
     assert answer in text
     assert verdict in text
+
+
+def test_a_metric_that_no_run_has_is_left_out_and_another_has_the_reason() -> None:
+    for name, names in (("gru", ["top5", "map3"]), ("cnn", ["top5"])):
+        result(name, accurate(0.9))
+        folder = Path("results", name)
+        reasons = dict.fromkeys(names, "the reason")
+        numbers = store.read_json(folder / "metrics.json") | dict.fromkeys(names)
+        store.write_json(folder / "metrics.json", numbers)
+        store.write_table(folder / "tables" / "undefined.csv", undefined.to_table(reasons))
+    text = write_report(gru="rnn", cnn="bitmap_cnn")
+    assert "Top-5 accuracy" not in text.split("Top-k")[0]
+    assert "n/a: MAP@3 is not defined for gru: the reason." in text
 
 
 def test_a_baseline_without_the_primary_metric_is_compared_by_another_mean_over_examples() -> None:
