@@ -458,7 +458,7 @@ def test_a_champion_that_is_still_a_result_is_compared_by_its_evaluation_as_in_t
     study = Study.load()
     section, _ = next(report.sections(study))
     first, second = sorted(section.results, key=lambda result: result.name)
-    assert report.compared_with(section, second, first) == verdict.comparison
+    assert report.compared_with(section, second, first, section.primary) == verdict.comparison
 
 
 def test_without_a_value_on_the_validation_split_a_run_is_left_out(world: World) -> None:
