@@ -204,6 +204,7 @@ def test_another_policy_is_an_error_with_the_values(gpu: Any) -> None:
 def test_the_number_of_gpus_is_that_of_the_machine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefect_server: str
 ) -> None:
+    monkeypatch.setattr(devices, "LIMIT", "none")  # other tests limit `gpu` on the same server
     monkeypatch.setenv(devices.LOCK_FOLDER, str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     monkeypatch.setenv("OSTINATO_DEVICES", "2")
