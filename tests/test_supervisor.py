@@ -231,6 +231,7 @@ def test_two_trainings_do_not_share_a_gpu(
 ) -> None:
     from prefect.client.orchestration import get_client
 
+    monkeypatch.setattr(devices, "LIMIT", f"gpu-{limit}")  # `gpu` is that of other tests
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     monkeypatch.setenv(devices.LOCK_FOLDER, str(tmp_path))
     if limit:
