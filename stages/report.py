@@ -110,7 +110,7 @@ class Section:
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics of the table, the primary one first, without those that no result has."""
+        """The metrics of the table, the primary one first; undefined for all results: left out."""
         rest = [
             metric
             for metric in self.spec.metrics
@@ -308,8 +308,7 @@ def comparisons(section: Section) -> Iterator[str]:
         metric = next((m for m in section.metrics if comparable(baseline, m, section)), None)
         if not metric:
             continue
-        known = with_value(section, metric)
-        networks = [result for result in known if result.model not in spec.baselines]
+        networks = [r for r in with_value(section, metric) if r.model not in spec.baselines]
         if not networks:
             continue
         try:
@@ -326,7 +325,7 @@ def comparisons(section: Section) -> Iterator[str]:
         else:
             answer = f"{wins} of {len(networks)} {noun}s beat {baseline.name}."
         confidence = next(iter(compared.values())).confidence
-        yield (f"{answer} Paired differences of {metric.title} with {confidence:.0%} intervals:\n")
+        yield f"{answer} Paired differences of {metric.title} with {confidence:.0%} intervals:\n"
         yield "\n".join([*(line(metric, n, c, spec.examples) for n, c in compared.items()), ""])
 
 

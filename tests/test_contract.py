@@ -48,7 +48,8 @@ LEFT_OUT = {"ucf101"}
 def tried() -> list[Any]:
     """The runs of all studies that differ when they are shrunk.
 
-    Further runs of a model are slow; those that differ from an earlier run only in numbers, long.
+    The first run of a model is in the fast tier. Its other runs are marked slow, or long if only
+    their numbers differ from those of an earlier run.
     """
     seen: set[str] = set()
     found = []

@@ -1,5 +1,9 @@
 """Laws of the generators: one likelihood however it is computed, one drawing for each seed."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +29,7 @@ from ostinato.generation.layers import (
 from ostinato.generation.models import decoder_only, nearest, sketch_rnn, transformer
 from ostinato.generation.models.transformer import CausalTransformer
 
+ROOT = Path(__file__).parents[1]
 CONDITIONINGS = ("initial_state", "input", "both")
 SIZES: dict[str, Any] = {"mixtures": 3, "classes": 3, "scale": 10.0, "longest": 12}
 
@@ -130,6 +135,35 @@ def test_a_saved_model_draws_the_same(build: Any, tmp_path: Path) -> None:
     layers.save(again.network, tmp_path / "two")
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_another_process_with_another_number_of_threads_draws_the_same(tmp_path: Path) -> None:
+    layers.save(recurrent(encoder_units=64, decoder_units=128, longest=80), tmp_path / "model")
+    code = """
+import json, sys
+from pathlib import Path
+import numpy as np, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[2]))
+from ostinato.generation import layers
+from ostinato.generation.dataset import Drawings
+from ostinato.generation.dataset.augmentation import augment
+generator = layers.restore(Path(sys.argv[1]))
+rows = generator.draw(np.arange(60) % 3, list(range(60)), np.full(60, 0.7))
+print(json.dumps([each.tolist() for each in rows]))
+"""
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "model"), threads],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        ).stdout
+        for threads in ("1", "2")
+    ]
+    assert json.loads(found[0]) == json.loads(found[1])
 
 
 def test_the_gradient_of_the_fast_loop_is_that_of_its_steps() -> None:

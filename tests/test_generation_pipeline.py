@@ -19,7 +19,7 @@ NETWORK, BASELINE = "drawn", "copied"
 
 
 def study(values: Values) -> None:
-    """A small version of recipes/generation, of which it has all other values."""
+    """The recipe `generation` with small data and models; its other parameters are unchanged."""
     recipe = params.load(Path(__file__).parents[1] / "recipes/generation/params.yaml")
     data = recipe["data"]["generation"]
     source = {"categories": ["circle", "fish", "house"], "per_class": 60}
