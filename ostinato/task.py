@@ -179,6 +179,21 @@ class Comparison:
         return self.high < 0
 
 
+@dataclass(frozen=True)
+class Part:
+    """A rank's part of every batch: the examples n * rank // ranks to n * (rank + 1) // ranks of n.
+
+    A rank is one process of a training that several processes share.
+
+    Args:
+        rank: from 0.
+        ranks: how many there are.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+
+
 @runtime_checkable
 class Dataset(Protocol):
     """A prepared data set: what a domain's ``dataset.load(folder)`` returns."""
@@ -191,15 +206,19 @@ class Dataset(Protocol):
         """The number of examples of a split; where data are generated without end, of an epoch."""
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> Iterable[Any]:
         """Batches of a split, a pure function of the arguments.
 
         Args:
             split: train, validation or test.
-            batch_size: examples in a batch.
+            batch_size: examples in a batch, over all ranks.
             seed: of shuffling and augmentation; None for the stored order.
             epoch: from 1; with the seed it determines all that is random.
+            part: of every batch that this rank reads. With several ranks a batch becomes
+                (batch, total): only the rank's examples, and the number of examples of the whole
+                batch, a scalar int32. Where the part is empty, batch has one example of the whole
+                batch, which does not count.
         """
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ostinato.errors import ParamsError
 from ostinato.sketches.dataset.protocols import Kind
 from ostinato.sketches.models import bitmap_cnn, conv_bilstm, conv_rnn, nearest, rnn
-from ostinato.task import Manifest, Record, TrainingContext
+from ostinato.task import Manifest, Part, Record, TrainingContext
 from ostinato.training import keras_model
 
 CLASSES = ("circle", "line", "zigzag")
@@ -43,7 +43,9 @@ class Doodles:
     def size(self, split: str) -> int:
         return len(self.labels)
 
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+    ) -> Any:
         return tf.data.Dataset.from_tensor_slices((self.x, self.labels)).batch(batch_size)
 
 
