@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ostinato import store
+from ostinato.data.tfrecords import index_file, write_index
 from ostinato.task import TrainingContext
 from ostinato.training import teacher_forcing, trainer
 from ostinato.translation import dataset, sources
@@ -72,7 +73,12 @@ def grow(ready: Path, folder: Path, pairs: int) -> None:
         (folder / shard_name(split, 0, 1)).rename(folder / shard_name(split, 0, parts))
         for part in range(1, parts):
             (folder / shard_name(split, part, parts)).touch()
-    (folder / shard_name("train", 0, 1)).unlink()
+            write_index(folder / shard_name(split, part, parts), [], np.empty((0, 2), np.int64))
+        old = index_file(folder / shard_name(split, 0, 1))
+        old.rename(index_file(folder / shard_name(split, 0, parts)))
+    old = folder / shard_name("train", 0, 1)
+    old.unlink()
+    index_file(old).unlink()
     rng = np.random.default_rng(1)
     for part in range(parts):
         sizes = rng.integers(3, 13, (min(SHARD, pairs - part * SHARD), 2))
@@ -80,10 +86,13 @@ def grow(ready: Path, folder: Path, pairs: int) -> None:
         content = rng.integers(4, 300, sizes.sum(), dtype="<i4").tobytes()
         ends = 4 * sizes.cumsum().reshape(-1, 2)
         with tf.io.TFRecordWriter(str(folder / shard_name("train", part, parts))) as writer:
-            begin = 0
+            begin, written = 0, []
             for middle, end in ends.tolist():
-                writer.write(record(content[begin:middle], content[middle:end]))
+                written.append(record(content[begin:middle], content[middle:end]))
+                writer.write(written[-1])
                 begin = end
+        file = folder / shard_name("train", part, parts)
+        write_index(file, list(map(len, written)), sizes)
     manifest["details"]["shards"] = parts
     manifest["splits"]["train"] = {
         "pairs": pairs,

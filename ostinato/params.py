@@ -222,6 +222,7 @@ def training_code(domain: str, name: str) -> list[Path]:
     folders = (library / "training", dataset, dataset.parent / "formats")
     return [
         library / "layers.py",
+        library / "data" / "batches.py",
         library / "data" / "tfrecords.py",
         *(file for folder in folders for file in sorted(folder.rglob("*.py"))),
         dataset.parent / "layers.py",

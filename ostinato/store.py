@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
+from jaxtyping import Int64
 
 from ostinato.errors import MissingFileError, StoreError
 
@@ -179,15 +180,65 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             _add(archive, f"{name}.npy", content.getvalue())
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     """Read an ``.npz`` of plain arrays; pickled ones are refused.
+
+    Args:
+        path: of the file.
+        names: of the arrays to read; none for all.
 
     Raises:
         MissingFileError: there is no such file.
     """
     # Opened here, as np.load leaves a torn file open.
     with existing(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        return {name: archive[name] for name in names or archive.files}
+
+
+def array_begin(path: Path, name: str) -> int:
+    """Where the values of an array begin in an ``.npz`` that `write_arrays` has written."""
+    with existing(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+        entry = archive.getinfo(f"{name}.npy")
+        with archive.open(entry) as member:
+            np.lib.format.read_magic(member)
+            np.lib.format.read_array_header_1_0(member)
+            head = member.tell()
+        file.seek(entry.header_offset + 26)  # of the zip's local header: two lengths
+        extra = sum(int.from_bytes(file.read(2), "little") for _ in range(2))
+        return entry.header_offset + 30 + extra + head
+
+
+def read_spans(
+    path: Path, begins: Int64[np.ndarray, " span"], ends: Int64[np.ndarray, " span"]
+) -> list[bytes]:
+    """Read parts of a file, and nothing else of it; neighbouring parts are read at once.
+
+    Args:
+        path: of the file.
+        begins: first byte of each part; they rise.
+        ends: the byte after each part.
+
+    Raises:
+        MissingFileError: there is no such file.
+        StoreError: the file is shorter.
+    """
+    found: list[bytes] = []
+    breaks = np.flatnonzero(begins[1:] != ends[:-1]) + 1
+    firsts, lasts = [0, *breaks.tolist()], [*breaks.tolist(), len(begins)]
+    starts, stops = begins.tolist(), ends.tolist()
+    with existing(path).open("rb", buffering=0) as file:
+        for first, last in zip(firsts, lasts, strict=True):
+            start = starts[first]
+            file.seek(start)
+            content = file.read(stops[last - 1] - start)
+            if len(content) < stops[last - 1] - start:
+                raise StoreError(
+                    f"{path}: found {start + len(content)} bytes; expected {stops[last - 1]} or "
+                    "more; `dvc repro` writes it again"
+                )
+            parts = zip(starts[first:last], stops[first:last], strict=True)
+            found += [content[begin - start : end - start] for begin, end in parts]
+    return found
 
 
 def write_model(path: Path, model: "keras.Model") -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from ostinato import models, params
 from ostinato.evaluation.comparison import compare
 from ostinato.study import Study, studies
-from ostinato.task import Reporting, TrainingContext
+from ostinato.task import Part, Reporting, TrainingContext
 from tests.tiny import shrunk, shrunk_run
 
 ROOT = Path(__file__).parent.parent
@@ -325,6 +325,38 @@ def test_metrics_are_finite_and_their_statistics_aggregate_to_them(run: Run) -> 
             assert results.value(metric) == pytest.approx(evaluation.metrics[name], rel=1e-9)
     same = compare(results, results, primary, resamples=50, seed=SEED)
     assert same.difference == same.low == same.high == 0, "a run differs from itself"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "epochs"), [(3, [1]), pytest.param(2, [1, 2], marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("domain", DATA)
+def test_the_parts_of_the_ranks_make_up_each_batch(
+    domain: str, ranks: int, epochs: list[int], prepared: Callable[[str], Path]
+) -> None:
+    data = params.module(domain, "dataset").load(prepared(domain))
+
+    orders: list[tuple[str, dict[str, Any]]] = [
+        *(("train", {"seed": SEED, "epoch": epoch, "batch_size": 7}) for epoch in epochs),
+        ("validation", {"seed": None, "epoch": 0, "batch_size": 2}),  # fewer than three ranks
+    ]
+    for split, order in orders:
+        whole, *parts = (
+            list(data.batches(split, part=part, **order).as_numpy_iterator())
+            for part in (Part(), *(Part(rank, ranks) for rank in range(ranks)))
+        )
+        assert len(whole) > 1
+        for batch, *found in zip(whole, *parts, strict=True):
+            count = len(tf.nest.flatten(batch)[0])
+            bounds = [count * rank // ranks for rank in range(ranks + 1)]
+            sizes = np.diff(bounds).tolist()
+            for (own, total), own_count in zip(found, sizes, strict=True):
+                assert total == count
+                assert total.dtype == np.int32
+                assert len(tf.nest.flatten(own)[0]) == max(1, own_count)
+            counted = [own for (own, _), own_count in zip(found, sizes, strict=True) if own_count]
+            joined = tf.nest.map_structure(lambda *each: np.concatenate(each), *counted)
+            tf.nest.map_structure(np.testing.assert_array_equal, joined, batch)
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)

@@ -19,6 +19,7 @@ from ostinato.generation.formats.drawings import (
     strokes_of,
     to_stroke5,
 )
+from ostinato.task import Part
 
 PREPARE: dict[str, Any] = {
     "tolerated_rejects": 0.0,
@@ -142,6 +143,37 @@ def test_each_epoch_has_each_drawing_once_in_batches_of_similar_lengths(data: Da
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(found, again, strict=True))
     spread = np.mean([np.ptp((1 - rows[..., 4]).sum(axis=1)) for rows, _ in found])
     assert spread < np.ptp(train.lengths) / 2
+
+
+def test_ranks_change_their_drawings_as_one_rank_changes_all(data: Dataset) -> None:
+    from ostinato.generation.dataset.augmentation import Augmented
+
+    changed = Augmented(data, 0.2, 0.3)
+    order: dict[str, Any] = {"batch_size": 9, "seed": 1, "epoch": 1}
+    whole = list(changed.batches("train", **order).as_numpy_iterator())
+    ranks = [changed.batches("train", **order, part=Part(r, 2)).as_numpy_iterator() for r in (0, 1)]
+    for (rows, labels), *parts in zip(whole, *ranks, strict=True):
+        counted = [own for own, _ in parts][-len(rows) :]  # the last rank has a single drawing
+        np.testing.assert_array_equal(np.concatenate([own for own, _ in counted]), rows)
+        np.testing.assert_array_equal(np.concatenate([own for _, own in counted]), labels)
+        assert {int(total) for _, total in parts} == {len(labels)}
+
+
+def test_a_rank_reads_its_drawings_only(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, spans = 0, store.read_spans
+
+    def counted(path: Path, begins: np.ndarray, ends: np.ndarray) -> list[bytes]:
+        nonlocal read
+        read += int((ends - begins).sum())
+        return spans(path, begins, ends)
+
+    monkeypatch.setattr(store, "read_spans", counted)
+    points = data.examples("train").points
+    for ranks in (1, 3):
+        read = 0
+        part = Part(ranks - 1, ranks)
+        list(data.batches("train", batch_size=9, seed=1, epoch=1, part=part))
+        assert points.nbytes / ranks * 0.7 < read < points.nbytes / ranks * 1.3
 
 
 def test_batches_are_a_function_of_seed_and_epoch() -> None:

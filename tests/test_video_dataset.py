@@ -20,7 +20,7 @@ from ostinato import store
 from ostinato.errors import DataError, ParamsError, RejectedVideoError
 from ostinato.params import bind
 from ostinato.sketches import dataset as sketches
-from ostinato.task import Manifest, Profile
+from ostinato.task import Manifest, Part, Profile
 from ostinato.video import dataset, sources
 from ostinato.video.dataset import ClipDataset, loader
 from ostinato.video.dataset.splits import SPLITS, assign_splits, unit_hash
@@ -481,6 +481,9 @@ def test_an_epoch_depends_on_seed_and_number_only_and_has_every_clip_once(
     assert len({tuple(sorted(order)) for order in orders}) == 1
 
 
+ORDER: dict[str, Any] = {"batch_size": 4, "seed": 1, "epoch": 2}
+
+
 def test_only_training_clips_are_augmented_and_only_with_a_seed(raw: Path, tmp_path: Path) -> None:
     augment = {"flip": True, "crop": 0.3, "jitter": 0.5, "brightness": 0.5}
     data = prepared(raw, tmp_path / "data", augment=augment)
@@ -495,6 +498,12 @@ def test_only_training_clips_are_augmented_and_only_with_a_seed(raw: Path, tmp_p
         concatenated(epoch(data, "train", 1, 0))[0].tobytes()
         == concatenated(epoch(data, "train", 1, 0))[0].tobytes()
     )
+    ranks = [
+        [x["clip"].numpy() for (x, _), _ in data.batches("train", **ORDER, part=Part(rank, 2))]
+        for rank in range(2)
+    ]
+    for (whole, _), *parts in zip(data.batches("train", **ORDER), *ranks, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts[-len(whole["clip"]) :]), whole["clip"])
 
 
 def augmented(clip: NDArray[np.float32], frames: list[int], **augment: Any) -> NDArray[np.float32]:

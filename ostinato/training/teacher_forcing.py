@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from ostinato import store
-from ostinato.task import TrainingContext
+from ostinato.data.batches import transform
+from ostinato.task import Part, TrainingContext
 from ostinato.training import losses
 from ostinato.training.schedules import Schedule
 from ostinato.training.trainer import Data, Record, fit
@@ -122,7 +123,7 @@ class ScheduledSamplingData:
         self.size = data.size
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> tf.data.Dataset:
         """Batches with the input ``probability`` (batch, 1), which is 0 in the validation split."""
         share = (epoch - 1) / max(self._epochs - 1, 1) if split == "train" else 0.0
@@ -132,8 +133,9 @@ class ScheduledSamplingData:
             column = tf.fill((tf.shape(y)[0], 1), probability)
             return {**x, "probability": column}, y, weight
 
-        batches = self._data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch)
-        return batches.map(add_probability)
+        options: dict[str, Any] = {"seed": seed, "epoch": epoch, "part": part}
+        batches = self._data.batches(split, batch_size=batch_size, **options)
+        return transform(batches, add_probability, part)
 
 
 class ScheduledSamplingModel(keras.Model):

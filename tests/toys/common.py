@@ -8,11 +8,13 @@ import numpy as np
 import pydantic
 
 from ostinato import models, store
+from ostinato.data.batches import select_part
 from ostinato.evaluation.comparison import metric_interval
 from ostinato.task import (
     Evaluation,
     Manifest,
     Metric,
+    Part,
     PerExample,
     Profile,
     Reporting,
@@ -48,13 +50,16 @@ class Arrays:
     def size(self, split: str) -> int:
         return self.manifest.size(split)
 
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+    ) -> Any:
         import tensorflow as tf
 
         array = self.arrays[split]
         if seed is not None:
             array = array[np.random.default_rng((seed, epoch)).permutation(len(array))]
-        return tf.data.Dataset.from_tensor_slices(array).batch(batch_size)
+        batches = tf.data.Dataset.from_tensor_slices(array).batch(batch_size)
+        return select_part(batches, part)
 
 
 class Input(pydantic.BaseModel):

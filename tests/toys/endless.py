@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from ostinato import store
-from ostinato.task import Evaluation, Manifest, Metric, PerExample, Profile, TrainingContext
+from ostinato.data.batches import select_part
+from ostinato.task import Evaluation, Manifest, Metric, Part, PerExample, Profile, TrainingContext
 from ostinato.training import trainer
 from ostinato.units import BatchSize, Count, Epochs
 from tests.toys import common
@@ -62,9 +63,11 @@ class load:
         x = generator.normal(size=(self.size(split), 2)).astype(np.float32)
         return x, x.sum(axis=1, keepdims=True)
 
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+    ) -> Any:
         drawn = self.draw(split, seed, epoch)
-        return tf.data.Dataset.from_tensor_slices(drawn).batch(batch_size)
+        return select_part(tf.data.Dataset.from_tensor_slices(drawn).batch(batch_size), part)
 
 
 def build(data: Any) -> keras.Model:

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ostinato import store
-from ostinato.task import Evaluation, Metric, PerExample, Serving, TrainingContext
+from ostinato.data.batches import transform
+from ostinato.task import Evaluation, Metric, Part, PerExample, Serving, TrainingContext
 from ostinato.training import keras_model, trainer
 from ostinato.units import BatchSize, Epochs, Units
 from tests.toys import common
@@ -73,8 +74,11 @@ def prepare(raw: Path, folder: Path) -> None:
 class load(common.Arrays):
     """Letters (text, position); a batch is (letters before, letters)."""
 
-    def batches(self, split: str, **how: Any) -> Any:
-        return super().batches(split, **how).map(lambda text: (text[:, :-1], text[:, 1:]))
+    def batches(self, split: str, *, part: Part = Part(), **how: Any) -> Any:
+        def cut(text: Any) -> Any:
+            return text[:, :-1], text[:, 1:]
+
+        return transform(super().batches(split, part=part, **how), cut, part)
 
 
 class Counts:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Integer
 
 from ostinato import store
+from ostinato.data.batches import own
 from ostinato.forecasting.dataset.windows import (
     Inputs,
     Windows,
@@ -22,7 +23,7 @@ from ostinato.forecasting.dataset.windows import (
     to_model_units,
 )
 from ostinato.forecasting.formats.layout import Details
-from ostinato.task import Manifest
+from ostinato.task import Manifest, Part
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -82,7 +83,7 @@ class SeriesDataset:
         return int(self._origins(split)[1][-1])
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> "tf.data.Dataset":
         """Batches (inputs, target, weight) of every window of the split; the last may be smaller.
 
@@ -91,6 +92,8 @@ class SeriesDataset:
             batch_size: windows in a batch.
             seed: of shuffling; None: ordered by series and time.
             epoch: with the seed it determines the order.
+            part: of every batch; see `ostinato.task.Dataset.batches`. All ranks read all series,
+                as the windows of each overlap most of them; a rank cuts its own windows only.
 
         Returns:
             Inputs as `windows.model_inputs` gives them; the scaled target, float32 (batch,
@@ -105,7 +108,9 @@ class SeriesDataset:
 
         def generate() -> Iterator[Any]:
             for start in range(0, size, batch_size):
-                yield self.examples(split, order[start : start + batch_size])
+                numbers = order[start : start + batch_size]
+                batch = self.examples(split, numbers[own(part, len(numbers))])
+                yield batch if part.ranks == 1 else (batch, len(numbers))
 
         inputs = {"past": tf.TensorSpec((None, self.window, self.past_features), tf.float32)}
         if self.future_features:
@@ -115,7 +120,9 @@ class SeriesDataset:
             inputs["static"] = tf.TensorSpec((None, self.static_features), tf.float32)
         target = tf.TensorSpec((None, self.horizon, 1), tf.float32)
         weight = tf.TensorSpec((None, self.horizon), tf.float32)
-        signature = (inputs, target, weight)
+        signature: Any = (inputs, target, weight)
+        if part.ranks > 1:
+            signature = (signature, tf.TensorSpec((), tf.int32))
         return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(8)
 
     def examples(

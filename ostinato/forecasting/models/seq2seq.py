@@ -13,9 +13,10 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from ostinato.data.batches import transform
 from ostinato.forecasting.dataset import SeriesDataset
 from ostinato.forecasting.layers import Quantiles, SeasonalNaive, keras_inputs, quantile_model
-from ostinato.task import Record, TrainingContext
+from ostinato.task import Part, Record, TrainingContext
 from ostinato.training import trainer
 from ostinato.units import (
     BatchSize,
@@ -147,7 +148,7 @@ class TeacherForcedData:
         return self.data.size(split)
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> tf.data.Dataset:
         """Batches (inputs, target, weight); ``teacher_forcing`` is (batch, 1), 0 in validation."""
         teacher_forcing = 1 - self.probability(epoch) if split == "train" else 0.0
@@ -157,7 +158,9 @@ class TeacherForcedData:
             probability = tf.fill((rows, 1), tf.constant(teacher_forcing, tf.float32))
             return {**inputs, "truth": target, "teacher_forcing": probability}, target, weight
 
-        return self.data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch).map(add)
+        options: dict[str, Any] = {"seed": seed, "epoch": epoch, "part": part}
+        batches = self.data.batches(split, batch_size=batch_size, **options)
+        return transform(batches, add, part)
 
     def probability(self, epoch: int) -> float:
         """The probability, in an epoch (from 1), that the decoder reads its own forecast."""

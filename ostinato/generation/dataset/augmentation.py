@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from ostinato.generation.dataset.loader import Dataset
 from ostinato.generation.formats.drawings import END
+from ostinato.task import Part
 
 
 class Augmented:
@@ -24,21 +25,26 @@ class Augmented:
         """The number of drawings of a split."""
         return self._data.size(split)
 
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+    ) -> Any:
         """Batches of `ostinato.generation.dataset.Dataset`."""
-        found = self._data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch)
+        found = self._data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch, part=part)
         if split != "train" or seed is None:
             return found
 
         def change(number: Any, batch: Any) -> Any:
-            rows, labels = batch
+            (rows, labels), total = (batch, None) if part.ranks == 1 else batch
             key = (seed, (epoch << 32) + number)
-            return augment(rows, self._stretch, self._drop, key), labels
+            changed = augment(rows, self._stretch, self._drop, key, part, total), labels
+            return changed if part.ranks == 1 else (changed, total)
 
         return found.enumerate().map(change)
 
 
-def augment(rows: Any, stretch: float, drop: float, seed: Any) -> Any:
+def augment(
+    rows: Any, stretch: float, drop: float, seed: Any, part: Part = Part(), total: Any = None
+) -> Any:
     """Stretch drawings, and leave out points within strokes; the other points stay in place.
 
     Args:
@@ -46,12 +52,22 @@ def augment(rows: Any, stretch: float, drop: float, seed: Any) -> Any:
         stretch: largest relative change of width and of height.
         drop: probability of a point that neither begins nor ends a stroke.
         seed: two integers.
+        part: of a batch that the rows are.
+        total: examples of the whole batch; None: as many as rows.
     """
-    uniform = tf.random.stateless_uniform(tf.stack([tf.shape(rows)[0], 1, 2]), seed)
+    size, length = tf.unstack(tf.shape(rows)[:2])
+    total = size if total is None else total
+    first = total * part.rank // part.ranks
+
+    def draw(shape: Any, key: Any) -> Any:
+        """The rows' part of random numbers of the whole batch."""
+        return tf.random.stateless_uniform(tf.stack([total, *shape]), key)[first : first + size]
+
+    uniform = draw((1, 2), seed)
     positions = tf.cumsum(rows[..., :2] * (1 + stretch * (2 * uniform - 1)), axis=1)
     down = rows[..., 2] > 0
     before = tf.pad(down[:, :-1], ((0, 0), (1, 0)))
-    chance = tf.random.stateless_uniform(tf.shape(down), (seed[0], seed[1] + (1 << 31)))
+    chance = draw((length,), (seed[0], seed[1] + (1 << 31)))
     dropped = down & before & (chance < drop)
     order = tf.argsort(tf.cast(dropped, tf.int32), axis=1, stable=True)
     positions = tf.gather(positions, order, batch_dims=1)

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from ostinato import store
-from ostinato.task import TrainingContext
+from ostinato.data.batches import transform
+from ostinato.task import Part, TrainingContext
 
 if TYPE_CHECKING:
     from ostinato.generation.dataset.loader import Drawings
@@ -173,14 +174,16 @@ class _Batches:
     def size(self, split: str) -> int:
         return len(self._drawings[split])
 
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
-        from ostinato.generation.dataset.loader import batch_indices, padded
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+    ) -> Any:
+        from ostinato.generation.dataset.loader import DrawingsInMemory, batch_indices, padded
 
-        drawings = self._drawings[split]
-        parts = batch_indices(drawings.lengths, batch_size, seed, epoch)
+        drawings = DrawingsInMemory(self._drawings[split])
+        batches = batch_indices(drawings.points, batch_size, seed, epoch)
         scale = [self._scale, self._scale, 1.0]
 
         def to_inputs(points: Any, drawn: Any, labels: Any) -> Any:
             return points / scale * [1.0, 1.0, 2.0] - drawn * [0.0, 0.0, 1.0], labels
 
-        return padded(drawings, parts, 0).map(to_inputs)
+        return transform(padded(drawings, batches, 0, part), to_inputs, part)

@@ -4,21 +4,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int16, Int32, Int64, Integer, Shaped
 
 from ostinato import store
+from ostinato.data.batches import OwnExamples, WindowOfBatches, read_batches, transform
 from ostinato.errors import DataError
 from ostinato.generation.dataset import classifier
 from ostinato.generation.dataset.classifier import Classifier
 from ostinato.params import near
-from ostinato.task import Manifest
+from ostinato.task import Manifest, Part
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+WINDOW = 64  # batches that are read together
+POINT_BYTES = 6  # of a stroke-3 row of int16
 JITTER = 0.1  # of a drawing's length: noise that is added before sorting by length
 
 
@@ -98,7 +101,7 @@ class Dataset:
         return classifier.restore(file, self.scale) if file.exists() else None
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> "tf.data.Dataset":
         """Batches (rows, labels) of similar lengths; each drawing once.
 
@@ -107,6 +110,7 @@ class Dataset:
             batch_size: drawings in a batch; the last one may be smaller.
             seed: of the order; None: sorted by length.
             epoch: determines the order together with the seed.
+            part: of every batch; see `ostinato.task.Dataset.batches`.
 
         Returns:
             rows float32 (batch, row, 5): stroke-5 with offsets divided by the scale, and ended rows
@@ -114,26 +118,69 @@ class Dataset:
         """
         import tensorflow as tf
 
-        def to_rows(points: tf.Tensor, drawn: tf.Tensor) -> tf.Tensor:
+        def to_rows(points: tf.Tensor, drawn: tf.Tensor, labels: tf.Tensor) -> Any:
             offsets, lift = points[..., :2] / self.scale, points[..., 2:]
             states = tf.concat([drawn - lift, lift, 1 - drawn], axis=2)
-            return tf.concat([offsets, states], axis=2)
+            return tf.concat([offsets, states], axis=2), labels
 
-        parts = batch_indices(self.examples(split).lengths, batch_size, seed, epoch)
-        return padded(self.examples(split), parts, 1).map(
-            lambda points, drawn, labels: (to_rows(points, drawn), labels)
-        )
+        self.size(split)
+        stored = StoredDrawings(self.folder / f"{split}.npz")
+        batches = batch_indices(stored.points, batch_size, seed, epoch)
+        return transform(padded(stored, batches, 1, part), to_rows, part)
+
+
+class StoredDrawings:
+    """The drawings of a split's file, read by their number (`ostinato.data.batches.Examples`).
+
+    Attributes:
+        points: number of points of each drawing.
+        labels: class indices.
+    """
+
+    def __init__(self, file: Path) -> None:
+        arrays = store.read_arrays(file, "ends", "labels")
+        self.points, self.labels = np.diff(arrays["ends"], prepend=0), arrays["labels"]
+        self._file = file
+        self._ends = store.array_begin(file, "points") + arrays["ends"] * POINT_BYTES
+
+    def lengths(self, numbers: Int64[np.ndarray, " batch"]) -> Int64[np.ndarray, "batch 1"]:
+        """The number of points of drawings."""
+        return np.asarray(self.points[numbers, None])
+
+    def read(self, numbers: Int64[np.ndarray, " batch"]) -> list[bytes]:
+        """The points of drawings, in bytes; the numbers rise."""
+        ends = self._ends[numbers]
+        return store.read_spans(self._file, ends - self.points[numbers] * POINT_BYTES, ends)
+
+
+class DrawingsInMemory:
+    """As `StoredDrawings`, of drawings in memory."""
+
+    def __init__(self, drawings: Drawings) -> None:
+        self.points, self.labels, self._drawings = drawings.lengths, drawings.labels, drawings
+
+    def lengths(self, numbers: Int64[np.ndarray, " batch"]) -> Int64[np.ndarray, "batch 1"]:
+        """The number of points of drawings."""
+        return np.asarray(self.points[numbers, None])
+
+    def read(self, numbers: Int64[np.ndarray, " batch"]) -> list[bytes]:
+        """The points of drawings, in bytes."""
+        return [self._drawings[i].tobytes() for i in numbers.tolist()]
 
 
 def padded(
-    drawings: Drawings, parts: Sequence[Int64[np.ndarray, " batch"]], more: int
+    drawings: StoredDrawings | DrawingsInMemory,
+    batches: Sequence[Int64[np.ndarray, " batch"]],
+    more: int,
+    part: Part,
 ) -> "tf.data.Dataset":
     """Batches of drawings, read in a graph.
 
     Args:
         drawings: to read.
-        parts: the drawings of each batch.
+        batches: the drawings of each batch.
         more: rows of padding after the longest drawing of a batch.
+        part: of every batch that is read.
 
     Returns:
         stroke-3 rows float32 (batch, point, 3), padded with zeros; 1 where there is a point (batch,
@@ -141,19 +188,20 @@ def padded(
     """
     import tensorflow as tf
 
-    points, labels = tf.constant(drawings.points), tf.constant(drawings.labels)
-    ends, lengths = tf.constant(drawings.ends), tf.constant(drawings.lengths)
+    labels = tf.constant(drawings.labels)
 
-    def read(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        size = tf.gather(lengths, chosen)
-        position = tf.range(tf.reduce_max(size) + more)[None]
-        drawn = position < size[:, None]
-        place = tf.where(drawn, (tf.gather(ends, chosen) - size)[:, None] + position, 0)
-        mask = tf.cast(drawn, tf.float32)[..., None]
-        return tf.cast(tf.gather(points, place), tf.float32) * mask, mask, tf.gather(labels, chosen)
+    def windows() -> Iterator[WindowOfBatches]:
+        return (batches[i : i + WINDOW] for i in range(0, len(batches), WINDOW))
 
-    rows = tf.RaggedTensor.from_row_lengths(np.concatenate(parts), [len(part) for part in parts])
-    return tf.data.Dataset.from_tensor_slices(rows).map(read, num_parallel_calls=2).prefetch(4)
+    def decode(mine: OwnExamples) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        size = tf.strings.length(mine.contents) // POINT_BYTES
+        longest = tf.cast(mine.longest[0], tf.int32) + more
+        rows = tf.io.decode_raw(mine.contents, tf.int16, fixed_length=longest * POINT_BYTES)
+        rows = tf.cast(tf.reshape(rows, (-1, longest, 3)), tf.float32)
+        drawn = tf.sequence_mask(size, longest, tf.float32)[..., None]
+        return rows, drawn, tf.gather(labels, mine.numbers)
+
+    return read_batches(drawings, windows, decode, part)
 
 
 def batch_indices(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int16, Int32, Int64, Shaped, UInt8
 
 from ostinato.data import tfrecords
+from ostinato.data.batches import OwnExamples, WindowOfBatches, read_batches
 from ostinato.errors import DataError
 from ostinato.params import near
 from ostinato.sketches.dataset.protocols import Kind
@@ -19,7 +20,7 @@ from ostinato.sketches.dataset.shards import (
     SPLITS,
     shard_name,
 )
-from ostinato.task import Manifest
+from ostinato.task import Manifest, Part
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -113,7 +114,7 @@ class Dataset:
         return self.manifest.size(split)
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> "tf.data.Dataset":
         """Batches (x, y) of similar lengths; each drawing once, the last batch may be smaller.
 
@@ -126,42 +127,27 @@ class Dataset:
             batch_size: drawings in a batch.
             seed: of the order; None for the stored order, in which each window is sorted by length.
             epoch: determines the order together with the seed.
+            part: of every batch; see `ostinato.task.Dataset.batches`.
 
         Returns:
             x float32 (batch, point, 3): dx and dy divided by the scale, and 1 if the pen lifts
             after the point, else -1; padded on the right with rows of zeros, which no point has.
             For bitmaps float32 (batch, height, width, 1) in 0 to 1. y int32 (batch,).
         """
-        import tensorflow as tf
-
-        parts = np.arange(self._parts)
+        shards = np.arange(self._parts)
         if seed is not None:
-            parts = np.random.default_rng([seed, epoch]).permutation(self._parts)
+            shards = np.random.default_rng([seed, epoch]).permutation(self._parts)
+        records = tfrecords.Records([Path(file) for file in self._files(split, shards)])
         window = max(1, WINDOW // batch_size) * batch_size
 
-        def cut(number: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
-            content, labels = self._parsed(records)
-            total = tf.size(labels)
-            starts = tf.range(0, total, batch_size)
-            lengths = tf.cast(tf.strings.length(content), tf.float32)
-            if seed is not None:
-                jitter, rank = tf.unstack(
-                    tf.random.stateless_uniform((2, total), (seed, (epoch << 20) + number))
-                )
-                # If all lengths are equal (bitmaps), the jitter shuffles.
-                lengths *= 1 + JITTER * jitter
-                starts = tf.gather(starts, tf.argsort(rank[: tf.size(starts)], stable=True))
-            order = tf.argsort(lengths, stable=True)
+        def windows() -> Iterator[WindowOfBatches]:
+            for number, start in enumerate(range(0, len(records), window)):
+                numbers = np.arange(start, min(start + window, len(records)))
+                lengths = records.lengths(numbers)[:, 0]
+                draw = None if seed is None else (seed, (epoch << 20) + number)
+                yield [numbers[chosen] for chosen in _cut(lengths, batch_size, draw)]
 
-            def one(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                chosen = order[start : start + batch_size]
-                return tf.gather(content, chosen), tf.gather(labels, chosen)
-
-            return tf.data.Dataset.from_tensor_slices(starts).map(one)
-
-        records = tfrecords.read(self._files(split, parts))
-        windows = records.batch(window).prefetch(1).enumerate()
-        return windows.flat_map(cut).map(self._tensors, num_parallel_calls=2).prefetch(4)
+        return read_batches(records, windows, self._tensors, part)
 
     def examples(self, split: str, max_examples: int | None = None) -> Drawings | Bitmaps:
         """The drawings of a split in memory, in the stored order.
@@ -216,27 +202,44 @@ class Dataset:
             "label": tf.io.FixedLenFeature((), tf.int64),
         }
 
-    def _parsed(self, records: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+    def _tensors(self, mine: OwnExamples) -> tuple["tf.Tensor", "tf.Tensor"]:
+        """Parse, decode and pad the records of a batch: (x, y)."""
         import tensorflow as tf
 
-        parsed = tf.io.parse_example(records, self._spec())
-        return parsed[FEATURE_NAME[self.kind]], tf.cast(parsed["label"], tf.int32)
-
-    def _tensors(
-        self, content: "tf.Tensor", labels: "tf.Tensor"
-    ) -> tuple["tf.Tensor", "tf.Tensor"]:
-        """Decode and pad the bytes of a whole batch: (x, y)."""
-        import tensorflow as tf
-
+        parsed = tf.io.parse_example(mine.contents, self._spec())
+        content, labels = parsed[FEATURE_NAME[self.kind]], tf.cast(parsed["label"], tf.int32)
         if self.kind == "bitmap":
             pixels = tf.io.decode_raw(content, tf.uint8, fixed_length=SIDE * SIDE)
             return tf.reshape(tf.cast(pixels, tf.float32) / 255, (-1, SIDE, SIDE, 1)), labels
-        sizes = tf.strings.length(content)
-        longest = tf.reduce_max(sizes)
+        sizes, longest = tf.strings.length(content), tf.cast(mine.longest[0], tf.int32)
         rows = tf.io.decode_raw(content, tf.int16, fixed_length=longest)
         rows = tf.cast(tf.reshape(rows, (-1, longest // ROW_BYTES, 3)), tf.float32)
         real = tf.sequence_mask(sizes // ROW_BYTES, longest // ROW_BYTES, tf.float32)[:, :, None]
         return tf.concat([rows[:, :, :2] / self.scale, (rows[:, :, 2:] * 2 - 1) * real], -1), labels
+
+
+def _cut(
+    lengths: Int64[np.ndarray, " drawing"], batch_size: int, draw: tuple[int, int] | None
+) -> list[Int64[np.ndarray, " batch"]]:
+    """Cut drawings into batches of similar lengths.
+
+    Args:
+        lengths: in bytes of content.
+        batch_size: drawings in a batch.
+        draw: two numbers that determine the jitter and the order of the batches; None: neither.
+    """
+    import tensorflow as tf
+
+    keys, starts = lengths.astype(np.float32), np.arange(0, len(lengths), batch_size)
+    if draw is not None:
+        with tf.device("CPU"):
+            drawn = tf.random.stateless_uniform((2, len(lengths)), np.array(draw, np.int64))
+        jitter, rank = drawn.numpy()
+        # If all lengths are equal (bitmaps), the jitter shuffles.
+        keys *= 1 + np.float32(JITTER) * jitter
+        starts = starts[np.argsort(rank[: len(starts)], kind="stable")]
+    order = np.argsort(keys, kind="stable")
+    return [order[start : start + batch_size] for start in starts.tolist()]
 
 
 def load(folder: Path) -> Dataset:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, Integer, UInt64
 
 from ostinato import store
+from ostinato.data import tfrecords
 from ostinato.data.profile import SAMPLE
 from ostinato.sketches.dataset.profile import features
 from ostinato.sketches.dataset.protocols import Kind
@@ -111,7 +112,10 @@ def write(
         records = _take(found, np.flatnonzero(first & (found.splits == number)))
         framed = encode(records, FEATURE_NAME[kind])
         sizes[number] = len(framed) - FRAME_BYTES * len(records.ends)
-        store.write_bytes(folder / shard_name(split, part, num_parts), framed.tobytes())
+        file, content = folder / shard_name(split, part, num_parts), framed.tobytes()
+        store.write_bytes(file, content)
+        lengths = np.diff(records.ends, prepend=0)[:, None]
+        tfrecords.write_index(file, tfrecords.sizes(content), lengths)
         if split == "train":
             ends = records.ends[:SAMPLE]
             sample = features(records.content[: ends.max(initial=0)], ends, kind)
@@ -175,7 +179,9 @@ def write_metadata(
             )
         else:
             for part in range(len(shards)):
-                (folder / shard_name(split, part, len(shards))).unlink()
+                file = folder / shard_name(split, part, len(shards))
+                file.unlink()
+                tfrecords.index_file(file).unlink()
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
         features=features,

@@ -3,15 +3,16 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int64
 
-from ostinato.translation.dataset.tokenizer import BOS, EOS, PAD
+from ostinato.data.batches import OwnExamples
+from ostinato.translation.dataset.tokenizer import BOS, EOS, PAD, SIDES
 
 JITTER = 0.1  # relative random change of a pair's length before sorting
 
 
 def length_batches(
-    lengths: Int32[np.ndarray, "side pair"],
+    lengths: Int64[np.ndarray, "side pair"],
     max_tokens: float,
     seed: int | None,
     epoch: int,
@@ -49,27 +50,24 @@ def length_batches(
     return order, ranges if seed is None else rng.permutation(ranges)
 
 
-def to_tensors(source: Any, target: Any) -> Any:
-    """Decode and pad the bytes of a batch: (x, y, weight) of `TranslationDataset.batches`.
+def to_tensors(mine: OwnExamples) -> Any:
+    """Parse, decode and pad the records of a batch: (x, y, weight) of `TranslationDataset.batches`.
 
     Args:
-        source: string tensor (batch,), the int32 tokens of each source.
-        target: the same of each target.
+        mine: records of `writing.write`; their lengths are tokens of the source and of the target.
     """
     import tensorflow as tf
 
-    def decode(content: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        sizes = tf.strings.length(content)
-        longest = tf.maximum(tf.reduce_max(sizes), 4)
-        rows = tf.io.decode_raw(content, tf.int32, fixed_length=longest)
-        return rows, sizes // 4
+    schema = {f"{side}_tokens": tf.io.FixedLenFeature((), tf.string) for side in SIDES}
+    parsed = tf.io.parse_example(mine.contents, schema)
 
-    def append_eos(rows: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
-        """Put eos after the last token and trim to the longest row."""
-        rows = tf.pad(rows, ((0, 0), (0, 1)))[:, : tf.reduce_max(sizes) + 1]
-        return tf.where(tf.range(tf.shape(rows)[1]) == sizes[:, None], EOS, rows)
+    def decode(content: tf.Tensor, longest: tf.Tensor) -> tf.Tensor:
+        """The tokens of a side with eos, padded to the longest text of the whole batch."""
+        longest, sizes = tf.cast(longest, tf.int32), tf.strings.length(content) // 4
+        rows = tf.io.decode_raw(content, tf.int32, fixed_length=4 * (longest + 1))
+        return tf.where(tf.range(longest + 1) == sizes[:, None], EOS, rows)
 
-    x, y = append_eos(*decode(source)), append_eos(*decode(target))
+    x, y = (decode(parsed[f"{side}_tokens"], mine.longest[i]) for i, side in enumerate(SIDES))
     bos = tf.fill((tf.shape(y)[0], 1), BOS)
     before = tf.concat([bos, tf.where(y == EOS, PAD, y)[:, :-1]], 1)
     weight = tf.cast(y != PAD, tf.float32)

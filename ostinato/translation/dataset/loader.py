@@ -1,6 +1,6 @@
 """A prepared data set of pairs, read into batches of about equally many tokens."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Int32
 
 from ostinato.data import tfrecords
+from ostinato.data.batches import WindowOfBatches, read_batches
 from ostinato.errors import DataError
 from ostinato.params import near
-from ostinato.task import Manifest
+from ostinato.task import Manifest, Part
 from ostinato.translation.dataset import tokenizer
 from ostinato.translation.dataset.batching import length_batches, to_tensors
 from ostinato.translation.dataset.files import Details, shard_name
@@ -91,7 +92,9 @@ class TranslationDataset:
             ]
         return pairs
 
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+    ) -> Any:
         """Batches (x, y, weight) of pairs of similar length; each pair once.
 
         A batch has as many tokens on either side, with padding, as ``batch_size`` pairs of mean
@@ -104,6 +107,7 @@ class TranslationDataset:
             batch_size: pairs of mean length in a batch.
             seed: of the order; None: the stored order, each window sorted by length.
             epoch: with the seed, determines the order.
+            part: of every batch; see `ostinato.task.Dataset.batches`.
 
         Returns:
             A ``tf.data.Dataset``. x: ``source``, int32 (batch, token) with eos, and ``before``,
@@ -111,8 +115,6 @@ class TranslationDataset:
             (batch, token), the target with eos. weight: float32 (batch, token), 1 for tokens of y
             and 0 for padding. All are padded on the right.
         """
-        import tensorflow as tf
-
         self._check_split(split)
         shards = list(range(self._shards))
         if seed is not None:
@@ -120,31 +122,16 @@ class TranslationDataset:
         counts = self.manifest.splits[split]
         tokens = max(counts["source_tokens"], counts["target_tokens"])
         max_tokens = batch_size * (1 + tokens / max(counts["pairs"], 1))  # 1 for eos
+        records = tfrecords.Records([Path(file) for file in self._files(split, shards)])
 
-        def cut(window: tf.Tensor, records: tf.Tensor) -> tf.data.Dataset:
-            parsed = tf.io.parse_example(
-                records, {f"{side}_tokens": tf.io.FixedLenFeature((), tf.string) for side in SIDES}
-            )
-            columns = [parsed[f"{side}_tokens"] for side in SIDES]
-            lengths = tf.stack([tf.strings.length(column) for column in columns]) // 4 + 1
-            order, ranges = tf.numpy_function(
-                lambda lengths, window: length_batches(
-                    lengths, max_tokens, seed, epoch, int(window)
-                ),
-                [lengths, window],
-                [tf.int64, tf.int64],
-            )
-            order, ranges = tf.ensure_shape(order, (None,)), tf.ensure_shape(ranges, (None, 2))
+        def windows() -> Iterator[WindowOfBatches]:
+            for window, start in enumerate(range(0, len(records), WINDOW)):
+                numbers = np.arange(start, min(start + WINDOW, len(records)))
+                lengths = records.lengths(numbers).T + 1  # 1 for eos
+                order, ranges = length_batches(lengths, max_tokens, seed, epoch, window)
+                yield [numbers[order[begin:end]] for begin, end in ranges]
 
-            def select(bounds: tf.Tensor) -> tuple[tf.Tensor, ...]:
-                indices = order[bounds[0] : bounds[1]]
-                return tuple(tf.gather(column, indices) for column in columns)
-
-            return tf.data.Dataset.from_tensor_slices(ranges).map(select)
-
-        records = tfrecords.read(self._files(split, shards))
-        windows = records.batch(WINDOW).prefetch(1).enumerate()
-        return windows.flat_map(cut).map(to_tensors, num_parallel_calls=2).prefetch(4)
+        return read_batches(records, windows, to_tensors, part)
 
     def pad(self, rows: list[list[int]]) -> Int32[np.ndarray, "batch token"]:
         """Tokens as a batch of sources, with eos, padded on the right."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ostinato import store
+from ostinato.data import tfrecords
 from ostinato.progress import track
 from ostinato.task import Manifest, Profile
 from ostinato.translation.dataset import tokenizer
@@ -81,7 +82,7 @@ def write(
                 )
                 for split in SPLITS
             }
-            sizes = dict.fromkeys(SPLITS, 0)
+            index: dict[str, list[tuple[int, ...]]] = {split: [] for split in SPLITS}
             for pairs in read():
                 sides = ([pair.source for pair in pairs], [pair.target for pair in pairs])
                 encoded = [t.encode(texts) for t, texts in zip(tokenizers, sides, strict=True)]
@@ -91,7 +92,7 @@ def write(
                         continue
                     record = _example(pair, tokens)
                     writers[pair.split].write(record)
-                    sizes[pair.split] += 1
+                    index[pair.split].append((len(record), *map(len, tokens)))
                     split = written[pair.split]
                     split.num_bytes += len(record)
                     for side, row in zip(SIDES, tokens, strict=True):
@@ -100,8 +101,11 @@ def write(
                             lengths[side][len(row)] += 1
                             np.add.at(used[side], row, 1)
         for name in SPLITS:
-            written[name].counts["pairs"] += sizes[name]
-            written[name].shard_sizes.append(sizes[name])
+            written[name].counts["pairs"] += len(index[name])
+            written[name].shard_sizes.append(len(index[name]))
+            rows = np.array(index[name], np.int64).reshape(-1, 1 + len(SIDES))
+            file = folder / shard_name(name, number, len(shards))
+            tfrecords.write_index(file, rows[:, 0], rows[:, 1:])
     profile = Profile(
         examples=written["train"].counts["pairs"],
         numbers={f"{side} tokens": quantile_sample(lengths[side]) for side in SIDES},

@@ -1,6 +1,6 @@
 """Read a prepared data set of clips: batches for training, arrays for evaluation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from ostinato.data import tfrecords
+from ostinato.data.batches import OwnExamples, WindowOfBatches, read_batches
 from ostinato.errors import DataError
 from ostinato.params import near
-from ostinato.task import Manifest
+from ostinato.task import Manifest, Part
 from ostinato.units import Fraction
 from ostinato.video.formats.reading import Sampling
 
 DATASET_NAME = "video"  # the prefix of the shards' names
-SHUFFLE_BYTES = 1 << 26  # size of the shuffle buffer
+SHUFFLE_BYTES = 1 << 26  # of the clips that are shuffled together
 
 Tensor = Any
 """A tf.Tensor; TensorFlow is imported only where it is used."""
@@ -107,18 +108,19 @@ class ClipDataset:
         return self.manifest.size(split)
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> Iterable[Any]:
         """Batches (x, y) of a split, a tf.data.Dataset; the last batch may be smaller.
 
-        Shards are read in random order and their clips shuffled in a buffer; training clips are
-        augmented. The same arguments give the same batches, bit for bit.
+        Shards are read in random order and their clips shuffled within a window; training clips
+        are augmented. The same arguments give the same batches, bit for bit.
 
         Args:
             split: train, validation or test.
             batch_size: clips in a batch.
             seed: of shuffling and augmentation; None for the stored order without augmentation.
             epoch: from 1; with the seed it determines all that is random.
+            part: of every batch; see `ostinato.task.Dataset.batches`.
 
         Returns:
             Pairs of x, with the arrays of `Inputs` as tensors, padded to the data set's maximum
@@ -127,30 +129,35 @@ class ClipDataset:
         import tensorflow as tf
 
         shards = np.arange(self._shards)
+        clips = tf.data.Dataset.range(self.size(split))
         if seed is not None:
             rng = np.random.default_rng([seed, epoch])
             shards = rng.permutation(self._shards)
-        records = tfrecords.read(self._files(split, shards.tolist()))
-        if seed is not None:
             clip_bytes = self.frames * self.height * self.width * self.channels
             buffer = min(self.size(split), max(batch_size, SHUFFLE_BYTES // clip_bytes))
-            records = records.shuffle(
+            clips = clips.shuffle(
                 buffer, int(rng.integers(1 << 62)), reshuffle_each_iteration=False
             )
+        records = tfrecords.Records([Path(f) for f in self._files(split, shards.tolist())])
 
-        def decode(number: Tensor, serialised: Tensor) -> Any:
-            parsed = tf.io.parse_example(serialised, self._schema("clip"))
+        def windows() -> Iterator[WindowOfBatches]:
+            order = next(clips.batch(self.size(split)).as_numpy_iterator())
+            for start in range(0, len(order), batch_size):
+                yield [order[start : start + batch_size]]
+
+        def decode(mine: OwnExamples) -> Any:
+            parsed = tf.io.parse_example(mine.contents, self._schema("clip"))
             pixels, frames = self._decode_clips(parsed["clip"])
             clip = tf.cast(pixels, tf.float32) / 255
             if seed is not None and split == "train":
                 uniform = tf.random.stateless_uniform(
-                    (6, tf.shape(clip)[0]), (seed, (epoch << 20) + number)
+                    (6, mine.total), (seed, (epoch << 20) + mine.batch)
                 )
-                clip = augment_clips(clip, frames, uniform, self.augment)
+                uniform = mine.select(tf.transpose(uniform))
+                clip = augment_clips(clip, frames, tf.transpose(uniform), self.augment)
             return {"clip": clip, "frames": frames}, tf.cast(parsed["label"], tf.int32)
 
-        numbered = records.batch(batch_size).enumerate()
-        batches: Iterable[Any] = numbered.map(decode, num_parallel_calls=2).prefetch(4)
+        batches: Iterable[Any] = read_batches(records, windows, decode, part)
         return batches
 
     def examples(self, split: str, max_examples: int | None = None) -> Clips:

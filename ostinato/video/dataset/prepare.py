@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 
 from ostinato import store
+from ostinato.data import tfrecords
 from ostinato.errors import DataError, RejectedVideoError
 from ostinato.progress import track
 from ostinato.task import Manifest
@@ -256,7 +257,7 @@ def _write_shards(
                     )
                     for split in SPLITS
                 }
-                before = {split: content.clips for split, content in written.splits.items()}
+                sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
                 size = count * (shard + 1) // shards - count * shard // shards
                 for video, clips in islice(decoded, size):
                     if isinstance(clips, RejectedVideoError):
@@ -271,12 +272,16 @@ def _write_shards(
                         key = video.key if len(clips) == 1 else f"{video.key}#{number}"
                         record = _serialise(clip, labels[video.label], key, video.key)
                         writers[video.split].write(record)
+                        sizes[video.split].append(len(record))
                         content.clips += 1
                         content.bytes += len(record)
                         if video.split == "train" and len(written.sample) < SAMPLE_SIZE:
                             written.sample.append(features(clip.pixels, clip.seconds))
             for split, content in written.splits.items():
-                content.shard_lengths.append(content.clips - before[split])
+                content.shard_lengths.append(len(sizes[split]))
+                no_lengths = np.empty((len(sizes[split]), 0), np.int64)  # all are padded alike
+                file = folder / shard_name(split, shard, shards)
+                tfrecords.write_index(file, sizes[split], no_lengths)
     return written
 
 
