@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from ostinato.training.graphs import Graphs
+
 Json = Any
 """A value that JSON can hold."""
 
@@ -240,11 +242,13 @@ class TrainingContext:
         seed: of all that is random.
         on_epoch: called with the record of each epoch; after a resume first with the records of
             the finished epochs.
+        graphs: compiled steps of earlier trainings in this process; None compiles them anew.
     """
 
     checkpoints: Path
     seed: int
     on_epoch: Callable[[Record], None] = lambda record: None
+    graphs: "Graphs | None" = None
 
 
 @runtime_checkable

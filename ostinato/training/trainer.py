@@ -171,22 +171,30 @@ def train(
         raise TrainingError(f"no examples in the split {' and '.join(empty)}; prepare more data")
     validation = _batches(data, "validation", batch_size, seed=None, epoch=0)
     peaks = [float(optimizer.learning_rate.numpy()) for optimizer in step.optimizers]
+    share = 1.0 / (sizes["train"] * epochs)  # of an example in the whole training
+    given = [weight for model in step.models for weight in model.weights]
+
+    def compile_steps(step: Step, peaks: Sequence[Any], share: Any) -> tuple[Run, Run]:
+        def train_step(state: State, batch: Any) -> State:
+            part = tf.cast(batch_length(batch), tf.float64) * share
+            middle = tf.cast(tf.minimum(state["progress"] + part / 2, 1.0), tf.float32)
+            factor = schedules.factor(schedule, warmup_fraction, middle)
+            for optimizer, peak in zip(step.optimizers, peaks, strict=True):
+                optimizer.learning_rate.assign(peak * factor)
+            state = _add(state, batch, step.train, [*names, *step.diagnostics])
+            return {**state, "progress": state["progress"] + part}
+
+        def test_step(state: State, batch: Any) -> State:
+            return _add(state, batch, step.test, names)
+
+        return _compile(train_step), _compile(test_step)
+
+    if context.graphs:
+        step, (run_training, run_test) = context.graphs.of(step, peaks, share, compile_steps)
+    else:
+        run_training, run_test = compile_steps(step, peaks, share)
     weights = [weight for model in step.models for weight in model.weights]
     variables = [*weights, *(v for optimizer in step.optimizers for v in optimizer.variables)]
-
-    def train_step(state: State, batch: Any) -> State:
-        share = tf.cast(batch_length(batch), tf.float64) / (sizes["train"] * epochs)
-        middle = tf.cast(tf.minimum(state["progress"] + share / 2, 1.0), tf.float32)
-        factor = schedules.factor(schedule, warmup_fraction, middle)
-        for optimizer, peak in zip(step.optimizers, peaks, strict=True):
-            optimizer.learning_rate.assign(peak * factor)
-        state = _add(state, batch, step.train, [*names, *step.diagnostics])
-        return {**state, "progress": state["progress"] + share}
-
-    def test_step(state: State, batch: Any) -> State:
-        return _add(state, batch, step.test, names)
-
-    run_training, run_test = _compile(train_step), _compile(test_step)
     history, best = checkpoints.resume(context.checkpoints, variables)
     best_so_far = best_epoch(history, monitor, step.metrics)
     for record in history:
@@ -242,7 +250,7 @@ def train(
             timedelta(seconds=round(record["seconds"] * (epochs - epoch))),
         )
         context.on_epoch(record)
-    for weight, value in zip(weights, best, strict=True):
+    for weight, value in zip(given, best, strict=True):
         weight.assign(value)
     return history
 
