@@ -1,32 +1,30 @@
 """Search over the parameters of a run: grid, random or Bayesian, with pruning of bad trials.
 
 Optuna draws the values, and its storage has the state of the search: flows that name the same
-search work on it together, and the run after a killed one resumes it. A trial is
-`python -m stages.trial` in a process of its own; its value comes from the validation split alone,
-and it equals the result of `dvc repro` for the same entry of params.yaml, bit for bit. Nothing is
-written outside scratch/ and MLflow: the best entry becomes a result when it is pasted into
-params.yaml.
+search work on it together, also on several machines, and the run after a killed one resumes it. A
+trial is a training by `python -m stages.trial`, a process that trains one after another; its value
+comes from the validation split alone, and it equals the result of `dvc repro` for the same entry of
+params.yaml, bit for bit. Nothing is written outside scratch/ and MLflow: the best entry becomes a
+result when it is pasted into params.yaml.
 
-Optuna's own grid sampler does not support trials that are asked for one by one, so the points of a
-grid are enqueued. Its heartbeat does not support them either, so the loop of the flow records it.
-Its documentation prefers a journal file to SQLite for many writers; but only databases support
-heartbeats, and a few flows that wait for each other's writes are not many.
+Optuna's own grid sampler and heartbeats do not support trials that are asked for one by one, so
+`flows.engine.search_trials` has its own.
 """
 
 import argparse
-import itertools
 import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -36,7 +34,7 @@ from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.engine import commands, devices, dvc_graph
+from flows.engine import commands, dvc_graph
 from flows.engine import search as search_settings
 from flows.engine.errors import command, fails_with_message
 from flows.engine.search import (
@@ -45,17 +43,23 @@ from flows.engine.search import (
     Values,
     check_unchanged,
     decode_params,
-    enqueue_again,
     ignore_experimental_warnings,
     open_search,
-    record_heartbeat,
-    searches_lock,
     state_of,
-    trial_id_of,
     trial_of,
 )
 from flows.engine.search_report import conclude
+from flows.engine.search_storage import FAILURES, reports_failures, storage_lock
 from flows.engine.search_tracking import log_trial, set_status
+from flows.engine.search_trials import (
+    Heartbeats,
+    ask,
+    copy_result,
+    enqueue_again,
+    find_twin,
+    take_over,
+)
+from flows.engine.search_workers import Workers
 from ostinato import store
 from ostinato.errors import FlowError, ParamsError
 from ostinato.units import Name
@@ -96,9 +100,10 @@ def tune(
             validation split. By default the column that the run itself monitors.
         name: Of the search. By default derived from all that determines a result, so a different
             search has a different name.
-        storage: Address of Optuna's database, for flows on several machines:
-            postgresql://HOST/NAME. By default the variable OPTUNA_STORAGE (for an address with a
-            password: parameters are shown), or a file of SQLite in scratch/tune.
+        storage: Address of Optuna's storage, for flows on several machines:
+            postgresql://HOST/NAME, or grpc://HOST:PORT of its proxy. By default the variable
+            OPTUNA_STORAGE (for an address with a password: parameters are shown), or a file of
+            SQLite in scratch/tune.
         study: Path of the study's params file, such as recipes/sketches/params.yaml.
     """
     with commands.supervised():
@@ -106,8 +111,12 @@ def tune(
         search = open_search(loaded, run, space, sampler, pruner, objective, name, storage)
         set_status(search, "RUNNING")
         try:
-            run_trials(search, trials, max_concurrency)
-            result = conclude(search)
+            with (
+                reports_failures(search.storage),
+                closing(Workers(search.policy)) as workers,
+            ):
+                run_trials(search, trials, max_concurrency, workers)
+                result = conclude(search)
         except BaseException as error:
             set_status(search, "FAILED" if isinstance(error, Exception) else "KILLED")
             raise
@@ -115,21 +124,30 @@ def tune(
         return result
 
 
-def run_trials(search: Search, total: int, max_concurrency: int) -> None:
+def run_trials(search: Search, total: int, max_concurrency: int, workers: Workers) -> None:
     """Run trials until the search has ``total`` of them, and none runs in any flow.
 
     Args:
         search: to work on.
         total: number of trials over all flows.
         max_concurrency: number of trials that this flow runs at the same time.
+        workers: that train them.
     """
     pending: list[Trial] = []
-    futures: dict[int, Any] = {}
+    running: dict[int, tuple[Trial, Any]] = {}
+    heartbeats = Heartbeats()
     while True:
-        new = prepare_next(search, total, futures, pending, max_concurrency)
+        own = [*pending, *(trial for trial, _ in running.values())]
+        with storage_lock(search.storage), ignore_experimental_warnings():
+            check_unchanged(search)
+            # First: on a busy machine this flow's own trials would look dead to others.
+            heartbeats.record(own)
+            take_over(search, heartbeats, (trial.number for trial in own))
+            new = ask(search, total) if len(running) < max_concurrency else None
+            heartbeats.record([new] if new else [])
         pending += [new] if new else []
         for trial in list(pending):
-            twin = find_twin(search.optuna_study, trial)
+            twin = find_twin(search, trial)
             if twin and not twin.state.is_finished():
                 continue
             pending.remove(trial)
@@ -137,88 +155,31 @@ def run_trials(search: Search, total: int, max_concurrency: int) -> None:
                 copy_result(search.optuna_study, trial, twin)
             else:
                 name = f"trial {trial.number}: {format_params(trial.params)}"
-                futures[trial.number] = run_trial.with_options(task_run_name=name).submit(
-                    search, trial
-                )
+                future = run_trial.with_options(task_run_name=name).submit(search, trial, workers)
+                running[trial.number] = (trial, future)
         if new:
             continue
-        running = search.optuna_study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-        if not futures and not running:
+        if len(running) < max_concurrency:
+            workers.close()  # nothing to train: their memory and devices are free for others
+        if not running and not search.optuna_study.get_trials(
+            deepcopy=False, states=[TrialState.RUNNING]
+        ):
             return
-        wait_for_any(futures)
-        for number, future in list(futures.items()):
+        wait_for_any([future for _, future in running.values()])
+        for number, (_, future) in list(running.items()):
             if future.wrapped_future.done():
-                del futures[number]
+                del running[number]
                 if state_of(trial_of(search.optuna_study, number)) == "killed":
                     future.result()  # raises: the flow has failed, not the trial
 
 
-def prepare_next(
-    search: Search,
-    total: int,
-    futures: Mapping[int, Any],
-    pending: list[Trial],
-    max_concurrency: int,
-) -> Trial | None:
-    """Record heartbeats, take over the trials of dead flows, and ask for the next trial.
-
-    Returns:
-        None where this flow is busy, or there is no trial to start.
-    """
-    study = search.optuna_study
-    with searches_lock(search.folder.parent), ignore_experimental_warnings():
-        check_unchanged(search)
-        for number in (*futures, *(trial.number for trial in pending)):
-            # First: on a busy machine this flow's own trials would look dead.
-            record_heartbeat(search, number)
-        optuna.storages.fail_stale_trials(study)
-        new = ask(search, total) if len(futures) < max_concurrency else None
-        for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if "heartbeats" not in trial.user_attrs:  # of any flow, which may be dead
-                record_heartbeat(search, trial.number)
-                trial_id = trial_id_of(search, trial.number)
-                search.storage.set_trial_user_attr(trial_id, "heartbeats", True)
-    return new
-
-
-def wait_for_any(futures: Mapping[int, Any]) -> None:
+def wait_for_any(futures: Sequence[Any]) -> None:
     """Wait until a trial of this flow has ended, at most for the interval of the heartbeats."""
     if futures:
-        threads = [future.wrapped_future for future in futures.values()]
+        threads = [future.wrapped_future for future in futures]
         wait(threads, timeout=search_settings.HEARTBEAT_INTERVAL_S, return_when=FIRST_COMPLETED)
     else:
         commands.wait_or_stop(search_settings.HEARTBEAT_INTERVAL_S)
-
-
-def ask(search: Search, total: int) -> Trial | None:
-    """The next trial, or None where there is none to start.
-
-    A suggestion is a function of the seed, of its number and of the results so far: a search with
-    ``max_concurrency`` 1 repeats, however often it was stopped.
-    """
-    study = search.optuna_study
-    known = study.get_trials(deepcopy=False)
-    started = [trial for trial in known if state_of(trial) not in ("waiting", "killed")]
-    if len(started) >= total:
-        return None
-    if not any(state_of(trial) == "waiting" for trial in known):
-        if search.sampler == "grid":
-            choices = (distribution.choices for distribution in search.space.values())
-            products = itertools.product(*choices)
-            points = (dict(zip(search.space, point, strict=True)) for point in products)
-            tried = [trial.params for trial in known]
-            point = next((point for point in points if point not in tried), None)
-            if point is None:
-                return None
-            study.enqueue_trial(point)
-        # Hashed, as the first numbers of neighbouring seeds are similar.
-        seed = int(store.digest(search.plan["seed"], len(known))[:8], 16)
-        study.sampler = (
-            optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-            if search.sampler == "bayesian"
-            else optuna.samplers.RandomSampler(seed)
-        )
-    return study.ask(dict(search.space))
 
 
 class TrialError(FlowError):
@@ -266,14 +227,14 @@ class History:
 
 
 @task(name="trial", cache_policy=NO_CACHE)
-def run_trial(search: Search, trial: Trial) -> State[Any]:
+def run_trial(search: Search, trial: Trial, workers: Workers) -> State[Any]:
     """Train the entry of a trial, and report the result to Optuna; the state names it, too."""
     study, entry = search.optuna_study, search.entry(trial.params)
     checkpoints = search.folder / "trials" / store.digest(entry)
     history = History(search, trial)
     value = error = None
     try:
-        value = train_trial(search, entry, checkpoints, history)
+        value = train_trial(search, entry, checkpoints, history, workers)
         ended = TrialState.COMPLETE
         state: State[Any] = Completed(message=f"{search.objective} {value:.6g}")
     except optuna.TrialPruned:
@@ -284,8 +245,9 @@ def run_trial(search: Search, trial: Trial) -> State[Any]:
     except UpdateFinishedTrialError:
         return lost()
     except BaseException:  # the flow ends: the next flow takes the trial over at once
-        study.tell(trial, state=TrialState.FAIL)
-        enqueue_again(study, trial_of(study, trial.number))
+        with suppress(*FAILURES, UpdateFinishedTrialError):
+            study.tell(trial, state=TrialState.FAIL)
+            enqueue_again(study, trial_of(study, trial.number))
         log_trial(search, trial, "killed", history.records)
         raise
     try:
@@ -302,18 +264,20 @@ def run_trial(search: Search, trial: Trial) -> State[Any]:
 
 
 def train_trial(
-    search: Search, entry: Mapping[str, Any], checkpoints: Path, history: History
+    search: Search,
+    entry: Mapping[str, Any],
+    checkpoints: Path,
+    history: History,
+    workers: Workers,
 ) -> float:
-    """Run `stages.trial train`; returns the objective at the best epoch.
+    """Train by a process of `stages.trial`; returns the objective at the best epoch.
 
     Raises:
         TrialError: the training failed.
         TrialPruned: the pruner has stopped it.
     """
-    plan = json.dumps({**search.plan, "run": entry})
-    argv = ("-m", "stages.trial", "train", plan, str(checkpoints))
-    with devices.reserve_for(search.policy) as env:
-        output = commands.run(sys.executable, *argv, on_line=history.add, env=env)
+    with workers.take() as worker:
+        output = worker.train({**search.plan, "run": entry}, checkpoints, history.add)
     if output.code or not history.records:
         raise TrialError(failure_reason(output))
     return history.value()
@@ -332,26 +296,6 @@ def failure_reason(output: commands.Output) -> str:
     lines = [line.strip() for line in output.lines if line.strip() and not line.startswith("{")]
     errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
     return (errors or lines or [f"ended with code {output.code} and no output"])[-1]
-
-
-def find_twin(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
-    """The first earlier trial with the same parameters that has ended or runs."""
-    for other in study.get_trials(deepcopy=False)[: trial.number]:
-        if other.params == trial.params and state_of(other) not in ("waiting", "killed"):
-            return other
-    return None
-
-
-def copy_result(study: optuna.Study, trial: Trial, twin: FrozenTrial) -> None:
-    """Give a trial the result of its twin: the same training again would have the same result."""
-    for step, value in twin.intermediate_values.items():
-        trial.report(value, step)
-    for name in ("history", "error"):
-        if name in twin.user_attrs:
-            trial.set_user_attr(name, twin.user_attrs[name])
-    trial.set_user_attr("same_as", twin.number)
-    study.tell(trial, twin.value if twin.state == TrialState.COMPLETE else None, twin.state)
-    get_run_logger().info("trial %d equals trial %d: not trained", trial.number, twin.number)
 
 
 def format_params(drawn: Mapping[str, Any]) -> str:

@@ -49,10 +49,10 @@ runs:
 """
 # The loss is x + 1/epoch; the training notes its parameters, and keeps a checkpoint.
 TRIAL = """\
-import json, os, sys, time
+import json, os, select, sys, time
 from pathlib import Path
-verb, plan = sys.argv[1], json.loads(sys.argv[2])
-if verb == "check":
+if sys.argv[1] == "check":
+    plan = json.loads(sys.argv[2])
     types = {"build.x": "int", "build.learning_rate": "float", "fit.epochs": "int"}
     print(json.dumps({
         "problems": ["x: too odd"] if 13 in plan["space"].get("build.x", []) else [],
@@ -61,34 +61,47 @@ if verb == "check":
         "files": json.loads(Path("files.json").read_text()),
     }))
     sys.exit()
-build, folder = plan["run"]["build"], Path(sys.argv[3])
-folder.mkdir(parents=True, exist_ok=True)
-done = int((folder / "epoch").read_text()) if (folder / "epoch").exists() else 0
-with open("trained", "a") as file:
-    note = {"build": build, "from": done, "process": os.getpid(), "flow": os.environ.get("FLOW")}
-    file.write(json.dumps(note) + "\\n")
-flows = lambda: {json.loads(line)["flow"] for line in open("trained")}
-while build["does"] == "wait for another flow" and len(flows()) < 2:
-    time.sleep(0.1)
-if build["does"] == "break" or build["does"] == "break at 2" and build["x"] == 2:
-    print("Traceback (most recent call last):")
-    sys.exit("ValueError: sizes do not fit")
-if build["does"] == "touch" and build["x"] == 1:
-    while len(open("trained").readlines()) < 2:
+def train(plan, folder):
+    build = plan["run"]["build"]
+    folder.mkdir(parents=True, exist_ok=True)
+    done = int((folder / "epoch").read_text()) if (folder / "epoch").exists() else 0
+    with open("trained", "a") as file:
+        flow = os.environ.get("FLOW")
+        note = {"build": build, "from": done, "process": os.getpid(), "flow": flow}
+        file.write(json.dumps(note) + "\\n")
+    flows = lambda: {json.loads(line)["flow"] for line in open("trained")}
+    while build["does"] == "wait for another flow" and len(flows()) < 2:
         time.sleep(0.1)
-    Path("model.py").write_text("changed")
-elif build["does"] == "touch":
-    time.sleep(60)
-for epoch in range(1, plan["run"]["fit"]["epochs"] + 1):
-    if epoch > 1 and build["x"] >= 1000:
+    if build["does"] == "break" or build["does"] == "break at 2" and build["x"] == 2:
+        print("Traceback (most recent call last):")
+        sys.exit("ValueError: sizes do not fit")
+    if build["does"] == "touch" and build["x"] == 1:
+        while len(open("trained").readlines()) < 2:
+            time.sleep(0.1)
+        Path("model.py").write_text("changed")
+    elif build["does"] == "touch":
         time.sleep(60)
-    if epoch == 3 and done < 2 and build["does"] == "hang":
-        time.sleep(60)
-    loss = float("nan") if build["does"] == "diverge" else build["x"] + 1 / epoch
-    print("epoch", epoch)
-    record = {"epoch": epoch, "loss": 0.0, "validation_loss": loss, "seconds": 0.1, "best": epoch}
-    (folder / "epoch").write_text(str(epoch))
-    print(json.dumps(record), flush=True)
+    for epoch in range(1, plan["run"]["fit"]["epochs"] + 1):
+        if epoch > 1 and build["x"] >= 1000:
+            time.sleep(60 if build["x"] == 1000 else 0.2)
+        if epoch == 3 and done < 2 and build["does"] == "hang":
+            time.sleep(60)
+        loss = float("nan") if build["does"] == "diverge" else build["x"] + 1 / epoch
+        print("epoch", epoch)
+        record = {"epoch": epoch, "loss": 0.0, "validation_loss": loss, "seconds": 0.1}
+        (folder / "epoch").write_text(str(epoch))
+        print(json.dumps({**record, "best": epoch}), flush=True)
+        if select.select([sys.stdin], [], [], 0)[0]:
+            return "stopped"
+    return "completed"
+trained = 0
+while line := sys.stdin.readline():
+    request = json.loads(line)
+    if "plan" in request:
+        ended = train(request["plan"], Path(request["folder"]))
+        grows = request["plan"]["run"]["build"]["does"] == "grow"
+        trained += 1
+        print(json.dumps({"ended": ended, "memory": trained << (30 if grows else 20)}), flush=True)
 """
 # A flow in a process of its own: `python FLOW PARAMETERS`.
 FLOW = f"""\

@@ -10,10 +10,11 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from flows.engine import supervisor
 from flows.engine.file_locks import inherited_locks
@@ -121,44 +122,109 @@ def run(
         TimedOutError: the command was stopped after ``timeout``.
     """
     with nullcontext() if _supervision.get() else supervised():
-        supervision = _supervision.get()
-        assert supervision
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", supervisor.__file__, *argv],
-            stdin=supervision.read_end,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={
-                **os.environ,
-                "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
-                "PYTHONUNBUFFERED": "1",
-                **(env or {}),
-            },
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-            pass_fds=inherited_locks.get(),
-        )
-        assert process.stdout
-        supervision.commands.add(process)
-        timer = threading.Timer(timeout or 0, process.terminate)
+        command = Command(*argv, env=env)
+        timer = threading.Timer(timeout or 0, command.interrupt)
         lines: list[str] = []
         try:
             if timeout:
                 timer.start()
-            while text := process.stdout.readline(MAX_LINE_CHARS):
-                lines.append(text.rstrip("\n"))
+            for line in command.lines():
+                lines.append(line)
                 if on_line:
-                    on_line(lines[-1])
-            process.wait()
+                    on_line(line)
             timed_out = timer.finished.is_set()
         finally:
             timer.cancel()
-            process.terminate()
-            process.communicate()
-            supervision.commands.discard(process)
-        if supervision.stopped.is_set():
-            raise StoppedError(f"{' '.join(argv)}: stopped with its flow")
+            command.stop()
+        command.check_flow()
     if timed_out:
         raise TimedOutError(f"{' '.join(argv)}: stopped after {timeout:g} s")
-    return Output(process.returncode, lines)
+    return Output(command.code, lines)
+
+
+class Command:
+    """A running command below a supervisor, in a block `supervised`; see `run`.
+
+    Args:
+        argv: the command and its arguments.
+        env: variables in addition to those of this process.
+        takes_input: whether it reads what `write` writes; otherwise its standard input is empty.
+    """
+
+    def __init__(
+        self, *argv: str, env: Mapping[str, str] | None = None, takes_input: bool = False
+    ) -> None:
+        supervision = _supervision.get()
+        assert supervision
+        self._argv, self._supervision = argv, supervision
+        self._input: BinaryIO | None = None
+        options, descriptors = [], inherited_locks.get()
+        if takes_input:
+            read_end, write_end = os.pipe()
+            self._input = os.fdopen(write_end, "wb", buffering=0)
+            options, descriptors = [f"--stdin={read_end}"], (*descriptors, read_end)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", supervisor.__file__, *options, *argv],
+                stdin=supervision.read_end,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={
+                    **os.environ,
+                    "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+                    "PYTHONUNBUFFERED": "1",
+                    **(env or {}),
+                },
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+                pass_fds=descriptors,
+            )
+        finally:
+            if takes_input:
+                os.close(read_end)
+        supervision.commands.add(self._process)
+
+    def lines(self) -> Iterator[str]:
+        """The next lines of output until the command has ended."""
+        assert self._process.stdout
+        while text := self._process.stdout.readline(MAX_LINE_CHARS):
+            yield text.rstrip("\n")
+        self._process.wait()
+
+    def write(self, line: str) -> None:
+        """Write a line to standard input; nothing happens where the command has ended."""
+        assert self._input
+        with suppress(BrokenPipeError):
+            self._input.write(f"{line}\n".encode())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the command has ended."""
+        return self._process.poll() is not None
+
+    @property
+    def code(self) -> int:
+        """The exit code of the ended command."""
+        return int(self._process.returncode)
+
+    def interrupt(self) -> None:
+        """Begin to stop the command."""
+        self._process.terminate()
+
+    def stop(self) -> None:
+        """Stop the command and wait until it has ended."""
+        self.interrupt()
+        self._process.communicate()
+        if self._input:
+            self._input.close()
+        self._supervision.commands.discard(self._process)
+
+    def check_flow(self) -> None:
+        """Check that the flow goes on.
+
+        Raises:
+            StoppedError: it has ended, and so has the command.
+        """
+        if self._supervision.stopped.is_set():
+            raise StoppedError(f"{' '.join(self._argv)}: stopped with its flow")

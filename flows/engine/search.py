@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -27,6 +26,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.engine import commands
+from flows.engine.search_storage import open_storage, reports_failures, storage_lock
 from flows.reproduce import retry_policies
 from ostinato import params, store
 from ostinato.errors import FlowError, ParamsError
@@ -34,8 +34,10 @@ from ostinato.policies import RetryPolicy
 from ostinato.study import Study
 from ostinato.tracking.client import masked
 
-HEARTBEAT_INTERVAL_S = 5  # of a trial
-HEARTBEAT_TIMEOUT_S = 20  # after which the flow of a trial is dead, and the trial is enqueued again
+HEARTBEAT_INTERVAL_S = 5.0  # of a trial
+HEARTBEAT_TIMEOUT_S = (
+    20.0  # after which the flow of a trial is dead, and the trial is enqueued again
+)
 
 
 class Values(BaseModel):
@@ -95,7 +97,7 @@ class Search:
 
     Args:
         optuna_study: of the search.
-        storage: of the study.
+        storage: address of the study's storage.
         study: with the params file.
         run: the name of the run.
         plan: arguments of `stages.trial`: study, seed, runtime and run.
@@ -108,7 +110,7 @@ class Search:
     """
 
     optuna_study: optuna.Study
-    storage: optuna.storages.RDBStorage
+    storage: str
     study: Study
     run: str
     plan: Mapping[str, Any]
@@ -184,7 +186,7 @@ def open_search(
     name = name or f"{re.sub('[^a-z0-9]+', '-', run.lower())[:55]}-{store.digest(identity)[:8]}"
     folder = tune_folder(study)
     url = storage or os.environ.get("OPTUNA_STORAGE")
-    url = url or f"sqlite:///{folder.resolve() / 'studies.db'}?timeout=60"
+    url = url or f"sqlite:///{folder.resolve() / 'studies.db'}"
     max_epochs = max([*bounds.get("fit.epochs", []), entry["fit"].get("epochs", 1)])
     pruners = {
         "median": optuna.pruners.MedianPruner(),
@@ -192,30 +194,24 @@ def open_search(
         "none": optuna.pruners.NopPruner(),
     }
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with searches_lock(folder), ignore_experimental_warnings():
-        database = optuna.storages.RDBStorage(
-            url,
-            heartbeat_interval=HEARTBEAT_INTERVAL_S,
-            grace_period=HEARTBEAT_TIMEOUT_S,
-            heartbeat_stale_trial_callback=enqueue_again,
-        )
+    with storage_lock(url), reports_failures(url), ignore_experimental_warnings():
         optuna_study = optuna.create_study(
-            storage=database,
+            storage=open_storage(url),
             pruner=pruners[pruner],
             study_name=name,
             direction=checked["direction"],
             load_if_exists=True,
         )
-        stored = optuna_study.user_attrs.get("search")
-        if stored is None:
+        if "search" not in optuna_study.user_attrs:
             optuna_study.set_user_attr("search", identity)
-    if stored and (differences := list(_differences(stored, identity))):
+        stored = optuna_study.user_attrs["search"]
+    if differences := list(_differences(stored, identity)):
         message = f"the search {name!r} has other parameters; choose another name:"
         raise ParamsError("\n  ".join([message, *differences]))
     get_run_logger().info("search %s in %s", name, masked(url))
     return Search(
         optuna_study=optuna_study,
-        storage=database,
+        storage=url,
         study=study,
         run=run,
         plan=plan,
@@ -301,7 +297,9 @@ def _differences(stored: Any, given: Any, path: str = "") -> Iterator[str]:
 
 
 def state_of(trial: FrozenTrial) -> str:
-    """waiting, running, complete, pruned, failed, or killed (which is enqueued again)."""
+    """waiting, running, complete, pruned, failed, killed (enqueued again), or superfluous."""
+    if trial.state == TrialState.FAIL and "superfluous" in trial.user_attrs:
+        return "superfluous"
     if trial.state == TrialState.FAIL:
         return "failed" if "error" in trial.user_attrs else "killed"
     return str(trial.state.name).lower()
@@ -315,22 +313,6 @@ def decode_params(drawn: Mapping[str, Any]) -> dict[str, Any]:
 def trial_of(study: optuna.Study, number: int) -> FrozenTrial:
     """The trial of a number."""
     return study.get_trials(deepcopy=False)[number]
-
-
-def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Enqueue a trial whose flow has died; Optuna calls this for stale trials."""
-    study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
-
-
-def record_heartbeat(search: Search, number: int) -> None:
-    """Record a heartbeat of a trial."""
-    search.storage.record_heartbeat(trial_id_of(search, number))
-
-
-def trial_id_of(search: Search, number: int) -> int:
-    """Optuna's id of a trial."""
-    study_id = search.storage.get_study_id_from_name(search.name)
-    return int(search.storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
 def check_unchanged(search: Search) -> None:
@@ -352,17 +334,8 @@ def check_unchanged(search: Search) -> None:
 
 
 @contextlib.contextmanager
-def searches_lock(folder: Path) -> Iterator[None]:
-    """Exclude other flows of this checkout: while tables are created, and while trials start."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock", timeout=60):
-        yield
-
-
-@contextlib.contextmanager
 def ignore_experimental_warnings() -> Iterator[None]:
-    """Ignore Optuna's warnings that heartbeats and the constant liar are experimental."""
+    """Ignore Optuna's warnings that its proxy and the constant liar are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        warnings.filterwarnings("ignore", "Heartbeat of storage is supposed")
         yield

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
+from filelock import FileLock
 from optuna.trial import FrozenTrial
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 
-from flows.engine.search import Search, decode_params, searches_lock, state_of
+from flows.engine.search import Search, decode_params, state_of
 from flows.engine.search_tracking import log_and_continue, log_trial, mlflow_run
 from ostinato import store
 from ostinato.errors import FlowError
@@ -30,7 +31,11 @@ def conclude(search: Search) -> dict[str, Any]:
         FlowError: no trial was trained to its end.
     """
     study, folder = search.optuna_study, search.folder / "report"
-    finished = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    finished = [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished() and state_of(trial) != "superfluous"
+    ]
     for trial in finished:
         if not log_trial(search, trial, state_of(trial), trial.user_attrs.get("history", [])):
             break
@@ -49,7 +54,7 @@ def conclude(search: Search) -> dict[str, Any]:
         raise FlowError(f"search {search.name}: none of {len(rows)} trials completed; {text}")
     best = study.best_trial
     text = best_entry(search, best, ", ".join(f"{n} {state}" for state, n in counts.most_common()))
-    with searches_lock(search.folder.parent), store.atomic_folder(folder) as written:
+    with FileLock(search.folder.parent / "lock"), store.atomic_folder(folder) as written:
         store.write_text(written / "best.yaml", text)
         store.write_table(written / "trials.csv", pd.DataFrame(rows))
         write_figures(search, ended, written)

@@ -1,12 +1,13 @@
 """Run a command that ends with the process that started it.
 
-    python supervisor.py COMMAND ARGUMENT...
+    python supervisor.py [--stdin=DESCRIPTOR] COMMAND ARGUMENT...
 
-The command gets a process group of its own. When standard input ends (the starting process closed
-the pipe or died, also by SIGKILL) or on SIGTERM, the group gets SIGINT, as from Ctrl-C in a
-terminal, and GRACE_PERIOD_S later SIGKILL. Processes that the command leaves behind are killed too;
-on Linux also those that left its group. The exit code is the command's, or 128 + the number of the
-signal that ended it.
+The command's standard input is empty, or what the inherited descriptor gives. The command gets a
+process group of its own. When the supervisor's standard input ends (the starting process closed the
+pipe or died, also by SIGKILL) or on SIGTERM, the group gets SIGINT, as from Ctrl-C in a terminal,
+and GRACE_PERIOD_S later SIGKILL. Processes that the command leaves behind are killed too; on Linux
+also those that left its group. The exit code is the command's, or 128 + the number of the signal
+that ended it.
 
 Imports little of the standard library and nothing else: each command of a flow pays for this start.
 """
@@ -26,6 +27,9 @@ SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl (Linux): adopts the orphans of
 
 def main(*command: str) -> int:
     """Run ``command`` and return its exit code."""
+    stdin = subprocess.DEVNULL
+    if command[0].startswith("--stdin="):
+        stdin, command = int(command[0].removeprefix("--stdin=")), command[1:]
     if sys.platform == "linux":
         import ctypes
 
@@ -39,10 +43,12 @@ def main(*command: str) -> int:
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
+        child = subprocess.Popen(command, stdin=stdin, process_group=0)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
+    if stdin >= 0:
+        os.close(stdin)
     deadline: float | None = None
     while not _ended(child.pid):
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())

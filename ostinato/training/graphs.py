@@ -60,7 +60,10 @@ class Graphs:
             compile_steps: maps the step and variables for the other two to compiled steps.
         """
         if self._key not in self._kept:
-            of_peaks, of_share = [tf.Variable(peak) for peak in peaks], tf.Variable(share, dtype="float64")
+            of_peaks, of_share = (
+                [tf.Variable(peak) for peak in peaks],
+                tf.Variable(share, dtype="float64"),
+            )
             compiled = _Compiled(step, of_peaks, of_share, compile_steps(step, of_peaks, of_share))
             self._kept[self._key] = compiled
             if len(self._kept) > MAX_KEPT:
