@@ -43,13 +43,17 @@ from flows.engine.search import (
     Values,
     check_unchanged,
     decode_params,
-    ignore_experimental_warnings,
     open_search,
     state_of,
     trial_of,
 )
 from flows.engine.search_report import conclude
-from flows.engine.search_storage import FAILURES, reports_failures, storage_lock
+from flows.engine.search_storage import (
+    FAILURES,
+    ignore_experimental_warnings,
+    reports_failures,
+    storage_lock,
+)
 from flows.engine.search_tracking import log_trial, set_status
 from flows.engine.search_trials import (
     Heartbeats,

@@ -42,7 +42,7 @@ WITH_PEERS = {  # that measure only beside an interpreter with another library
     "video_decoding",
 }
 WITHOUT_DECLARATION = PEERS | {"forecast_ours"}  # they run for another benchmark
-OWN_TEST = {"flows", "ingest", "memory", "postgres", "predict", "serving", "transfer"}
+OWN_TEST = {"flows", "ingest", "memory", "postgres", "predict", "search", "serving", "transfer"}
 
 
 def bench(name: str, *arguments: str | Path, folder: Path, timeout: float = 600) -> str:

@@ -21,6 +21,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from ruamel.yaml import YAML
 
+from bench import search as bench
 from flows import tune as module
 from flows.engine import search as search_settings
 from flows.engine import tuning_figures
@@ -199,6 +200,7 @@ def test_a_grid_is_complete_and_the_best_entry_is_written(toy: Path) -> None:
     result = search(**given, pruner="none", max_concurrency=2)
     builds = [note["build"] for note in trained()]
     assert len(builds) == 6
+    assert len({note["process"] for note in trained()}) <= 2, "a process trains several trials"
     assert {(b["x"], *b["sizes"]) for b in builds} == {
         (x, *s) for x in (2, 4, 6) for s in ((1, 2), (3, 4))
     }
@@ -248,6 +250,24 @@ def test_a_bad_trial_is_pruned(toy: Path) -> None:
     run = mlflow_runs()["trial 5"]
     assert (run.data.tags["state"], run.data.tags["epochs"]) == ("pruned", "1")
     assert not list(Path("scratch/tune/pruned/trials").iterdir()), "no checkpoint stays"
+
+
+def test_a_pruned_trial_ends_after_its_epoch_and_its_process_goes_on(toy: Path) -> None:
+    does("well")
+    space = {"build.x": Values(values=[1, 2, 3, 4, 5, 1001, 6])}
+    search(run="toy", space=space, sampler="grid", name="gentle")
+    assert states("gentle") == {"complete": 5, "pruned": 2}
+    assert len({note["process"] for note in trained()}) == 1
+    stopped = study("gentle").get_trials()[5]
+    assert len(stopped.user_attrs["history"]) == 1
+
+
+def test_a_process_that_has_grown_is_replaced(toy: Path) -> None:
+    does("grow")
+    search(run="toy", space={"build.x": Values(values=[1, 2, 3, 4])}, sampler="grid", name="big")
+    processes = [note["process"] for note in trained()]
+    assert processes[0] == processes[1] == processes[2], "two GiB more is too much"
+    assert processes[3] != processes[2]
 
 
 def test_a_failed_trial_is_recorded_with_the_reason(
@@ -508,6 +528,24 @@ def test_a_training_of_the_best_entry_has_the_same_history(
     with Path("results/tiny-tuned/history.csv").open(newline="") as file:
         rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     assert repeatable(rows) == repeatable(best.user_attrs["history"])
+
+
+@pytest.mark.slow
+def test_a_worker_has_the_digits_of_a_fresh_process_for_each_trial(
+    real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a training with other graphs, another precision, or another length."""
+    monkeypatch.chdir(real)
+    plan = bench.plan_of("params.yaml", "tiny")
+    one = bench.with_fit(plan, learning_rate=0.01)
+    longer = bench.with_fit(plan, learning_rate=0.02, epochs=3, batch_size=16)
+    clipped = bench.with_fit(plan, clip_norm=0.5)
+    half = {**one, "runtime": {"precision": "mixed_bfloat16"}}
+    (fresh,) = bench.train([one])
+    *others, again = bench.train([longer, clipped, half, one])
+    assert again == fresh
+    assert fresh not in others
+    assert [len(history) for history in others] == [3, 2, 2]
 
 
 @pytest.mark.slow

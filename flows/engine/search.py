@@ -1,12 +1,10 @@
 """A search over the parameters of a run: its definition, and its study in Optuna's storage."""
 
-import contextlib
 import json
 import math
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,13 +18,17 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.engine import commands
-from flows.engine.search_storage import open_storage, reports_failures, storage_lock
+from flows.engine.search_storage import (
+    ignore_experimental_warnings,
+    open_storage,
+    reports_failures,
+    storage_lock,
+)
 from flows.reproduce import retry_policies
 from ostinato import params, store
 from ostinato.errors import FlowError, ParamsError
@@ -331,11 +333,3 @@ def check_unchanged(search: Search) -> None:
             f"{', '.join(changed)}: changed since the search began, so new trials are not "
             "comparable with earlier ones; start another search"
         )
-
-
-@contextlib.contextmanager
-def ignore_experimental_warnings() -> Iterator[None]:
-    """Ignore Optuna's warnings that its proxy and the constant liar are experimental."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield

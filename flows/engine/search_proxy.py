@@ -15,8 +15,7 @@ import optuna
 from optuna.storages import get_storage, run_grpc_proxy_server
 
 from flows.engine.errors import command
-from flows.engine.search import ignore_experimental_warnings
-from flows.engine.search_storage import open_storage, parse
+from flows.engine.search_storage import ignore_experimental_warnings, open_storage, parse
 from ostinato.errors import SettingError, masked
 
 THREADS = 10

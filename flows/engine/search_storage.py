@@ -6,6 +6,7 @@ flows. PostgreSQL does so by locks on rows. SQLite, which has none, needs a lock
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import grpc
 import sqlalchemy
 from filelock import FileLock, Timeout
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -79,7 +80,8 @@ def _connect_to_proxy(address: str) -> BaseStorage:
     found = re.fullmatch(r"grpc://([\w.-]+|\[[\da-fA-F:]+\]):(\d+)/?", address)
     if not found:
         raise SettingError(f"storage: found {masked(address)!r}; expected grpc://HOST:PORT")
-    proxy = GrpcStorageProxy(host=found[1], port=int(found[2]))
+    with ignore_experimental_warnings():
+        proxy = GrpcStorageProxy(host=found[1], port=int(found[2]))
     try:
         proxy.wait_server_ready(timeout=CONNECT_TIMEOUT_S)
     except ConnectionError:
@@ -144,3 +146,11 @@ def reports_failures(address: str) -> Iterator[None]:
             f"storage {masked(address)}: {reason}; when it answers again, run the same search "
             "again: it resumes"
         ) from error
+
+
+@contextlib.contextmanager
+def ignore_experimental_warnings() -> Iterator[None]:
+    """Ignore Optuna's warnings that its proxy and the constant liar are experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
