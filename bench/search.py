@@ -3,9 +3,9 @@
     python -m bench.search [--run weather-linear] [--trials 8] [--rounds 3]
 
 It runs in a checkout in which `dvc repro` has prepared the data of RUN. A trial is RUN with another
-learning rate. In each round all trials are trained by one process of `stages.trial`, as `tune` does,
-and then by a process for each. The digits of both must be equal. A process for all is fast because
-it imports TensorFlow once and traces the graphs of equal shapes once.
+learning rate. In each round one process of `stages.trial` trains all of them, as that of `tune`
+does, and then a process for each. The digits of both must be equal. One process is faster because
+it imports TensorFlow once, and traces graphs of equal shapes once.
 """
 
 import argparse

@@ -31,18 +31,20 @@ POSTGRES = pytest.mark.skipif(
 
 @contextlib.contextmanager
 def process(*argv: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python process of the checkout, killed at the end."""
+    """A Python process of the checkout, killed with its children at the end."""
     started = servers.start(
         [sys.executable, "-m", *argv],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     try:
         yield started
     finally:
-        started.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
         started.communicate()
 
 
@@ -93,12 +95,12 @@ def test_ten_processes_in_two_clones_share_a_search(storage: str, tmp_path: Path
         return [note["process"] for note in trained() if note["number"] == searchers.HANGING]
 
     with process("tests.searchers", storage, *map(str, clones)) as parent:
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 300
         while not hanging():
             assert time.monotonic() < deadline, "no process got the trial"
             time.sleep(0.1)
         os.kill(hanging()[0], signal.SIGKILL)
-        codes = json.loads(parent.communicate(timeout=100)[0])
+        codes = json.loads(parent.communicate(timeout=300)[0])
     assert codes == [-signal.SIGKILL, *[0] * 9]
     expected = Counter(map(str, range(searchers.TOTAL)))
     [killed] = (note["x"] for note in trained() if note["number"] == searchers.HANGING)

@@ -263,3 +263,29 @@ def test_without_a_gpu_no_variable_is_set(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     with devices.reserve_devices() as env:
         assert env == {}
+
+
+def test_a_command_reads_what_is_written_to_it() -> None:
+    with commands.supervised():
+        command = commands.Command("cat", takes_input=True)
+        try:
+            lines = command.lines()
+            for line in ("one", "two \N{GREEK SMALL LETTER PI}"):
+                command.write(line)
+                assert next(lines) == line
+            assert not command.ended
+            command.interrupt()
+            assert list(lines) == []
+            assert command.ended
+            command.write("to nobody")
+        finally:
+            command.stop()
+
+
+def test_a_command_that_reads_ends_with_its_flow() -> None:
+    with commands.supervised():
+        command = commands.Command("cat", takes_input=True)
+    assert command.ended
+    with pytest.raises(commands.StoppedError):
+        command.check_flow()
+    command.stop()

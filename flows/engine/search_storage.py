@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from ostinato.errors import FlowError, SettingError, masked
 
 CONNECT_TIMEOUT_S = 10  # of PostgreSQL and of the proxy
-LOCK_TIMEOUT_S = 60  # of SQLite, and of the lock beside its file
+LOCK_TIMEOUT_S = 300  # of SQLite, and of the lock beside its file
 TABLES_LOCK = 0x6F737469  # PostgreSQL's advisory lock while the tables are created
 FAILURES = (SQLAlchemyError, StorageInternalError, grpc.RpcError)
 """What a storage raises that does not answer."""
