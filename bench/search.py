@@ -5,11 +5,13 @@
 It runs in a checkout in which `dvc repro` has prepared the data of RUN. A trial is RUN with another
 learning rate. In each round one process of `stages.trial` trains all of them, as that of `tune`
 does, and then a process for each. The digits of both must be equal. One process is faster because
-it imports TensorFlow once, and traces graphs of equal shapes once.
+it imports TensorFlow once, and traces graphs of equal shapes once. The processor time of a trial is
+shown too, which the load of the machine changes less.
 """
 
 import argparse
 import json
+import resource
 import shutil
 import statistics
 import subprocess
@@ -48,22 +50,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with_fit(plan, learning_rate=rate * (1 + index / args.trials))
         for index in range(args.trials)
     ]
-    seconds: dict[str, list[float]] = {"one process": [], "a process for each": []}
+    kinds = {"one process": [plans], "a process for each": [[plan] for plan in plans]}
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    processor: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(args.rounds):
         digits = []
-        for kind, groups in (
-            ("one process", [plans]),
-            ("a process for each", [[plan] for plan in plans]),
-        ):
-            began = time.perf_counter()
+        for kind, groups in kinds.items():
+            began, used = time.perf_counter(), processor_seconds()
             digits.append([history for group in groups for history in train(group)])
             seconds[kind].append(time.perf_counter() - began)
+            processor[kind].append(processor_seconds() - used)
         assert digits[0] == digits[1], "other digits"
-    medians = {kind: statistics.median(values) for kind, values in seconds.items()}
-    for kind, median in medians.items():
-        print(f"{kind}: {3600 * args.trials / median:,.0f} trials/h")
-    ratio = medians["a process for each"] / medians["one process"]
-    print(f"{args.run}, {args.trials} trials, {args.rounds} rounds: {ratio:.2f} times as many")
+    print(f"{args.run}, {args.trials} trials, {args.rounds} rounds")
+    for kind in kinds:
+        rate = 3600 * args.trials / statistics.median(seconds[kind])
+        used = statistics.median(processor[kind]) / args.trials
+        print(f"{kind}: {rate:,.0f} trials/h, {used:.2f} s of processor for a trial")
+    for what, values in (("trials/h", seconds), ("processor time", processor)):
+        one, each = (statistics.median(values[kind]) for kind in kinds)
+        print(f"{what}: {each / one:.2f} times as good in one process")
+
+
+def processor_seconds() -> float:
+    """The processor time of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def plan_of(study: str, run: str) -> dict[str, Any]:

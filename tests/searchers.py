@@ -1,4 +1,4 @@
-"""Ten processes that work on one search: `python -m tests.searchers STORAGE FOLDER...`.
+"""Ten processes that work on one search: `python -m tests.searchers STORAGE NAME FOLDER...`.
 
 Each process does what the loop of `tune` does, with a training of a fraction of a second. They are
 forked, as each import of Prefect would take seconds. The first one to get trial 3 hangs in it: the
@@ -30,13 +30,13 @@ PROCESSES, TOTAL = 10, 24
 HANGING = 3
 
 
-def work(storage: str, folder: Path) -> None:
-    """Work on the search until it is complete."""
+def work(storage: str, name: str, folder: Path) -> None:
+    """Work on the search until it is complete; begin when all processes are there."""
     os.chdir(folder)
     values = [str(value) for value in range(TOTAL)]
     with storage_lock(storage):
         study = optuna.create_study(
-            storage=open_storage(storage), study_name="shared", load_if_exists=True
+            storage=open_storage(storage), study_name=name, load_if_exists=True
         )
     search = Search(
         optuna_study=study,
@@ -51,6 +51,9 @@ def work(storage: str, folder: Path) -> None:
         folder=folder,
         policy=cast(Any, SimpleNamespace()),
     )
+    (folder / f"ready-{os.getpid()}").touch()
+    while len(list(folder.parent.glob("*/ready-*"))) < PROCESSES:
+        time.sleep(0.1)
     heartbeats = Heartbeats()
     while True:
         with storage_lock(storage):
@@ -75,7 +78,7 @@ def work(storage: str, folder: Path) -> None:
         study.tell(trial, float(trial.params["build.x"]))
 
 
-def main(storage: str, *folders: str) -> None:
+def main(storage: str, name: str, *folders: str) -> None:
     """Fork the processes; they take turns in the folders, which stand for clones."""
     search_settings.HEARTBEAT_INTERVAL_S, search_settings.HEARTBEAT_TIMEOUT_S = 0.5, 4.0
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -83,7 +86,7 @@ def main(storage: str, *folders: str) -> None:
     for index in range(PROCESSES):
         if not (child := os.fork()):
             with disable_run_logger(), ignore_experimental_warnings():
-                work(storage, Path(folders[index % len(folders)]))
+                work(storage, name, Path(folders[index % len(folders)]))
             os._exit(0)
         children.append(child)
     codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
