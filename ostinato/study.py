@@ -17,6 +17,7 @@ from ostinato.errors import ParamsError
 from ostinato.params import Problem
 from ostinato.policies import RetryPolicy
 from ostinato.promotion import Gate
+from ostinato.task import Placement
 from ostinato.units import Seed
 
 REQUIRED = ("root", "at", "seed", "runtime", "data", "evaluation", "runs", "ensembles")
@@ -287,8 +288,11 @@ class _Checker:
                 self.valid_keys += [f"{location}.fetch.{name}.{key}" for key in keys]
 
     def run(self, location: str, entry: Any, data: Mapping[str, Any]) -> None:
-        """A run: its data set, and the arguments of its model's build and fit."""
-        entry = self.table(location, entry, ["data", "domain", "model", "build", "fit"])
+        """A run: its data set, the arguments of its model's build and fit, and its placement."""
+        required = ["data", "domain", "model", "build", "fit"]
+        entry = self.table(location, entry, required, ["placement"])
+        if "placement" in entry:
+            self.call(f"{location}.placement", Placement, entry["placement"])
         self.on_data(location, entry, data)
         if not {"domain", "model"} <= entry.keys() or not self.domain(location, entry, "dataset"):
             return
@@ -443,7 +447,7 @@ class _Tables(_Checker):
     def run(self, location: str, entry: Any, data: Mapping[str, Any]) -> None:
         """Check the keys of a run."""
         super().run(location, entry, data)
-        self.mappings(location, entry, "build", "fit")
+        self.mappings(location, entry, "build", "fit", "placement")
         if isinstance(entry, Mapping) and "model" in entry:
             self.value(f"{location}.model", str, entry["model"])
 

@@ -18,6 +18,7 @@ from jaxtyping import Float, Integer, Shaped
 from pydantic import BaseModel
 
 from ostinato.errors import DataError
+from ostinato.units import Count, DeviceByLayer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -233,6 +234,21 @@ class Predictor(Protocol):
         """The number of learned values; 0 where nothing is learned."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Layers of one model on several devices: the optional block ``placement`` of a run.
+
+    Args:
+        layers: index of a layer's device, from 0, by the layer's name or a pattern of names, as
+            in ``{"lstm_[23]": 1}``. The first pattern that matches counts. A layer that no pattern
+            matches is on the device of the layer before it; the first layers are on device 0.
+        micro_batches: parts of a batch that are in the pipeline of devices at the same time.
+    """
+
+    layers: DeviceByLayer
+    micro_batches: Count
+
+
 @dataclass(frozen=True)
 class TrainingContext:
     """What a training needs besides model, data and parameters.
@@ -243,12 +259,15 @@ class TrainingContext:
         on_epoch: called with the record of each epoch; after a resume first with the records of
             the finished epochs.
         graphs: compiled steps of earlier trainings in this process; None compiles them anew.
+        placement: of the model's layers; None: the model is on one device, or each device has a
+            copy.
     """
 
     checkpoints: Path
     seed: int
     on_epoch: Callable[[Record], None] = lambda record: None
     graphs: "Graphs | None" = None
+    placement: Placement | None = None
 
 
 @runtime_checkable

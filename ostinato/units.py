@@ -92,6 +92,11 @@ Tokens = Annotated[int, Field(ge=1, le=100_000)]
 Count = Annotated[int, Field(ge=1)]
 """A number of items, at least one."""
 
+DeviceByLayer = Annotated[
+    dict[Annotated[str, Field(min_length=1)], Annotated[int, Field(ge=0)]], Field(min_length=1)
+]
+"""Index of a device, from 0, by the name or pattern of layers."""
+
 Seconds = Annotated[float, Field(gt=0)]
 """A duration in seconds."""
 

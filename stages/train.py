@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ostinato import models, params, store
-from ostinato.task import TrainingContext
+from ostinato.task import Placement, TrainingContext
 from ostinato.tracking import live
 from ostinato.training.imports import import_keras_quietly
 from ostinato.training.machine import this_machine
@@ -24,11 +24,13 @@ def main(study: str, name: str) -> None:
     data_folder, results = loaded.data_folder(run["data"]), loaded.result_folder(name)
     machine = this_machine()
     import_keras_quietly()
+    from ostinato.training.placement import one_copy, place
     from ostinato.training.runtime import device_record, runtime
 
     model = models.load(run["domain"], run["model"])
     build, fit = params.bind(model.build, run["build"]), params.bind(model.fit, run["fit"])
     enter = params.bind(runtime, loaded.params["runtime"])
+    placement = params.bind(Placement, run["placement"])() if "placement" in run else None
     code = params.training_code(run["domain"], run["model"])
     precision = loaded.entry("runtime", "precision")
     digest = store.digest(run, seed, precision, data_folder / "manifest.json", *code)
@@ -36,9 +38,13 @@ def main(study: str, name: str) -> None:
     dataset = params.module(run["domain"], "dataset").load(data_folder)
     device = device_record(machine, precision)
     logging.getLogger("ostinato").info("%s: trains on %s", name, device)
-    with live.track(loaded, name, device.tags()) as on_epoch, enter(seed, machine):
+    copies = one_copy(machine) if placement else machine
+    with live.track(loaded, name, device.tags()) as on_epoch, enter(seed, copies):
         trained = build(dataset)
-        history = fit(trained, dataset, TrainingContext(checkpoints, seed, on_epoch))
+        if placement:
+            trained = place(trained, placement, machine.devices)
+        context = TrainingContext(checkpoints, seed, on_epoch, placement)
+        history = fit(trained, dataset, context)
         with store.atomic_folder(results / "model") as folder:
             model.save(trained, folder)
         store.write_table(results / "history.csv", pd.DataFrame(history))

@@ -189,15 +189,27 @@ def minimise(
         clip_norm: largest norm of the gradient over all weights; 0 turns clipping off.
 
     Returns:
-        The norm of the gradient before clipping, as a mean over steps. It is NaN if the gradient is
-        not finite. With loss scaling, which overflows now and then while it looks for the scale,
-        such a step has the weight 0 instead.
+        The norm of the gradient before clipping; see `apply_gradients`.
 
     Raises:
         TrainingError: the loss does not depend on one of the weights.
     """
-    one = tf.ones(())
-    scale = optimizer.scale_loss(one)
+    gradients = gradients_of(tape, loss, optimizer, weights)
+    return apply_gradients(gradients, optimizer, weights, clip_norm)
+
+
+def gradients_of(
+    tape: tf.GradientTape,
+    loss: tf.Tensor,
+    optimizer: keras.Optimizer,
+    weights: Sequence[keras.Variable],
+) -> list[tf.Tensor]:
+    """The gradient of ``loss``, times the optimiser's scale of the loss.
+
+    Raises:
+        TrainingError: the loss does not depend on one of the weights.
+    """
+    scale = optimizer.scale_loss(tf.ones(()))
     gradients = tape.gradient(loss, weights, output_gradients=scale)
     unused = [w.path for w, g in zip(weights, gradients, strict=True) if g is None]
     if unused:
@@ -205,10 +217,34 @@ def minimise(
             f"the loss does not depend on the weights {unused}; use them in the model, or set "
             "trainable = False for their layers"
         )
+    # Dense, because the norm of a sparse gradient counts a row that occurs twice as two rows.
+    return [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+def apply_gradients(
+    gradients: Sequence[tf.Tensor],
+    optimizer: keras.Optimizer,
+    weights: Sequence[keras.Variable],
+    clip_norm: float,
+) -> Mean:
+    """Update ``weights`` once by a gradient, summed over the devices, then clipped.
+
+    Args:
+        gradients: this device's share, from `gradients_of`.
+        optimizer: built for these weights.
+        weights: to update.
+        clip_norm: largest norm of the gradient over all weights; 0 turns clipping off.
+
+    Returns:
+        The norm of the gradient before clipping, as a mean over steps. It is NaN if the gradient is
+        not finite. With loss scaling, which overflows now and then while it looks for the scale,
+        such a step has the weight 0 instead.
+    """
+    one = tf.ones(())
+    scale = optimizer.scale_loss(one)
     context = tf.distribute.get_replica_context()
     devices = context.num_replicas_in_sync
-    # Dense, because the norm of a sparse gradient counts a row that occurs twice as two rows.
-    gradients = context.all_reduce("SUM", [tf.convert_to_tensor(g) for g in gradients])
+    gradients = context.all_reduce("SUM", list(gradients))
     norm = tf.linalg.global_norm(gradients) / scale
     # The optimiser sums over the devices once more, hence the division.
     factor = (clip_norm / tf.maximum(norm, clip_norm) if clip_norm else one) / devices

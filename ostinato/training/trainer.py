@@ -21,6 +21,7 @@ from ostinato.params import near
 from ostinato.progress import Bar
 from ostinato.task import Record, TrainingContext
 from ostinato.training import checkpoints, losses, runtime, schedules
+from ostinato.training.placement import PipelinedStep, log_peaks
 from ostinato.training.schedules import Schedule
 from ostinato.training.steps import Step, Sums, SupervisedStep, batch_length
 from ostinato.units import BatchSize, Epochs, Fraction, LearningRate, NonNegative, Patience
@@ -73,7 +74,8 @@ def fit(
 ) -> list[Record]:
     """Train ``model`` by supervised learning; at the end it has the weights of its best epoch.
 
-    See `SupervisedStep` for the loss and `train` for the loop.
+    See `SupervisedStep` for the loss, `PipelinedStep` for layers on several devices, and `train`
+    for the loop.
 
     Args:
         model: maps x to the predictions that the loss expects.
@@ -101,15 +103,19 @@ def fit(
         TrainingError: the loss or the gradient is not finite, the checkpoint belongs to another
             model, a split is empty, or the loss does not depend on a weight.
     """
-    step = SupervisedStep(
-        model,
-        loss=loss,
-        metrics=metrics,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        clip_norm=clip_norm,
+    options: dict[str, Any] = {
+        "loss": loss,
+        "metrics": metrics,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "clip_norm": clip_norm,
+    }
+    step = (
+        SupervisedStep(model, **options)
+        if context.placement is None
+        else PipelinedStep(model, context.placement, batch_size, **options)
     )
-    return train(
+    history = train(
         step,
         data,
         context,
@@ -120,6 +126,9 @@ def fit(
         monitor=monitor,
         patience=patience,
     )
+    if context.placement is not None:
+        log_peaks()
+    return history
 
 
 def train(
@@ -157,10 +166,16 @@ def train(
         ``seconds``, and ``sequences_per_second`` (examples per second of its training part).
 
     Raises:
-        ParamsError: ``monitor`` is unknown, or the schedule needs a warm-up.
+        ParamsError: ``monitor`` is unknown, the schedule needs a warm-up, or the step cannot train
+            layers on several devices.
         TrainingError: a sum is not finite, the checkpoint belongs to another model, or a split is
             empty.
     """
+    if context.placement is not None and not isinstance(step, PipelinedStep):
+        raise ParamsError(
+            f"placement: {type(step).__name__} trains this model, on one device; delete the run's "
+            "placement"
+        )
     names = tuple(step.metrics)
     monitors = [prefix + name for prefix in ("", "validation_") for name in names]
     if monitor not in monitors:
