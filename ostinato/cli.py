@@ -29,7 +29,7 @@ from ostinato.errors import OstinatoError, ParamsError
 from ostinato.serving.settings import add_arguments, add_predict_arguments, from_arguments
 from ostinato.study import Study, check_tables, studies
 from ostinato.tables import Table, show
-from ostinato.task import Metric
+from ostinato.task import Metric, Placement
 from ostinato.training.imports import import_keras_quietly
 
 MAX_WIDTH = 100  # columns of text
@@ -314,10 +314,13 @@ def _describe_run(name: str, study: Study) -> Iterator[Part]:
     text = f"a run of {study.path}. Data set {entry['data']}, model {domain}/{entry['model']}."
     yield from _paragraph(f"{name}: {text}")
     yield from _text(inspect.getdoc(module) or "", 2)
-    for part in ("build", "fit"):
+    receivers = {"build": module.build, "fit": module.fit}
+    if "placement" in entry:
+        receivers["placement"] = Placement
+    for part, receiver in receivers.items():
         yield ""
         block = entry.get(part) or {}
-        yield from _function(Target(part, getattr(module, part), {f"runs.{name}.{part}": block}))
+        yield from _function(Target(part, receiver, {f"runs.{name}.{part}": block}))
 
 
 def _prepare(study: Study | None, domain: str) -> dict[str, params.Block]:

@@ -125,8 +125,8 @@ def test_micro_batches_take_the_step_of_the_whole_batch() -> None:
         found = after_steps(PipelinedStep(placed, on_one(3), 16, **OPTIONS), batches)
     for one, other in zip(weights, found[0], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    for one, other in zip(means, found[1], strict=True):
-        assert one == pytest.approx(other, rel=1e-5)
+    for whole, parts in zip(means, found[1], strict=True):
+        assert parts == pytest.approx(whole, rel=1e-5)
     assert means[0]["gradient_norm"] > OPTIONS["clip_norm"]
 
 
