@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ostinato import params
+from ostinato import params, study
 from ostinato.errors import ParamsError, TrainingError
 from ostinato.task import Placement, TrainingContext
 from ostinato.training import runtime, trainer
@@ -22,6 +22,7 @@ from ostinato.training.machine import Machine
 from ostinato.training.placement import PipelinedStep, assign, one_copy, place
 from ostinato.training.steps import SupervisedStep
 from ostinato.training.teacher_forcing import ScheduledSamplingModel
+from tests.test_study import problems, values
 
 ROOT = Path(__file__).parents[1]
 OPTIONS: dict[str, Any] = {
@@ -74,6 +75,14 @@ def test_a_wrong_block_is_an_error(block: dict[str, Any], message: str) -> None:
         params.bind(Placement, block)
 
 
+def test_the_check_of_a_study_reads_a_placement() -> None:
+    block = {"layers": {"gru_1": 1}, "micro_batches": 2}
+    study.check(values(**{"runs.gru.placement": block}))
+    assert problems(values(**{"runs.gru.placement": {**block, "microbatches": 2}})) == [
+        "runs.gru.placement.microbatches: unknown; did you mean 'micro_batches'?"
+    ]
+
+
 def pooled(*, normalised: bool = False) -> keras.Model:
     """A small functional model with a mask, a shared layer, a penalty and dropout in a row."""
     inputs = keras.Input((None, 3))
@@ -108,7 +117,9 @@ def after_steps(
         lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), batches[0]
     )
     run = tf.function(
-        lambda batch: (step.train(batch), step.test(batch)), input_signature=[signature]
+        lambda batch: (step.train(batch), step.test(batch)),
+        input_signature=[signature],
+        autograph=False,
     )
     found = [sums for batch in batches for sums in run(batch)]
     means = [{name: float(s / w) for name, (s, w) in sums.items()} for sums in found]
@@ -124,7 +135,7 @@ def test_micro_batches_take_the_step_of_the_whole_batch() -> None:
         weights, means = after_steps(SupervisedStep(model, **OPTIONS), batches)
         found = after_steps(PipelinedStep(placed, on_one(3), 16, **OPTIONS), batches)
     for one, other in zip(weights, found[0], strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+        np.testing.assert_allclose(one, other, atol=3e-7)  # the steps' length is 0.01
     for whole, parts in zip(means, found[1], strict=True):
         assert parts == pytest.approx(whole, rel=1e-5)
     assert means[0]["gradient_norm"] > OPTIONS["clip_norm"]
@@ -174,14 +185,14 @@ def train_stages(folder: Path) -> None:
     from stages import fetch, prepare, train
     from tests.workspace import default_values
 
-    values = default_values()
-    run = values["runs"].pop("sketches-gru")
+    content = default_values()
+    run = content["runs"].pop("sketches-gru")
     run["build"] |= {"cell": "lstm", "num_layers": 3}
     run["fit"] |= {"epochs": 2, "batch_size": 16}
     placement = {"layers": {"lstm_1": 1, "lstm_2": 3}, "micro_batches": 3}
-    values["runs"] |= {"placed": {**run, "placement": placement}, "plain": run}
+    content["runs"] |= {"placed": {**run, "placement": placement}, "plain": run}
     os.chdir(folder)
-    store.write_json(Path("params.yaml"), values)  # JSON is YAML
+    store.write_json(Path("params.yaml"), content)  # JSON is YAML
     os.environ["OSTINATO_DEVICES"] = "4"
     fetch.main("params.yaml", "fetch@sketches")
     prepare.main("params.yaml", "prepare@sketches")
@@ -196,8 +207,8 @@ def differences() -> dict[str, float]:
     from ostinato.translation.models import transformer
 
     data: Any = SimpleNamespace(vocab_sizes=(11, 11), shared_vocabulary=True)
-    sizes = {"units": 4, "num_heads": 2, "feedforward_units": 8, "num_layers": 2}
-    layers = {"transformer_layer_1": 1, "decoder_0": 2, "decoder_1": 3, "output_norm": 3, "*": 0}
+    sizes = {"units": 4, "num_heads": 2, "feedforward_units": 8, "num_layers": 1}
+    layers = {"transformer_layer": 1, "decoder_0": 2, "output_norm": 3, "*": 0}
     placement = Placement(layers=layers, micro_batches=2)
     generator = np.random.default_rng(1)
     source, before, y = (generator.integers(1, 11, (7, 5)).astype("int32") for _ in range(3))
@@ -228,7 +239,7 @@ def products_by_device() -> dict[str, int]:
     model = place(keras.Model(inputs, x), placement, 4)
     step = PipelinedStep(model, placement, 4, **{**OPTIONS, "loss": "huber", "metrics": []})
     batch = tf.ones((4, 3)), tf.ones((4, 3))
-    graph = tf.function(step.train).get_concrete_function(batch).graph
+    graph = tf.function(step.train, autograph=False).get_concrete_function(batch).graph
     found = [op.device for op in graph.get_operations() if op.type == "MatMul"]
     return {device[-1:]: found.count(device) for device in found}
 
@@ -255,7 +266,7 @@ def four_devices(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, d
         env=environment,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return folder, done.stdout, json.loads(done.stdout.splitlines()[-1])
@@ -293,6 +304,7 @@ def test_a_placed_transformer_takes_the_step_of_one_device(
 ) -> None:
     """With its own predictions as input, dropout in nested layers, masks and a shared layer."""
     _, _, found = four_devices
+    assert found["differences"].pop("weights") < 1e-7  # the step has a length of 0.005
     assert max(found["differences"].values()) < 1e-5, found["differences"]
 
 
