@@ -1,6 +1,6 @@
 """Trials of a search in an hour: one process for all of them, against a process for each.
 
-    python -m bench.search [--run weather-linear] [--trials 8] [--rounds 3]
+    python -m bench.search [--run weather-linear] [--epochs 4] [--trials 8] [--rounds 3]
 
 It runs in a checkout in which `dvc repro` has prepared the data of RUN. A trial is RUN with another
 learning rate. In each round one process of `stages.trial` trains all of them, as that of `tune`
@@ -41,10 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--study", default="params.yaml")
     parser.add_argument("--run", default="weather-linear")
+    parser.add_argument("--epochs", type=int, help="of a trial; by default those of RUN")
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args(arguments)
     plan = plan_of(args.study, args.run)
+    if args.epochs:
+        plan = with_fit(plan, epochs=args.epochs)
     rate = plan["run"]["fit"]["learning_rate"]
     plans = [
         with_fit(plan, learning_rate=rate * (1 + index / args.trials))
