@@ -16,7 +16,7 @@ import resource
 import select
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 
 from ostinato import models, params, store
 from ostinato.errors import OstinatoError, ParamsError
@@ -165,7 +165,7 @@ def train(
             sys.stdin.readline()  # STOP, or the end of the flow
             raise TrialStoppedError("stopped by the flow")
 
-    if graphs and model.fit is trainer.fit and machine.devices == 1:
+    if graphs and cast(object, model.fit) is trainer.fit and machine.devices == 1:
         kept = {name: value for name, value in run["fit"].items() if name not in FREE}
         graphs.select(store.digest(seed, runtime, {**run, "fit": kept}, files))
         context = TrainingContext(checkpoints, seed, on_epoch, graphs)

@@ -541,13 +541,12 @@ def test_a_worker_has_the_digits_of_a_fresh_process_for_each_trial(
     plan = bench.plan_of("params.yaml", "tiny")
     one = bench.with_fit(plan, learning_rate=0.01)
     longer = bench.with_fit(plan, learning_rate=0.02, epochs=3, batch_size=16)
-    clipped = bench.with_fit(plan, clip_norm=0.5)
     half = {**one, "runtime": {"precision": "mixed_bfloat16"}}
     (fresh,) = bench.train([one])
-    *others, again = bench.train([longer, clipped, half, one])
+    *others, again = bench.train([longer, half, one])
     assert again == fresh
     assert fresh not in others
-    assert [len(history) for history in others] == [3, 2, 2]
+    assert [len(history) for history in others] == [3, 2]
 
 
 @pytest.mark.slow
