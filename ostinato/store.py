@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
@@ -191,7 +191,13 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
         MissingFileError: there is no such file.
     """
     # Opened here, as np.load leaves a torn file open.
-    with existing(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with existing(path).open("rb") as file:
+        return load_arrays(file, *names)
+
+
+def load_arrays(file: IO[bytes], *names: str) -> dict[str, np.ndarray]:
+    """The arrays of an open ``.npz``, or those with the given names; pickled ones are refused."""
+    with np.load(file, allow_pickle=False) as archive:
         return {name: archive[name] for name in names or archive.files}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ostinato import models, params, store
+from ostinato.errors import ParamsError
 from ostinato.task import Placement, TrainingContext
 from ostinato.tracking import live
 from ostinato.training.imports import import_keras_quietly
@@ -18,6 +19,7 @@ def main(study: str, name: str) -> None:
 
     A training that was killed continues after its last finished epoch, as long as its parameters,
     its data and its code are the same: the folder of its checkpoints is named by their digest.
+    With several ranks (`ostinato.training.cluster`), rank 0 reads and writes all of this.
     """
     name, loaded = key_of(name), load_study(study)
     run, seed = loaded.entry("runs", name), loaded.params["seed"]
@@ -38,6 +40,15 @@ def main(study: str, name: str) -> None:
     dataset = params.module(run["domain"], "dataset").load(data_folder)
     device = device_record(machine, precision)
     logging.getLogger("ostinato").info("%s: trains on %s", name, device)
+    if placement and machine.cluster.ranks > 1:
+        raise ParamsError(
+            f"runs.{name}.placement: layers are placed on the devices of one machine, but this "
+            f"training has {machine.cluster.ranks} ranks; delete placement, or start one rank"
+        )
+    if machine.cluster.rank:
+        with enter(seed, machine):
+            fit(build(dataset), dataset, TrainingContext(checkpoints, seed))
+        return
     copies = one_copy(machine) if placement else machine
     with live.track(loaded, name, device.tags()) as on_epoch, enter(seed, copies):
         trained = build(dataset)

@@ -30,6 +30,7 @@ TOY = {  # arguments of benchmarks that need nothing but the project
     "pairs_memory": ["--pairs", "2000", "--steps", "20"],
     "reading": ["--records", "500", "--rounds", "1"],
     "placement": ["--toy", "--steps", "1", "--models", "lstm", "--micro-batches", "1"],
+    "ranks": ["--toy", "--steps", "2", "--rounds", "1"],
     "series_memory": ["--series", "20", "--steps", "100", "--batches", "2"],
     "training": ["--toy", "--per-class", "8", "--batch-size", "64", "--rounds", "1"],
     "video": ["inference", "--rounds", "1"],

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -71,13 +71,14 @@ def test_no_study_describes_the_computer() -> None:
 
 
 def test_the_record_of_a_training_is_read_as_it_was_written(tmp_path: Path) -> None:
-    for record in (CPU, GPUS):
+    for record in (CPU, GPUS, replace(CPU, ranks=2)):
         record.write(tmp_path / "training.json")
         assert DeviceRecord.read(tmp_path / "training.json") == record
-        assert store.read_json(tmp_path / "training.json") == {
-            **asdict(record),
-            "names": list(record.names),
-        }
+        written = {**asdict(record), "names": list(record.names)}
+        if record.ranks == 1:
+            del written["ranks"]
+        assert store.read_json(tmp_path / "training.json") == written
+    assert replace(CPU, ranks=2).title() == "2 ranks of CPU (cores 2, intra_op 1, inter_op 2)"
     assert str(CPU) == "CPU (cores 2, intra_op 1, inter_op 2), float32, TensorFlow 2.21.0"
     assert GPUS.tags() == {"device": "2 GPU (NVIDIA A100, NVIDIA A100)", "tensorflow": "2.21.0"}
 

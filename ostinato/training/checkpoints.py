@@ -1,4 +1,4 @@
-"""The checkpoint of a training: one file, replaced atomically after every epoch."""
+"""The checkpoint of a training: one file of rank 0, replaced atomically after every epoch."""
 
 import json
 import logging
@@ -13,6 +13,7 @@ import numpy as np
 from ostinato import store
 from ostinato.errors import TrainingError
 from ostinato.task import Record
+from ostinato.training import ranks
 
 LOG = logging.getLogger("ostinato")
 FILE = "epoch.npz"
@@ -24,7 +25,7 @@ def save(
     history: Sequence[Record],
     best: Sequence[np.ndarray],
 ) -> None:
-    """Write the state after the last epoch to ``folder``/epoch.npz.
+    """Write the state after the last epoch to ``folder``/epoch.npz, on rank 0.
 
     Args:
         folder: of this training alone.
@@ -32,7 +33,11 @@ def save(
         history: the records of the finished epochs.
         best: the weights of the best epoch.
     """
+    if ranks.part().rank:
+        return
     state = {"history": list(history), "variables": _describe(variables)}
+    if (number := ranks.part().ranks) > 1:
+        state["ranks"] = number
     arrays = {f"variable/{i}": variable.numpy() for i, variable in enumerate(variables)}
     arrays |= {f"best/{i}": value for i, value in enumerate(best)}
     store.write_arrays(folder / FILE, {"state": np.array(json.dumps(state)), **arrays})
@@ -41,7 +46,7 @@ def save(
 def resume(
     folder: Path, variables: Sequence[keras.Variable]
 ) -> tuple[list[Record], list[np.ndarray]]:
-    """Assign the saved values to ``variables``.
+    """Assign the values that rank 0 has saved to ``variables``, on all ranks.
 
     Returns:
         The records of the finished epochs and the weights of the best one; both are empty, and
@@ -51,10 +56,11 @@ def resume(
         TrainingError: the file is unreadable, or the variables have other names or shapes.
     """
     path = folder / FILE
-    if not path.exists():
-        return [], []
     try:
-        arrays = store.read_arrays(path)
+        if (file := ranks.open_file(path)) is None:
+            return [], []
+        with file:
+            arrays = store.load_arrays(file)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise TrainingError(
             f"{path}: unreadable checkpoint ({error}); delete it to start over"
@@ -68,7 +74,9 @@ def resume(
             )
     for i, variable in enumerate(variables):
         variable.assign(arrays[f"variable/{i}"])
-    LOG.info("resuming after epoch %d, from %s", len(state["history"]), path)
+    wrote, now = state.get("ranks", 1), ranks.part().ranks
+    changed = "" if wrote == now else f"; ranks now: {now}, when it was written: {wrote}"
+    LOG.info("resuming after epoch %d, from %s%s", len(state["history"]), path, changed)
     best = [name for name in arrays if name.startswith("best/")]
     return state["history"], [arrays[f"best/{i}"] for i in range(len(best))]
 

@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from ostinato import store
 from ostinato.errors import DataError, SettingError
+from ostinato.training.cluster import Cluster, this_cluster
 
 DEVICES = "OSTINATO_DEVICES"
 INTRA_OP, INTER_OP = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"  # TensorFlow's own names
@@ -27,11 +28,13 @@ class Machine:
         devices: number of GPUs, or of (logical) CPU devices where there is no GPU.
         intra_op: threads within an operation; None leaves TensorFlow's choice.
         inter_op: operations that run in parallel; None leaves TensorFlow's choice.
+        cluster: the processes that share the training, each with as many devices.
     """
 
     devices: int = 1
     intra_op: int | None = None
     inter_op: int | None = None
+    cluster: Cluster = Cluster()
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class DeviceRecord:
         inter_op: operations in parallel; None: TensorFlow's choice.
         precision: Keras' dtype policy.
         tensorflow: its version.
+        ranks: processes that shared the training; the rest describes rank 0.
     """
 
     device: Literal["GPU", "CPU"]
@@ -55,6 +59,7 @@ class DeviceRecord:
     inter_op: int | None
     precision: str
     tensorflow: str
+    ranks: int = 1
 
     def __str__(self) -> str:
         """One line, for the log."""
@@ -62,19 +67,23 @@ class DeviceRecord:
 
     def title(self) -> str:
         """The devices in words."""
+        ranks = f"{self.ranks} ranks of " if self.ranks > 1 else ""
         if self.device == "GPU":
-            return f"{len(self.names)} GPU ({', '.join(self.names)})"
+            return f"{ranks}{len(self.names)} GPU ({', '.join(self.names)})"
         threads = {"intra_op": self.intra_op, "inter_op": self.inter_op}
         known = [f"{name} {number}" for name, number in threads.items() if number]
-        return f"CPU ({', '.join([f'cores {self.cores}', *known])})"
+        return f"{ranks}CPU ({', '.join([f'cores {self.cores}', *known])})"
 
     def tags(self) -> dict[str, str]:
         """The tags of the training's run in MLflow."""
         return {"device": self.title(), "tensorflow": self.tensorflow}
 
     def write(self, path: Path) -> None:
-        """Write the record as JSON."""
-        store.write_json(path, asdict(self))
+        """Write the record as JSON; ``ranks`` only where there are several."""
+        values = asdict(self)
+        if self.ranks == 1:
+            del values["ranks"]
+        store.write_json(path, values)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -93,7 +102,7 @@ class DeviceRecord:
 def this_machine(
     environment: Mapping[str, str] | None = None, *, cores: int | None = None
 ) -> Machine:
-    """The devices and threads of this computer.
+    """The devices and threads of this computer, and the ranks of the training.
 
     On one or two cores an operation has one thread, and as many operations as cores run in
     parallel: bidirectional stacks were 1.1 to 1.4 times faster so on 2 cores. With more cores the
@@ -101,11 +110,12 @@ def this_machine(
 
     Args:
         environment: with the variables OSTINATO_DEVICES, TF_NUM_INTRAOP_THREADS and
-            TF_NUM_INTEROP_THREADS, which come first; None: the one of this process.
+            TF_NUM_INTEROP_THREADS, which come first, and those of `this_cluster`; None: the one of
+            this process.
         cores: of the computer; None: those that this process may use.
 
     Raises:
-        SettingError: a variable is no integer from 1.
+        SettingError: a variable is no integer from 1, or describes no ranks.
     """
     environment = os.environ if environment is None else environment
     cores = available_cores() if cores is None else cores
@@ -114,6 +124,7 @@ def this_machine(
         devices=_number(environment, DEVICES) or 1,
         intra_op=_number(environment, INTRA_OP) or (1 if few else None),
         inter_op=_number(environment, INTER_OP) or (cores if few else None),
+        cluster=this_cluster(environment),
     )
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from ostinato.errors import ParamsError, TrainingError
 from ostinato.params import near
-from ostinato.training import losses
+from ostinato.training import losses, ranks
 
 Mean = tuple[tf.Tensor, tf.Tensor]
 """A weighted sum of values and the sum of their weights: two scalars whose ratio is the mean."""
@@ -145,10 +145,11 @@ class SupervisedStep:
 
 
 def part_of_batch(batch: Any) -> tuple[Any, float | tf.Tensor]:
-    """Cut a batch into one part for each device.
+    """Cut a batch into one part for each device of all ranks.
 
     Args:
-        batch: nested tensors whose first axis is the batch.
+        batch: nested tensors whose first axis is the batch; with several ranks, the rank's
+            examples and the number of examples of the whole batch: see `ostinato.task.Dataset`.
 
     Returns:
         The part of this device, and its share of the batch's examples: over the devices the shares
@@ -157,19 +158,23 @@ def part_of_batch(batch: Any) -> tuple[Any, float | tf.Tensor]:
         weights by the share.
     """
     context = tf.distribute.get_replica_context()
-    rank, devices = context.replica_id_in_sync_group, context.num_replicas_in_sync
+    device, devices = context.replica_id_in_sync_group, context.num_replicas_in_sync
     if devices == 1:
         return batch, 1.0
-    length = batch_length(batch)
-    first, last = length * rank // devices, length * (rank + 1) // devices
+    mine, length = ranks.part(), batch_length(batch)
+    first, last = length * device // devices, length * (device + 1) // devices
+    share = tf.cast((last - first) / length, tf.float32)
+    if mine.ranks > 1:
+        batch, start = batch[0], length * mine.rank // mine.ranks
+        here = tf.shape(tf.nest.flatten(batch)[0])[0]
+        first, last = tf.minimum(first - start, here - 1), last - start
     end = tf.maximum(last, first + 1)
-    part = tf.nest.map_structure(lambda tensor: tensor[first:end], batch)
-    return part, tf.cast((last - first) / length, tf.float32)
+    return tf.nest.map_structure(lambda tensor: tensor[first:end], batch), share
 
 
 def batch_length(batch: Any) -> tf.Tensor:
-    """The number of examples of a batch: a scalar int32."""
-    return tf.shape(tf.nest.flatten(batch)[0])[0]
+    """The number of examples of a batch, over all ranks: a scalar int32."""
+    return batch[1] if ranks.part().ranks > 1 else tf.shape(tf.nest.flatten(batch)[0])[0]
 
 
 def minimise(
@@ -246,8 +251,10 @@ def apply_gradients(
     devices = context.num_replicas_in_sync
     gradients = context.all_reduce("SUM", list(gradients))
     norm = tf.linalg.global_norm(gradients) / scale
-    # The optimiser sums over the devices once more, hence the division.
-    factor = (clip_norm / tf.maximum(norm, clip_norm) if clip_norm else one) / devices
+    factor = clip_norm / tf.maximum(norm, clip_norm) if clip_norm else one
+    # The sum is made already: Keras' optimiser would send all gradients over the network again.
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner._all_reduce_sum_gradients = list
     optimizer.apply([g * factor for g in gradients], weights)
     finite = tf.math.is_finite(norm)
     overflow = 0.0 if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else np.nan

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from ostinato import store
 from ostinato.data.batches import transform
+from ostinato.errors import TrainingError
 from ostinato.task import Part, TrainingContext
-from ostinato.training import losses
+from ostinato.training import losses, ranks
 from ostinato.training.schedules import Schedule
 from ostinato.training.trainer import Data, Record, fit
 from ostinato.units import BatchSize, Count, Epochs, Fraction, LearningRate, NonNegative, Patience
@@ -67,7 +68,7 @@ def fit_seq2seq(
     Returns:
         A record for each epoch, with ``perplexity`` and ``validation_perplexity``.
     """
-    records: list[Record] = []
+    records: list[Record] = []  # on rank 0
 
     def weights_file(record: Record) -> Path:
         return context.checkpoints / f"weights-{record['epoch']}.npz"
@@ -76,9 +77,7 @@ def fit_seq2seq(
         return sorted(records, key=lambda record: record[MONITOR])[:average_checkpoints]
 
     def on_epoch(record: Record) -> None:
-        renamed = {key: key.replace("token_crossentropy", "perplexity") for key in record}
-        perplexities = {new: np.exp(record[old]) for old, new in renamed.items() if new != old}
-        records.append({**record, **perplexities})
+        records.append(_with_perplexity(record))
         if records[-1] in best_records() and not weights_file(record).exists():
             weights = {str(i): w.numpy() for i, w in enumerate(model.trainable_weights)}
             store.write_arrays(weights_file(record), weights)
@@ -87,7 +86,7 @@ def fit_seq2seq(
                 weights_file(other).unlink(missing_ok=True)
         context.on_epoch(records[-1])
 
-    fit(
+    history = fit(
         ScheduledSamplingModel(model) if scheduled_sampling else model,
         ScheduledSamplingData(data, scheduled_sampling, epochs) if scheduled_sampling else data,
         replace(context, on_epoch=on_epoch),
@@ -103,10 +102,25 @@ def fit_seq2seq(
         monitor=MONITOR,
         patience=patience,
     )
-    checkpoints = [store.read_arrays(weights_file(record)) for record in best_records()]
+    records = [_with_perplexity(record) for record in history]
+    checkpoints = [_weights(weights_file(record)) for record in best_records()]
     for i, weight in enumerate(model.trainable_weights):
         weight.assign(np.mean([weights[str(i)] for weights in checkpoints], axis=0))
     return records
+
+
+def _with_perplexity(record: Record) -> Record:
+    renamed = {key: key.replace("token_crossentropy", "perplexity") for key in record}
+    return {**record, **{new: np.exp(record[old]) for old, new in renamed.items() if new != old}}
+
+
+def _weights(path: Path) -> dict[str, np.ndarray]:
+    """The weights that rank 0 has written."""
+    file = ranks.open_file(path)
+    if file is None:
+        raise TrainingError(f"{path}: no such file; delete the folder to train again")
+    with file:
+        return store.load_arrays(file)
 
 
 class ScheduledSamplingData:

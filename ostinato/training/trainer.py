@@ -1,9 +1,9 @@
 """One training loop for every step: epochs, schedule, best epoch, checkpoints, progress, records.
 
 The loop replaces ``keras.Model.fit`` for four reasons. It computes the same step on any number of
-devices. Losses and metrics are exact means over the split, whatever its batches are. All randomness
-is a function of (seed, epoch), so a training that was killed resumes with the same weights, bit for
-bit. And one graph call runs many steps, which is faster for small models.
+devices and ranks. Losses and metrics are exact means over the split, whatever its batches are. All
+randomness is a function of (seed, epoch), so a training that was killed resumes with the same
+weights, bit for bit. And one graph call runs many steps, which is faster for small models.
 """
 
 import logging
@@ -20,7 +20,7 @@ from ostinato.errors import ParamsError, TrainingError
 from ostinato.params import near
 from ostinato.progress import Bar
 from ostinato.task import Record, TrainingContext
-from ostinato.training import checkpoints, losses, runtime, schedules
+from ostinato.training import checkpoints, losses, ranks, runtime, schedules
 from ostinato.training.placement import PipelinedStep, log_peaks
 from ostinato.training.schedules import Schedule
 from ostinato.training.steps import Step, Sums, SupervisedStep, batch_length
@@ -149,6 +149,9 @@ def train(
     resumes from it and gives the result of an uninterrupted training, as long as the layers draw
     random numbers from a ``keras.random.SeedGenerator`` of their own, as Keras' layers do.
 
+    With several ranks, all take the same steps and have the same weights. Rank 0 reads and writes
+    the checkpoint, shows the progress and calls ``context.on_epoch``.
+
     Args:
         step: what is repeated.
         data: has the splits ``train`` and ``validation``.
@@ -176,7 +179,7 @@ def train(
             f"placement: {type(step).__name__} trains this model, on one device; delete the run's "
             "placement"
         )
-    names = tuple(step.metrics)
+    names, rank = tuple(step.metrics), ranks.part().rank
     monitors = [prefix + name for prefix in ("", "validation_") for name in names]
     if monitor not in monitors:
         raise ParamsError(f"fit.monitor: unknown {monitor!r}; {near(monitor, monitors)}")
@@ -212,8 +215,9 @@ def train(
     variables = [*weights, *(v for optimizer in step.optimizers for v in optimizer.variables)]
     history, best = checkpoints.resume(context.checkpoints, variables)
     best_so_far = best_epoch(history, monitor, step.metrics)
+    on_epoch = context.on_epoch if rank == 0 else lambda record: None
     for record in history:
-        context.on_epoch(record)
+        on_epoch(record)
     while (
         len(history) < epochs
         and len(history) - best_epoch(history, monitor, step.metrics) < patience
@@ -257,14 +261,15 @@ def train(
         if best_so_far == epoch:
             best = [weight.numpy() for weight in weights]
         checkpoints.save(context.checkpoints, variables, history, best)
-        LOG.info(
+        LOG.log(
+            logging.DEBUG if rank else logging.INFO,
             "epoch %d/%d  %s %.4f  %s %.4f (best in epoch %d)  learning rate %.2g  "
             "%s examples/s  %s left",
             *(epoch, epochs, names[0], record[names[0]], monitor, record[monitor], best_so_far),
             *(record["learning_rate"], f"{record['sequences_per_second']:,.0f}"),
             timedelta(seconds=round(record["seconds"] * (epochs - epoch))),
         )
-        context.on_epoch(record)
+        on_epoch(record)
     for weight, value in zip(given, best, strict=True):
         weight.assign(value)
     return history
@@ -294,13 +299,15 @@ def best_epoch(
 def _batches(
     data: Data, split: str, batch_size: int, *, seed: int | None, epoch: int
 ) -> tf.data.Dataset:
-    """The data's batches without tf.data's autotuning.
+    """This rank's part of the data's batches, without tf.data's autotuning.
 
     With autotuning, the end of an iterator waits for a thread that sleeps up to 60 s.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    batches = data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch)
+    part = ranks.part()
+    divided: Any = {"part": part} if part.ranks > 1 else {}
+    batches = data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch, **divided)
     return batches.with_options(options)
 
 
@@ -358,13 +365,13 @@ def _run(
 ) -> dict[str, float]:
     """Means by name and the number of ``examples`` of all batches; their progress in ``bar``.
 
-    The number of steps in a graph call follows the clock, so that the progress bar moves and an
-    interrupt is noticed in time. It has no influence on the result.
+    The number of steps in a graph call follows the clock of rank 0, so that the progress bar moves
+    and an interrupt is noticed in time. It has no influence on the result.
     """
     iterator, left, steps = iter(batches), 0, 1
     values = {"sums": [0.0] * (2 * len(names)), "examples": 0.0, "steps": 0.0, "progress": progress}
     state = {name: tf.constant(value, tf.float64) for name, value in values.items()}
-    counted = 0
+    counted, shown = 0, ranks.part().rank == 0
     with bar:
         while left >= 0:
             start = time.perf_counter()
@@ -382,11 +389,12 @@ def _run(
                 )
             totals, weights = sums[0::2], sums[1::2]
             examples = int(state["examples"])
-            bar.advance(
-                examples - counted, f"{names[0]} {totals[0] / max(weights[0], 1.0):.4f}{best}"
-            )
+            if shown:
+                bar.advance(
+                    examples - counted, f"{names[0]} {totals[0] / max(weights[0], 1.0):.4f}{best}"
+                )
             counted = examples
-            seconds = time.perf_counter() - start
+            seconds = ranks.of_rank_0(time.perf_counter() - start)
             if seconds < PROGRESS_INTERVAL_S / 2:
                 steps *= 2
             elif seconds > PROGRESS_INTERVAL_S:
