@@ -235,7 +235,7 @@ def train(folder: Path, case: str, machine: Machine, checkpoints: Path) -> None:
     """Train a case, and write what this rank has at the end."""
 
     def on_epoch(record: trainer.Record) -> None:
-        if case == "padding" and record["epoch"] == 2:
+        if case == "padding" and record["epoch"] == 2 and checkpoints.name != HALF:
             shutil.copytree(checkpoints, folder / HALF, dirs_exist_ok=True)
 
     with runtime(1, machine, precision="float32"):
