@@ -52,6 +52,7 @@ def reproduce(
     train_on: str | None = None,
     force: bool = False,
     study: str = "params.yaml",
+    ranks: Annotated[int, Field(ge=1, le=1000)] = 1,
 ) -> Any:
     """Bring all results of a study up to date, in the order of DVC's graph.
 
@@ -64,6 +65,7 @@ def reproduce(
         train_on: A deployment for the training, such as `train/gpu`; this machine when empty.
         force: Run stages that are up to date as well; not together with train_on.
         study: Path of the study's params file, such as recipes/sketches/params.yaml.
+        ranks: Number of flow runs of the deployment train_on that share each training.
 
     Returns:
         A row for each stage: its outcome (ran, restored, up to date, failed, timed out, not
@@ -92,6 +94,7 @@ def reproduce(
             policy=policies[stage],
             train_on=train_on if short_name(stage).startswith("train@") else None,
             force=force,
+            ranks=ranks,
             wait_for=[allow_failure(s) for s in needed.values() if not s.is_cancelled()],
             return_state=False,
         )
@@ -103,6 +106,7 @@ def reproduce(
         raise ParamsError(
             "force runs all stages on this machine, train_on runs trainings on another: choose one"
         )
+    check_ranks(ranks, train_on)
     try:
         with checkout.checkout():
             loaded = dvc_graph.check_study(study)
@@ -125,6 +129,19 @@ def reproduce(
     if runtime.deployment.name == "reproduce" and loaded.params.get("gates"):
         start_promotion(study)
     return Completed(message=summary, data=rows)
+
+
+def check_ranks(ranks: int, train_on: str | None) -> None:
+    """Check that several ranks have a deployment.
+
+    Raises:
+        ParamsError: they have none.
+    """
+    if ranks > 1 and not train_on:
+        raise ParamsError(
+            f"ranks: found {ranks} without train_on; ranks are flow runs of a deployment: set "
+            "train_on, such as train/gpu, or start them by hand with TF_CONFIG"
+        )
 
 
 @task(retries=8, retry_delay_seconds=15)
@@ -165,6 +182,7 @@ def run_stage(
     policy: RetryPolicy,
     train_on: str | None,
     force: bool,
+    ranks: int = 1,
 ) -> State[bool]:
     """Bring one stage up to date.
 
@@ -175,6 +193,7 @@ def run_stage(
         policy: its retry policy.
         train_on: a deployment that runs the stage; the result comes from DVC's run cache.
         force: run the stage in any case.
+        ranks: number of flow runs of train_on that share the training.
 
     Returns:
         A state that names the outcome; its data: whether MLflow may lack the result.
@@ -196,7 +215,7 @@ def run_stage(
         if train_on and dvc_graph.stale_stages(stage):
             from flows.engine.remote_training import run_remotely
 
-            run_remotely(stage, train_on)
+            run_remotely(stage, train_on, ranks)
         with ExitStack() as stack:
             env = {} if train_on else stack.enter_context(devices.reserve_for(policy))
             options = ["--single-item", *(["--force"] if force else [])]
@@ -372,6 +391,9 @@ def main() -> None:
         "--max-concurrency", type=int, default=2, metavar="N", help="stages at the same time"
     )
     parser.add_argument("--train-on", metavar="DEPLOYMENT", help="deployment for the training")
+    parser.add_argument(
+        "--ranks", type=int, default=1, metavar="N", help="flow runs that share each training"
+    )
     parser.add_argument("--force", action="store_true", help="run up-to-date stages as well")
     state: Any = reproduce(**vars(parser.parse_args()), return_state=True)
     sys.exit(0 if state.is_completed() else f"{state.name}: {state.message}")

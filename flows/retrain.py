@@ -31,7 +31,7 @@ from flows.engine import checkout, dvc_graph, origins
 from flows.engine.commands import StoppedError
 from flows.engine.errors import fails_with_message
 from flows.promote import artifact_key, promote
-from flows.reproduce import reproduce, retry_policies, run_stage
+from flows.reproduce import check_ranks, reproduce, retry_policies, run_stage
 from ostinato import params, store
 from ostinato.data import drift
 from ostinato.errors import OstinatoError, ParamsError, RegistryError, TrackingError
@@ -131,6 +131,7 @@ def retrain(
     max_concurrency: Annotated[int, Field(ge=1, le=100)] = 2,
     train_on: str | None = None,
     study: str = "params.yaml",
+    ranks: Annotated[int, Field(ge=1, le=1000)] = 1,
 ) -> Any:
     """Fetch new data; retrain and promote where the data drifted or the champion is too old.
 
@@ -143,10 +144,12 @@ def retrain(
         max_concurrency: Number of stages that run at the same time.
         train_on: A deployment for the training, such as `train/gpu`; this machine when empty.
         study: Path of the study's params file, such as recipes/sketches/params.yaml.
+        ranks: Number of flow runs of the deployment train_on that share each training.
 
     Returns:
         For each data set whether it was retrained, whether the champion changed, and the reason.
     """
+    check_ranks(ranks, train_on)
     with checkout.checkout():
         reports = new_reports(dvc_graph.check_study(study), data)
         for report in reports:
@@ -156,7 +159,7 @@ def retrain(
                 if report.reasons:
                     lock.unlink(missing_ok=True)
                     get_run_logger().info(f"{report.data}: {'; '.join(report.reasons)}")
-                    report.stages = train_again(report, max_concurrency, train_on)
+                    report.stages = train_again(report, max_concurrency, train_on, ranks)
                     report.verdict = promote([report.data], study=study)[report.data]
             except StoppedError:
                 raise
@@ -266,7 +269,7 @@ def refresh(study: Study, stage: str, name: str, *, force: bool) -> None:
 
 
 def train_again(
-    report: RetrainReport, max_concurrency: int, train_on: str | None
+    report: RetrainReport, max_concurrency: int, train_on: str | None, ranks: int
 ) -> list[dict[str, Any]]:
     """Train and evaluate all runs and ensembles of a data set; returns the rows of `reproduce`."""
     study = report.study
@@ -277,7 +280,9 @@ def train_again(
         if study.result(name)["data"] == report.data
     ]
     targets = [study.stage(stage) for stage in [*stages, "report"]]
-    rows: Any = reproduce(targets, max_concurrency, train_on, study=study.path.as_posix())
+    rows: Any = reproduce(
+        targets, max_concurrency, train_on, study=study.path.as_posix(), ranks=ranks
+    )
     return list(rows)
 
 

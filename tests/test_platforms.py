@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from ostinato import params
+from ostinato.training.cluster import this_cluster
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
@@ -98,7 +101,7 @@ def test_a_file_for_a_platform_names_no_person() -> None:
 
 def scripts() -> dict[str, list[str]]:
     """The commands that begin a worker's container, with a last one that prints the folder."""
-    (container,) = manifests()[0]["spec"]["template"]["spec"]["containers"]
+    (container,) = manifest_of("StatefulSet")["spec"]["template"]["spec"]["containers"]
     pod = container["args"][0].replace("exec prefect worker start --pool gpu", "exec ls -a")
     start = read("compose.yaml")["services"]["worker-cpu"]["entrypoint"]
     compose = [*start[:-2], start[-2].replace("$$", "$"), start[-1], "ls", "-a"]
@@ -134,13 +137,18 @@ def test_a_worker_begins_in_a_clone_with_the_store_as_remote(tmp_path: Path, nam
 def manifests() -> list[Any]:
     page = (ROOT / "docs/kubernetes.md").read_text()
     blocks = re.findall(r"^ *```yaml\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL)
-    return [YAML(typ="safe").load(block) for block in blocks]
+    return [manifest for block in blocks for manifest in YAML(typ="safe").load_all(block)]
+
+
+def manifest_of(kind: str) -> Any:
+    (found,) = (manifest for manifest in manifests() if manifest["kind"] == kind)
+    return found
 
 
 def test_the_manifest_fits_itself_and_the_image() -> None:
-    (manifest,) = manifests()
+    manifest = manifest_of("StatefulSet")
     spec, template = manifest["spec"], manifest["spec"]["template"]
-    assert (manifest["apiVersion"], manifest["kind"]) == ("apps/v1", "StatefulSet")
+    assert manifest["apiVersion"] == "apps/v1"
     assert spec["selector"]["matchLabels"] == template["metadata"]["labels"]
     (container,) = template["spec"]["containers"]
     volumes = {volume["name"] for volume in template["spec"]["volumes"]}
@@ -154,7 +162,7 @@ def test_the_manifest_fits_itself_and_the_image() -> None:
 
 
 def test_the_pod_runs_the_commands_of_compose() -> None:
-    (manifest,) = manifests()
+    manifest = manifest_of("StatefulSet")
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     (script,) = container["args"]
     assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
@@ -162,3 +170,101 @@ def test_the_pod_runs_the_commands_of_compose() -> None:
     assert f"exec {worker}\n" in script
     variables = {item["name"] for item in container["env"]}
     assert set(re.findall(r"\$([A-Z_]+)", script)) <= variables
+
+
+def jobs() -> dict[str, tuple[Any, str]]:
+    """The Job and that of the JobSet, each with the name of its first pod as others see it."""
+    job, group = manifest_of("Job"), manifest_of("JobSet")
+    (replicated,) = group["spec"]["replicatedJobs"]
+    name, subdomain = group["metadata"]["name"], job["spec"]["template"]["spec"]["subdomain"]
+    return {
+        "Job": (job["spec"], f"{job['metadata']['name']}-0.{subdomain}"),
+        "JobSet": (replicated["template"]["spec"], f"{name}-{replicated['name']}-0-0.{name}"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["Job", "JobSet"])
+def test_each_pod_of_a_job_is_a_rank_of_one_training(kind: str, tmp_path: Path) -> None:
+    spec, first = jobs()[kind]
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"]
+    (container,) = spec["template"]["spec"]["containers"]
+    variables = {item["name"]: item["value"] for item in container["env"]}
+    assert variables["RANKS"] == str(spec["completions"])
+    study = params.load(ROOT / "params.yaml")
+    assert study["runs"][variables["RUN"]]["data"] == variables["DATA"]
+    script = container["args"][0].replace("/shared", str(tmp_path / "shared"))
+    # What a test does not have becomes a function that writes what it was called with.
+    stubs = """
+git() { mkdir -p clone; }
+dvc() { echo dvc "$@"; }
+python() { echo "$@"; echo "$TF_CONFIG" >> ../config; mkdir -p "results/$RUN"; }
+"""
+    for index in range(2):
+        folder = tmp_path / f"pod{index}" / "work"
+        folder.mkdir(parents=True)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "JOB_COMPLETION_INDEX": str(index),
+            **{name: variables[name] for name in ("RANKS", "RUN", "DATA", "OSTINATO_GIT")},
+        }
+        done = subprocess.run(
+            [*container["command"], stubs + script],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"-m stages.train params.yaml {variables['RUN']}" in done.stdout
+        cluster = this_cluster({"TF_CONFIG": (folder / "config").read_text()})
+        assert (cluster.rank, cluster.ranks) == (index, 2)
+        assert cluster.addresses[0] == f"{first}:2222"
+        assert cluster.addresses[1] == f"{first.replace('-0.', '-1.')}:2222"
+    assert (tmp_path / "shared" / variables["RUN"]).is_dir(), "rank 0 copies its result"
+
+
+def test_the_pods_of_both_jobs_are_alike_and_only_they_reach_each_other() -> None:
+    (job, _), (group, _) = jobs().values()
+    pods = []
+    for spec in (job, group):
+        pod = {**spec["template"]["spec"]}
+        pod.pop("subdomain", None)  # a JobSet sets its own
+        (container,) = pod["containers"]
+        script = re.sub(r'"ostinato-ranks-.*?:2222"', "ADDRESS", container["args"][0])
+        pods.append({**pod, "containers": [{**container, "args": [script]}]})
+    assert pods[0] == pods[1]
+    labels = job["template"]["metadata"]["labels"]
+    assert group["template"]["metadata"]["labels"] == labels
+    assert manifest_of("Service")["spec"]["selector"] == labels
+    policy = manifest_of("NetworkPolicy")["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert policy["ingress"] == [{"from": [{"podSelector": {"matchLabels": labels}}]}]
+
+
+# Slurm
+
+
+def test_the_batch_script_trains_on_all_tasks_of_a_step(tmp_path: Path) -> None:
+    page = (ROOT / "docs/clusters.md").read_text()
+    (script,) = re.findall(r"```sh\n(#!/bin/bash\n.*?)```", page, re.DOTALL)
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", script, re.MULTILINE))
+    assert {"nodes", "ntasks-per-node", "requeue"} <= options.keys()
+    stubs = """
+dvc() { echo dvc "$@"; }
+srun() { echo srun "$OSTINATO_RANKS" "$@"; }
+"""
+    done = subprocess.run(
+        ["bash", "-c", stubs + script, "ranks.sh", "sketches", "sketches-conv-bilstm"],
+        env={"PATH": os.environ["PATH"], "SLURM_SUBMIT_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [
+        "dvc pull prepare@sketches",
+        "srun slurm --distribution=block --kill-on-bad-exit=1 python -m stages.train params.yaml "
+        "sketches-conv-bilstm",
+        "dvc commit --force train@sketches-conv-bilstm",
+    ], done.stderr

@@ -104,6 +104,7 @@ def run(
     on_line: OnLine | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
+    cwd: Path | None = None,
 ) -> Output:
     """Run a command below a supervisor, in the environment of this Python.
 
@@ -116,13 +117,14 @@ def run(
         on_line: called with each line of output; an exception stops the command and propagates.
         env: variables in addition to those of this process.
         timeout: seconds until the command is stopped.
+        cwd: its working directory; None: that of this process.
 
     Raises:
         StoppedError: the flow has ended.
         TimedOutError: the command was stopped after ``timeout``.
     """
     with nullcontext() if _supervision.get() else supervised():
-        command = Command(*argv, env=env)
+        command = Command(*argv, env=env, cwd=cwd)
         timer = threading.Timer(timeout or 0, command.interrupt)
         lines: list[str] = []
         try:
@@ -148,11 +150,16 @@ class Command:
     Args:
         argv: the command and its arguments.
         env: variables in addition to those of this process.
+        cwd: its working directory; None: that of this process.
         takes_input: whether it reads what `write` writes; otherwise its standard input is empty.
     """
 
     def __init__(
-        self, *argv: str, env: Mapping[str, str] | None = None, takes_input: bool = False
+        self,
+        *argv: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        takes_input: bool = False,
     ) -> None:
         supervision = _supervision.get()
         assert supervision
@@ -166,6 +173,7 @@ class Command:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", supervisor.__file__, *options, *argv],
+                cwd=cwd,
                 stdin=supervision.read_end,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

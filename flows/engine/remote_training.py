@@ -5,18 +5,22 @@ stage needs to DVC's remote, and runs a deployment of the flow `train`. The work
 a checkout of the snapshot beside its own clone, which stays as it is, and pushes the outputs. The
 entry of DVC's run cache comes back as an artifact: the caller's next `dvc repro` restores the stage
 as if it had run there. Credentials stay in each machine's environment and .dvc/config.local.
+
+A training of several ranks has a flow run for each (`flows.engine.gang`). Only rank 0 runs the
+stage by DVC and pushes its outputs; the others run its command on the same data.
 """
 
 import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from configparser import RawConfigParser
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -28,29 +32,36 @@ from prefect import flow, get_client, runtime
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.deployments import run_deployment
 from prefect.logging import get_run_logger
 from prefect.states import Cancelling, Crashed
+from prefect.utilities.urls import url_for
 
-from flows.engine import commands, devices, dvc_graph
+from flows.engine import commands, devices, dvc_graph, gang
 from flows.engine.dvc_graph import dvc_file, short_name
 from flows.engine.errors import fails_with_message
 from flows.reproduce import retry_policies
 from ostinato import params
 from ostinato.errors import FlowError
 from ostinato.tracking.client import masked
+from ostinato.training import cluster
 
 HEARTBEAT_INTERVAL_S = 5.0
 HEARTBEAT_TIMEOUT_S = 90.0  # a worker without a heartbeat for so long is lost
 POLL_INTERVAL_S = 2.0  # between two reads of the state of a flow run
+SETTLE_S = 15.0  # that the other ranks have to end by themselves once one has ended
+PENDING_S = 20.0  # that the process of a flow run which is to be cancelled may take to start
+CANCEL_INTERVAL_S = 0.5
 HEARTBEAT = "ostinato.heartbeat"  # label of a flow run
 CODE = ("*.py", "*.yaml", "dvc.lock", "recipes/*/dvc.lock")  # files of git that a stage reads
 
 
 @flow(name="train")
 @fails_with_message
-def train(stage: str, snapshot: str) -> None:
+def train(
+    stage: str, snapshot: str, rank: int = 0, ranks: int = 1, needs: Sequence[str] = ()
+) -> None:
     """Run one stage in another machine's checkout, bound to a free GPU where there is one.
 
     Started by `reproduce` with its parameter `train_on`, not by hand.
@@ -58,24 +69,61 @@ def train(stage: str, snapshot: str) -> None:
     Args:
         stage: DVC's address of the stage, such as `train@sketches-gru`.
         snapshot: Ref of the git remote that holds the code and the parameters.
+        rank: Number of this flow run among those that share the training.
+        ranks: How many they are.
+        needs: With several ranks, the stages whose outputs each of them reads.
     """
     # One run of a stage at a time, as its checkpoints are in the clone; the second run finds the
-    # result of the first in the run cache.
-    lock = FileLock(f".dvc/tmp/{re.sub('[/:]', '-', stage)}.lock")
-    with commands.supervised(), _heartbeats(), lock:
+    # result of the first in the run cache. Only rank 0 has checkpoints.
+    name = f"{re.sub('[/:]', '-', stage)}{f'-rank-{rank}' if rank else ''}"
+    with commands.supervised(), _heartbeats(), FileLock(f".dvc/tmp/{name}.lock"):
         cache = _cache_folder()
         with _check_out(snapshot, cache, Path(dvc_file(stage)).parent) as tree:
-            _train(stage, tree, cache)
+            policy = retry_policies({stage: set()}, params.load(_params(stage, tree)))[stage]
+            with devices.reserve_for(policy) as env:
+                if ranks > 1:
+                    env = {**env, cluster.TF_CONFIG: _join(tree, needs)}
+                if rank:
+                    _train_along(stage, tree, env, policy.timeout)
+                    return
+                repro = ("--cd", str(tree), "repro", "--pull", "--single-item", stage)
+                _dvc(*repro, env=env, timeout=policy.timeout)
+            _send_back(stage, tree, cache)
 
 
-def _train(stage: str, tree: Path, cache: Path) -> None:
-    folder = (tree / dvc_file(stage)).parent
-    values = params.load(folder / "params.yaml")
-    policy = retry_policies({stage: set()}, values)[stage]
-    command = ("--cd", str(tree), "repro", "--pull", "--single-item", stage)
-    with devices.reserve_for(policy) as env:
-        _dvc(*command, env=env, timeout=policy.timeout)
-    entry = params.read_yaml(folder / "dvc.lock")["stages"][short_name(stage)]
+def _params(stage: str, tree: Path = Path()) -> Path:
+    return tree / Path(dvc_file(stage)).parent / "params.yaml"
+
+
+def _join(tree: Path, needs: Sequence[str]) -> str:
+    """Fetch the data of a rank, and wait for the other ranks; returns TF_CONFIG."""
+    run = UUID(str(runtime.flow_run.id))
+    gang.tell_taken(run)
+    if needs:
+        _dvc("--cd", str(tree), "pull", *needs)
+    return gang.meet(run)
+
+
+def _train_along(stage: str, tree: Path, env: Mapping[str, str], timeout: float | None) -> None:
+    """Run the command of a stage for a rank that writes nothing."""
+    command = (sys.executable, "-m", "stages.train", str(_params(stage)), short_name(stage))
+    logger = get_run_logger()
+    output = commands.run(
+        *command,
+        on_line=lambda line: logger.info(masked(line)),
+        env=env,
+        timeout=timeout,
+        cwd=tree,
+    )
+    if output.code:
+        reason = next((line for line in reversed(output.lines) if line.strip()), "")
+        raise FlowError(f"{masked(reason)} (exited with {output.code})")
+
+
+def _send_back(stage: str, tree: Path, cache: Path) -> None:
+    """Push the outputs of a stage, and publish its entry of DVC's run cache."""
+    lock = _params(stage, tree).with_name("dvc.lock")
+    entry = params.read_yaml(lock)["stages"][short_name(stage)]
     _transfer("push", entry["outs"], cache)
     # There is no entry where the outputs were in the remote and DVC only fetched them.
     files = sorted(cache.glob("runs/*/*/[!.]*"), key=lambda file: -file.stat().st_mtime)
@@ -86,40 +134,100 @@ def _train(stage: str, tree: Path, cache: Path) -> None:
     )
 
 
-def run_remotely(stage: str, deployment: str) -> None:
+def run_remotely(stage: str, deployment: str, ranks: int = 1) -> None:
     """Run a stage by a deployment of `train`; `dvc repro` then restores it from the run cache.
+
+    Trainings of several ranks run one after another: two that each have a part of the workers
+    would wait for each other.
 
     Args:
         stage: its address; all stages that it needs are up to date.
         deployment: its name in Prefect, such as `train/gpu`.
+        ranks: number of flow runs that share the training.
 
     Raises:
         FlowError: the stage failed, no worker accepted it, or its worker is lost.
     """
-    logger = get_run_logger()
-    if needed := sorted(dvc_graph.read_all_graphs()[stage]):
+    needed = sorted(dvc_graph.read_all_graphs()[stage])
+    if needed:
         _dvc("push", *needed)
-    with _publish() as snapshot, get_client(sync_client=True) as client:
-        parameters = {"stage": stage, "snapshot": snapshot}
-        run = cast(
-            FlowRun,
-            run_deployment(deployment, parameters=parameters, flow_run_name=stage, timeout=0),
-        )
-        logger.info(f"{stage} was sent to {deployment}, flow run {run.id}")
-        state = _wait_for_end(client, run).state
-        if state is None or not state.is_completed():
-            raise FlowError(
-                f"{deployment} did not finish {stage}: {state and state.name}: "
-                f"{state and state.message}. See the log of flow run {run.id}"
-            )
+    with (
+        _one_at_a_time() if ranks > 1 else nullcontext(),
+        _publish() as snapshot,
+        get_client(sync_client=True) as client,
+        _cancelled_at_end(client) as runs,
+    ):
+        for run in _start(stage, deployment, snapshot, ranks, needed):
+            runs.append(run)
+        first = _wait_for_end(client, stage, deployment, runs)
         (artifact,) = client.read_artifacts(
-            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[first.id]))
         )
     (result,) = json.loads(str(artifact.data))
     cache = _cache_folder()
     _transfer("fetch", result["entry"]["outs"], cache)
     if result["file"]:
         _write_run_cache(cache, result["file"], result["entry"])
+
+
+_several_ranks = threading.Lock()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Wait for the training of several ranks that this flow has started before."""
+    while not _several_ranks.acquire(blocking=False):
+        commands.wait_or_stop(POLL_INTERVAL_S)
+    try:
+        yield
+    finally:
+        _several_ranks.release()
+
+
+def _start(
+    stage: str, deployment: str, snapshot: str, ranks: int, needed: Sequence[str]
+) -> Iterator[FlowRun]:
+    """Create the flow run of each rank."""
+    logger = get_run_logger()
+    for rank in range(ranks):
+        parameters: dict[str, Any] = {"stage": stage, "snapshot": snapshot}
+        name = stage
+        if ranks > 1:
+            parameters |= {"rank": rank, "ranks": ranks, "needs": list(needed)}
+            name = f"{stage} rank {rank} of {ranks}"
+        run = cast(
+            FlowRun,
+            run_deployment(deployment, parameters=parameters, flow_run_name=name, timeout=0),
+        )
+        logger.info(f"{name} was sent to {deployment}, flow run {url_for(run) or run.id}")
+        yield run
+
+
+@contextmanager
+def _cancelled_at_end(client: SyncPrefectClient) -> Iterator[list[FlowRun]]:
+    """An empty list of flow runs; those in it that have not ended with the block are cancelled."""
+    runs: list[FlowRun] = []
+    try:
+        yield runs
+    finally:
+        left, deadline = list(runs), time.monotonic() + PENDING_S
+        while left := [run for run in left if not _cancel(client, run, deadline)]:
+            time.sleep(CANCEL_INTERVAL_S)
+
+
+def _cancel(client: SyncPrefectClient, run: FlowRun, deadline: float) -> bool:
+    """Cancel a flow run; returns whether that is done.
+
+    A run whose process is about to start (Pending) is left until it runs, or the deadline: Prefect
+    would leave it in state Cancelling, where it takes a slot of its queue for ever.
+    """
+    with suppress(httpx.HTTPError):
+        state = client.read_flow_run(run.id).state
+        if state and state.is_pending() and time.monotonic() < deadline:
+            return False
+        if state and not state.is_final():
+            client.set_flow_run_state(run.id, Cancelling())
+    return True
 
 
 def _write_run_cache(cache: Path, name: str, entry: Any) -> None:
@@ -137,39 +245,88 @@ def _write_run_cache(cache: Path, name: str, entry: Any) -> None:
     partial.replace(file)
 
 
-def _wait_for_end(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
-    """Wait until a flow run has ended.
+class _Watched:
+    """A flow run, and the time since its last sign of life.
 
-    The run is cancelled when this flow is, and marked as crashed when its worker is lost.
+    Args:
+        run: the flow run.
     """
-    last_seen: Any = None
-    since = time.monotonic()
-    try:
-        while True:
-            run = client.read_flow_run(run.id)
-            assert run.state
-            if run.state.is_final():
-                return run
-            heartbeat = (run.state.id, run.labels.get(HEARTBEAT))
-            queued = run.state.is_scheduled() and _has_workers(client, run)
-            if heartbeat != last_seen or queued:
-                last_seen, since = heartbeat, time.monotonic()
-            if time.monotonic() - since > HEARTBEAT_TIMEOUT_S:
-                break
-            commands.wait_or_stop(POLL_INTERVAL_S)
-    except BaseException:
-        with suppress(httpx.HTTPError):
-            client.set_flow_run_state(run.id, Cancelling())
-        raise
-    if run.state.is_scheduled():
-        client.set_flow_run_state(run.id, Cancelling())
+
+    def __init__(self, run: FlowRun) -> None:
+        self.run = run
+        self._sign: Any = None
+        self._since = time.monotonic()
+
+    def look(self, client: SyncPrefectClient) -> None:
+        """Read the state; a run whose worker is lost becomes a crashed one.
+
+        Raises:
+            FlowError: no worker is online that could take the run.
+        """
+        run = self.run = client.read_flow_run(self.run.id)
+        assert run.state
+        sign = (run.state.id, run.labels.get(HEARTBEAT))
+        queued = run.state.is_scheduled() and _has_workers(client, run)
+        if sign != self._sign or queued:
+            self._sign, self._since = sign, time.monotonic()
+        if self.ended or time.monotonic() - self._since <= HEARTBEAT_TIMEOUT_S:
+            return
+        if run.state.is_scheduled():
+            raise FlowError(
+                f"No worker runs for the pool {run.work_pool_name!r}; start one on its machine, in "
+                f"a clone: prefect worker start --pool {run.work_pool_name}"
+            )
+        lost = f"The worker has sent no heartbeat for {HEARTBEAT_TIMEOUT_S:g} s. The next run "
+        crashed: State[Any] = Crashed(message=f"{lost}resumes the stage")
+        client.set_flow_run_state(run.id, crashed, force=True)
+        self.run = client.read_flow_run(run.id)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended in some way."""
+        return bool(self.run.state and self.run.state.is_final())
+
+    @property
+    def completed(self) -> bool:
+        """Whether the run has ended without an error."""
+        return bool(self.run.state and self.run.state.is_completed())
+
+
+def _wait_for_end(
+    client: SyncPrefectClient, stage: str, deployment: str, runs: Sequence[FlowRun]
+) -> FlowRun:
+    """Wait until the flow runs of all ranks have ended, or one has failed; returns that of rank 0.
+
+    Raises:
+        FlowError: one failed, or is lost, or has no worker.
+    """
+    watched = [_Watched(run) for run in runs]
+    together = gang.Gang(client, cluster.timeout_s())
+    first_end: float | None = None
+    while True:
+        for one in watched:
+            one.look(client)
+        failed = any(one.ended and not one.completed for one in watched)
+        # Rank 0 ends alone where it found the result in a run cache.
+        if first_end is None and (failed or watched[0].completed):
+            first_end = time.monotonic()
+        if all(one.ended for one in watched) or (failed and not together.started):
+            break
+        if first_end is not None and time.monotonic() - first_end > SETTLE_S:
+            break
+        if len(watched) > 1 and not together.started:
+            together.start_if_complete([one.run for one in watched])
+        commands.wait_or_stop(POLL_INTERVAL_S)
+    if watched[0].completed:
+        return watched[0].run
+    if len(watched) == 1:
+        state, run = watched[0].run.state, watched[0].run
         raise FlowError(
-            f"No worker runs for the pool {run.work_pool_name!r}; start one on its machine, in a "
-            f"clone: prefect worker start --pool {run.work_pool_name}"
+            f"{deployment} did not finish {stage}: {state and state.name}: "
+            f"{state and state.message}. See the log of flow run {run.id}"
         )
-    lost = f"The worker has sent no heartbeat for {HEARTBEAT_TIMEOUT_S:g} s"
-    client.set_flow_run_state(run.id, Crashed(message=lost), force=True)
-    raise FlowError(f"{lost}: flow run {run.id}. The next run resumes the stage")
+    lines = [together.describe(rank, one.run) for rank, one in enumerate(watched)]
+    raise FlowError("\n".join([f"{deployment} did not finish {stage}:", *lines]))
 
 
 def _has_workers(client: SyncPrefectClient, run: FlowRun) -> bool:
