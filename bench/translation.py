@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.training import KEEP_MEMORY, report, start, torch_side
 from ostinato import params, store
-from ostinato.task import TrainingContext
+from ostinato.task import Part, TrainingContext
 from ostinato.training import runtime, teacher_forcing, trainer
 from ostinato.training.machine import Machine
 from ostinato.translation import dataset
@@ -44,7 +44,9 @@ class FirstBatches:
         """The number of pairs."""
         return sum(len(y) for _, y, _ in self.items)
 
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+    ) -> Any:
         """The batches; one for validation."""
         import tensorflow as tf
 

@@ -54,7 +54,7 @@ def main(study: str, name: str) -> None:
         trained = build(dataset)
         if placement:
             trained = place(trained, placement, machine.devices)
-        context = TrainingContext(checkpoints, seed, on_epoch, placement)
+        context = TrainingContext(checkpoints, seed, on_epoch, placement=placement)
         history = fit(trained, dataset, context)
         with store.atomic_folder(results / "model") as folder:
             model.save(trained, folder)

@@ -273,10 +273,10 @@ def test_a_command_reads_what_is_written_to_it() -> None:
             for line in ("one", "two \N{GREEK SMALL LETTER PI}"):
                 command.write(line)
                 assert next(lines) == line
-            assert not command.ended
+            ended = [command.ended]
             command.interrupt()
             assert list(lines) == []
-            assert command.ended
+            assert [*ended, command.ended] == [False, True]
             command.write("to nobody")
         finally:
             command.stop()

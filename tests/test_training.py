@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from ostinato import store
 from ostinato.errors import ParamsError, TrainingError
-from ostinato.task import TrainingContext
+from ostinato.task import Part, TrainingContext
 from ostinato.training import imports, keras_model, losses, runtime, schedules, trainer
 from ostinato.training.machine import Machine
 from ostinato.training.steps import Sums, SupervisedStep, batch_length, minimise, part_of_batch
@@ -90,7 +90,7 @@ class Waves:
         return batches
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> tf.data.Dataset:
         batches = self.arrays(split, batch_size=batch_size, seed=seed, epoch=epoch)
 
@@ -387,7 +387,7 @@ class Tags:
         return 20
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> tf.data.Dataset:
         generator = np.random.default_rng(3)
         x = np.zeros((20, 8 + self.pad), np.int32)

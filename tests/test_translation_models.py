@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ostinato import decoding
 from ostinato.decoding import Constraints, reference
-from ostinato.task import TrainingContext
+from ostinato.task import Part, TrainingContext
 from ostinato.training import keras_model, losses, runtime, teacher_forcing, trainer
 from ostinato.training.machine import Machine
 from ostinato.translation.dataset import BOS, EOS, PAD
@@ -175,7 +175,9 @@ class SixPairs:
     def size(self, split: str) -> int:
         return 6
 
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+    ) -> Any:
         rng = np.random.default_rng(2)
         source, y = rng.integers(4, 11, (2, 6, 4), dtype=np.int32)
         before = np.concatenate([np.full((6, 1), BOS, np.int32), y[:, :-1]], axis=1)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ostinato import models, params, store
 from ostinato.errors import ParamsError
-from ostinato.task import TrainingContext
+from ostinato.task import Part, TrainingContext
 from ostinato.training import trainer
 from ostinato.training.keras_model import restore, save
 from ostinato.video.layers import FrameMask, FrameNormalisation, Pad, SelectFrame, Unpad
@@ -220,7 +220,9 @@ class TwoBatches:
     def size(self, split: str) -> int:
         return 8
 
-    def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+    def batches(
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+    ) -> Any:
         y = np.arange(8, dtype=np.int32) % 3
         x = {
             "clip": np.concatenate([clips(i)["clip"] for i in (0, 1)]),
@@ -350,7 +352,9 @@ def test_mobilenet_is_a_backbone_that_is_trained_in_the_second_phase(tmp_path: P
         def size(self, split: str) -> int:
             return 2
 
-        def batches(self, split: str, *, batch_size: int, seed: int | None, epoch: int) -> Any:
+        def batches(
+            self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
+        ) -> Any:
             x = {"clip": clip, "frames": np.array([3, 2], np.int32)}
             return tf.data.Dataset.from_tensor_slices((x, np.array([0, 2], np.int32))).batch(2)
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from ostinato.errors import ParamsError, TrainingError
 from ostinato.params import near
 from ostinato.progress import Bar
-from ostinato.task import Record, TrainingContext
+from ostinato.task import Part, Record, TrainingContext
 from ostinato.training import checkpoints, losses, ranks, runtime, schedules
 from ostinato.training.placement import PipelinedStep, log_peaks
 from ostinato.training.schedules import Schedule
@@ -45,13 +45,14 @@ class Data(Protocol):
         """The number of examples of a split; where data are generated without end, of an epoch."""
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> tf.data.Dataset:
-        """Batches of a split, a pure function of the arguments.
+        """A rank's part of the batches of a split, a pure function of the arguments.
 
         A batch is a nest of tensors whose first axis is the batch. `SupervisedStep` takes (x, y) or
         (x, y, weight): x and y may be nested, the weights have the shape of the loss' values or
-        leave out trailing axes.
+        leave out trailing axes. Where several ranks share a training, it is (batch, total): the
+        examples of ``part`` alone, and the number of examples of all ranks.
         """
 
 
@@ -305,9 +306,7 @@ def _batches(
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    part = ranks.part()
-    divided: Any = {"part": part} if part.ranks > 1 else {}
-    batches = data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch, **divided)
+    batches = data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch, part=ranks.part())
     return batches.with_options(options)
 
 
