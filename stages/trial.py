@@ -100,6 +100,11 @@ def check(
     from ostinato.training import runtime as runtimes
     from ostinato.training import trainer
 
+    if "placement" in run:
+        raise ParamsError(
+            "placement: a search trains on one device; search a run without it, which has the same "
+            "results, and set the values found in this run"
+        )
     model = models.load(run["domain"], run["model"])
     params.bind(runtimes.runtime, runtime)
     if "metrics" in run["fit"]:
