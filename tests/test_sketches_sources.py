@@ -409,6 +409,21 @@ def test_sketchrnn_files_are_fetched_unchanged(out: Path, tmp_path: Path) -> Non
         "test": 2,
     }
     assert (out / "pig.npz").read_bytes() == pig
+    assert fetched["licence"] is None
+
+
+def test_googles_files_have_googles_licence(out: Path, tmp_path: Path) -> None:
+    path = "storage.googleapis.com/quickdraw_dataset/sketchrnn/pig.npz"
+    pig = write_npz(tmp_path / "pig.npz", drawings(1)).read_bytes()
+    with serve({path: pig}) as site:
+        block = {
+            "files": [f"{site.url}/{path}"],
+            "max_concurrency": 1,
+            "timeout": 5.0,
+            "retries": 1,
+        }
+        bind(sources.sketchrnn, block)(out, out.parent / "scratch", 0)
+    assert "Google" in manifest(out)["licence"]
 
 
 def test_a_malicious_file_is_an_error_of_prepare(out: Path, tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ A window is cut from the series in memory when a batch needs it. So a hundred th
 millions of windows take the memory of the series, and eight bytes for each window of an epoch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Integer
+from jaxtyping import Float, Float32, Int64, Integer
 
 from ostinato import store
 from ostinato.data.batches import own
@@ -27,6 +27,9 @@ from ostinato.task import Manifest, Part
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+Reader = Callable[[np.ndarray], "tf.data.Dataset"]
+"""Maps the order of windows, int64 (window,), to their batches."""
 
 
 def load(folder: Path) -> "SeriesDataset":
@@ -77,6 +80,7 @@ class SeriesDataset:
         self.past_features = 1 + self._past.shape[1] + self.future_features
         self.static_features = self._static.shape[1]
         self._split_origins: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
+        self._readers: dict[tuple[str, int, Part], Reader] = {}
 
     def size(self, split: str) -> int:
         """The number of windows of a split; each possible origin is one."""
@@ -105,12 +109,19 @@ class SeriesDataset:
         order = np.arange(size)
         if seed is not None:
             order = np.random.default_rng([seed, epoch]).permutation(size)
+        key = split, batch_size, part
+        if key not in self._readers:
+            self._readers[key] = self._reader(*key)
+        with tf.device("CPU"):
+            return self._readers[key](order)
 
-        def generate() -> Iterator[Any]:
-            for start in range(0, size, batch_size):
-                numbers = order[start : start + batch_size]
-                batch = self.examples(split, numbers[own(part, len(numbers))])
-                yield batch if part.ranks == 1 else (batch, len(numbers))
+    def _reader(self, split: str, batch_size: int, part: Part) -> "Reader":
+        """The batches of a split by the order of its windows.
+
+        A graph that is kept, without a generator: to trace it for each epoch, and to start a
+        generator, took longer than the training of a small model.
+        """
+        import tensorflow as tf
 
         inputs = {"past": tf.TensorSpec((None, self.window, self.past_features), tf.float32)}
         if self.future_features:
@@ -121,9 +132,27 @@ class SeriesDataset:
         target = tf.TensorSpec((None, self.horizon, 1), tf.float32)
         weight = tf.TensorSpec((None, self.horizon), tf.float32)
         signature: Any = (inputs, target, weight)
+        flat = tf.nest.flatten(signature)
+
+        def cut(numbers: Int64[np.ndarray, " window"]) -> Any:
+            return tf.nest.flatten(self.examples(split, numbers[own(part, len(numbers))]))
+
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.int64)], autograph=False)
+        def read(order: tf.Tensor) -> tf.Tensor:
+            def batch(start: tf.Tensor) -> Any:
+                numbers = order[start : start + batch_size]
+                tensors = tf.numpy_function(cut, [numbers], [spec.dtype for spec in flat])
+                for tensor, spec in zip(tensors, flat, strict=True):
+                    tensor.set_shape(spec.shape)
+                packed = tf.nest.pack_sequence_as(signature, tensors)
+                return packed if part.ranks == 1 else (packed, tf.size(numbers))
+
+            starts = tf.data.Dataset.range(0, tf.size(order, tf.int64), batch_size)
+            return tf.data.experimental.to_variant(starts.map(batch).prefetch(8))
+
         if part.ranks > 1:
             signature = (signature, tf.TensorSpec((), tf.int32))
-        return tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(8)
+        return lambda order: tf.data.experimental.from_variant(read(order), signature)
 
     def examples(
         self, split: str, numbers: Integer[np.ndarray, " window"]

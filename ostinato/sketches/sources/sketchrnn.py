@@ -10,6 +10,9 @@ from ostinato.sketches.formats.raw import RawManifest
 from ostinato.sketches.sources.files import GOOGLE, categories_of, download, move, raw_file
 from ostinato.units import Count, Location, Seconds
 
+QUICKDRAW = "storage.googleapis.com/quickdraw_dataset/"
+"""In the URLs of Google's drawings; the licence of other files is not known."""
+
 
 def sketchrnn(
     folder: Path,
@@ -59,6 +62,6 @@ def sketchrnn(
         form=None,
         categories=categories_of(entries),
         files=entries,
-        licence=GOOGLE,
+        licence=GOOGLE if all(QUICKDRAW in file for file in files) else None,
     ).write(folder)
     move(urls, folder)
