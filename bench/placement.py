@@ -9,11 +9,13 @@ batches. Each row is a process of its own, as devices and threads cannot be chan
 - one device with micro-batches, which shows what the micro-batches cost;
 - two logical CPU devices, each with half of the layers, and 1 to 8 micro-batches.
 
-Columns: milliseconds of a training step (median), seconds until the first step has run (tracing and
-compiling), and the expected time: that of one device and thread, divided by the K devices, times
-1 + (K - 1) / M for M micro-batches. Its part (K - 1) / (M + K - 1) is the pipeline's bubble (Huang
-et al. 2019). Memory by device: weights, the optimiser's variables, and the values that the forward
-pass of the batch keeps for the backward pass; then the peak of the process.
+The rows take turns in each round. Columns, medians over the rounds: milliseconds of a training
+step; the expected time (that of one device and thread, divided by the K devices, times 1 + (K -
+1) / M for M micro-batches); the ratio to one device with 2 threads in the same round; seconds
+until the first step has run (tracing and compiling). The part (K - 1) / (M + K - 1) of the
+expected time is the pipeline's bubble (Huang et al. 2019). Memory by device: weights, the
+optimiser's variables, and the values that the forward pass of the batch keeps for the backward
+pass; then the peak of the process.
 """
 
 import argparse
@@ -57,6 +59,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=12, help="that are measured")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=SECOND_HALF, default=list(SECOND_HALF))
     parser.add_argument("--micro-batches", nargs="+", type=int, default=[1, 2, 4, 8])
     parser.add_argument("--toy", action="store_true", help="a tiny size, which means nothing")
@@ -66,34 +69,42 @@ def main() -> None:
         print(json.dumps(measure(**json.loads(args.measure))))
         return
     for name in args.models:
-        report(name, "toy" if args.toy else "paper", args.steps, args.micro_batches)
+        report(name, "toy" if args.toy else "paper", args.steps, args.micro_batches, args.rounds)
 
 
-def report(name: str, size: str, steps: int, micro_batches: list[int]) -> None:
-    """Measure and print the rows of a model."""
-    print(f"{name}: {SIZES[size]}")
+def report(name: str, size: str, steps: int, micro_batches: list[int], rounds: int) -> None:
+    """Measure the rows of a model in turns, and print the medians over the rounds."""
+    print(f"{name}: {SIZES[size]}", flush=True)
     rows: list[tuple[int, int, int | None]] = [(1, 1, None), (1, 2, None)]
     rows += [(1, 2, count) for count in micro_batches if count > 1]
     rows += [(2, 2, count) for count in micro_batches]
-    alone = 0.0
-    for devices, threads, count in rows:
-        row = {"name": name, "size": size, "steps": steps, "devices": devices}
-        row |= {"threads": threads, "micro_batches": count}
-        command = [sys.executable, "-m", "bench.placement", "--measure", json.dumps(row)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        alone = alone or found["step"]
+    found: dict[Any, list[dict[str, Any]]] = {row: [] for row in rows}
+    for _ in range(rounds):
+        for devices, threads, count in rows:
+            row = {"name": name, "size": size, "steps": steps, "devices": devices}
+            row |= {"threads": threads, "micro_batches": count}
+            command = [sys.executable, "-m", "bench.placement", "--measure", json.dumps(row)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found[devices, threads, count].append(json.loads(done.stdout.splitlines()[-1]))
+    alone = statistics.median(one["step"] for one in found[rows[0]])
+    for (devices, threads, count), measured in found.items():
         expected = ""
         if devices > 1 and count:
             expected = f", expected {1e3 * alone / devices * (1 + (devices - 1) / count):.0f}"
         memory = "; ".join(
             f"{device} {', '.join(f'{kind} {value / 1e6:.1f}' for kind, value in kinds.items())}"
-            for device, kinds in found["memory"].items()
+            for device, kinds in measured[0]["memory"].items()
         )
+        step, first, peak = (
+            statistics.median(one[key] for one in measured) for key in ("step", "first", "peak")
+        )
+        ratios = [
+            one["step"] / plain["step"] for one, plain in zip(measured, found[rows[1]], strict=True)
+        ]
         print(
             f"  {devices} device(s), {threads} thread(s), {count or 'no'} micro-batches: "
-            f"{1e3 * found['step']:.0f} ms{expected}; first step {found['first']:.0f} s; "
-            f"MB: {memory}; process {found['peak'] / 1e6:.0f}",
+            f"{1e3 * step:.0f} ms{expected}, {statistics.median(ratios):.2f} times that of one "
+            f"device; first step {first:.0f} s; MB: {memory}; process {peak / 1e6:.0f}",
             flush=True,
         )
 

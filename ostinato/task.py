@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from ostinato.training.graphs import Graphs
-
 Json = Any
 """A value that JSON can hold."""
 
@@ -249,6 +247,19 @@ class Placement:
     micro_batches: Count
 
 
+class CompiledSteps(Protocol):
+    """The compiled steps of earlier trainings of a process (`ostinato.training.graphs.Graphs`)."""
+
+    def of(
+        self,
+        step: Any,
+        peaks: Sequence[float],
+        share: float,
+        compile_steps: Callable[[Any, Sequence[Any], Any], tuple[Any, Any]],
+    ) -> tuple[Any, tuple[Any, Any]]:
+        """The step to train, and its compiled training step and test step."""
+
+
 @dataclass(frozen=True)
 class TrainingContext:
     """What a training needs besides model, data and parameters.
@@ -266,7 +277,7 @@ class TrainingContext:
     checkpoints: Path
     seed: int
     on_epoch: Callable[[Record], None] = lambda record: None
-    graphs: "Graphs | None" = None
+    graphs: "CompiledSteps | None" = None
     placement: Placement | None = None
 
 
