@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from bench.training import PAPER
+from ostinato.task import Part
 
 BENCHMARK = {
     "measures": (
@@ -108,12 +109,12 @@ class Random:
         """The number of examples."""
         return self.setup.batch_size * (self.steps if split == "train" else 1)
 
-    def batches(self, split: str, *, part: Any = None, **order: Any) -> Any:
+    def batches(self, split: str, *, part: Part = Part(), **order: Any) -> Any:
         """The batches; one for validation."""
         import tensorflow as tf
 
         total, batch = self.setup.batch_size, self.batch
-        if part:
+        if part.ranks > 1:
             first, last = (total * (part.rank + i) // part.ranks for i in (0, 1))
             mine = tf.nest.map_structure(lambda array: array[first:last], batch)
             batch = (mine, np.int32(total))
