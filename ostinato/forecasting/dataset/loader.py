@@ -150,9 +150,8 @@ class SeriesDataset:
             starts = tf.data.Dataset.range(0, tf.size(order, tf.int64), batch_size)
             return tf.data.experimental.to_variant(starts.map(batch).prefetch(8))
 
-        if part.ranks > 1:
-            signature = (signature, tf.TensorSpec((), tf.int32))
-        return lambda order: tf.data.experimental.from_variant(read(order), signature)
+        whole = signature if part.ranks == 1 else (signature, tf.TensorSpec((), tf.int32))
+        return lambda order: tf.data.experimental.from_variant(read(order), whole)
 
     def examples(
         self, split: str, numbers: Integer[np.ndarray, " window"]
