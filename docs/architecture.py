@@ -24,6 +24,7 @@ LAYERS = (
         "translation": "parallel text",
         "video": "clips",
         "generation": "drawings that are made",
+        "music": "chords in time",
     },
     {
         "tracking": "MLflow: runs, registry",

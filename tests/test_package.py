@@ -28,6 +28,7 @@ DOMAINS = {  # domain: the extra that it needs
     "forecasting": "forecasting",
     "translation": "translation",
     "video": "video",
+    "music": "music",
 }
 SCRIPTS = {"ostinato.serving.mlflow_model"}  # which MLflow runs with a configuration
 BLOCK = """

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from ostinato.task import Json, Manifest, Service
 
 KINDS = {
+    "bars": "music",
     "count": "generation",
     "strokes": "strokes",
     "values": "series",
