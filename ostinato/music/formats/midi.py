@@ -38,7 +38,7 @@ def read(
         raise MalformedError(f"{len(content)} bytes; expected {MAX_BYTES} at most")
     try:
         file = mido.MidiFile(file=io.BytesIO(content))
-    except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
+    except (OSError, EOFError, ValueError, KeyError, IndexError, mido.KeySignatureError) as error:
         raise MalformedError(f"not a MIDI file: {str(error) or type(error).__name__}") from None
     if file.type == 2:
         raise MalformedError("a MIDI file of type 2, whose tracks are separate pieces")
