@@ -27,6 +27,10 @@ from ostinato.errors import RequestError
 from ostinato.forecasting import serving as forecasting
 from ostinato.monitoring import report as reports
 from ostinato.monitoring.report import Measure, MonitoringReport
+from ostinato.music import dataset as music_data
+from ostinato.music import serving as music
+from ostinato.music.formats import midi
+from ostinato.music.formats.roll import Note, Roll, from_notes
 from ostinato.serving import classification, kinds, static
 from ostinato.serving.loading import Interface, Loaded
 from ostinato.serving.request_log import read
@@ -163,6 +167,41 @@ class Watcher:
         return responses
 
 
+class Scale:
+    """Writes a scale in quarters from middle C, after the beginning."""
+
+    conditional = True
+
+    def write(
+        self,
+        frames: Sequence[int],
+        styles: Any,
+        musical_keys: Any,
+        seeds: Sequence[int],
+        temperature: Any,
+        beginnings: Sequence[Roll],
+    ) -> list[Roll]:
+        found = []
+        for length, begun in zip(frames, beginnings, strict=True):
+            roll = from_notes([Note(t, 1, 60 + t) for t in range(length)], length)
+            roll[: len(begun)] = begun
+            found.append(roll)
+        return found
+
+
+def composer() -> music.MusicService:
+    """A model of music whose pieces are known."""
+    details = {"frames_per_quarter": 1, "quarters_per_bar": 4, "quarters_per_minute": 600}
+    manifest = Manifest(
+        source="test",
+        examples="pieces",
+        splits={},
+        classes=["plain", "florid"],
+        details={**details, "key_counts": [1] + [0] * 8 + [2] + [0] * 14},
+    )
+    return music.MusicService(Scale(), music_data.Dataset(Path("none"), manifest), 0.9)
+
+
 @dataclass
 class FakeSource:
     """A model that is loaded at once."""
@@ -210,6 +249,14 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         service = generators.service(made, folder, judge=generators.Judge())
         found.append(FakeSource(name, "generation", service, service.reads))
     with running(*found) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hall() -> Iterator[Running]:
+    """A server with a model of music, whose pieces are known."""
+    service = composer()
+    with running(FakeSource("scale", "music", service, service.reads)) as server:
         yield server
 
 
@@ -613,6 +660,58 @@ def test_tabs_of_generators_are_there_where_one_is_served(open_page: Open, studi
     expect(without.get_by_text("No generator with an encoder is served")).to_be_visible()
     without.get_by_role("tab", name="Draw").click()
     expect(without.locator("[role=tab]:visible")).to_have_text(["Draw", *others])
+
+
+@browser_test
+@pytest.mark.slow
+def test_a_piece_is_written_shown_played_and_saved(open_page: Open, hall: Running) -> None:
+    page = open_page("music", hall.url)
+    panel = page.get_by_role("tabpanel", name="Music")
+    expect(panel.get_by_label("Temperature")).to_have_value("0.9")
+    expect(panel.get_by_label("Key").locator("option")).to_have_text(["any", "C major", "A major"])
+    panel.get_by_label("Style").select_option("florid")
+    panel.get_by_label("Bars").select_option("4")
+    write = panel.get_by_role("button", name="Write a piece")
+    with page.expect_request("**/*:predict") as sent:
+        write.click()
+    (asked,) = inputs_of(sent.value)
+    assert (asked["style"], asked["key"], asked["midi"], asked["bars"]) == (
+        "florid", None, None, 4)  # fmt: skip
+    notes = panel.locator(".roll rect")
+    expect(notes).to_have_count(16)
+    expect(panel.get_by_role("img", name="Piano roll: florid")).to_be_visible()
+    heights = [float(n.get_attribute("y") or 0) for n in notes.all()]
+    assert heights == sorted(heights, reverse=True)
+    expect(panel.get_by_text("scale, version 7")).to_be_visible()
+
+    panel.get_by_role("button", name="Play").click()
+    expect(panel.locator(".roll .playing")).to_have_attribute("visibility", "visible")
+    expect(panel.get_by_role("button", name="Stop")).to_be_visible()
+    expect(panel.get_by_role("button", name="Play")).to_be_visible()  # the end of 1.6 s
+    expect(panel.locator(".roll .playing")).to_have_attribute("visibility", "hidden")
+    with page.expect_download() as saved:
+        panel.get_by_role("button", name="Save MIDI file").click()
+    assert saved.value.suggested_filename == "piece.mid"
+    reading: dict[str, Any] = {"frames_per_quarter": 1, "tempo": 600.0, "time_signatures": []}
+    roll = midi.read(Path(saved.value.path()).read_bytes(), **reading)
+    assert (roll == from_notes([Note(t, 1, 60 + t) for t in range(16)])).all()
+
+    begun = from_notes([Note(0, 2, 72), Note(2, 1, 74)])
+    content = midi.write(begun, frames_per_quarter=1, quarters_per_minute=90, quarters_per_bar=4)
+    file = panel.get_by_label("Begin with a MIDI file")
+    file.set_input_files({"name": "my.mid", "mimeType": "audio/midi", "buffer": content})
+    expect(panel.get_by_text("Begins with my.mid.")).to_be_visible()
+    write.press("Enter")
+    expect(panel.locator(".roll .given")).to_have_count(2)
+    expect(panel.locator(".roll .made")).to_have_count(13)
+    file.set_input_files({"name": "no.mid", "mimeType": "audio/midi", "buffer": b"no music"})
+    write.click()
+    expect(panel.get_by_text("not a MIDI file")).to_be_visible()
+    panel.get_by_role("button", name="Remove").click()
+    write.click()
+    expect(panel.locator(".roll .made")).to_have_count(16)
+    without = open_page("draw")
+    assert "Music" not in without.locator("[role=tab]:visible").all_inner_texts()
 
 
 # Other tabs

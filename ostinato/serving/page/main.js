@@ -7,19 +7,21 @@ import * as between from "./between.js";
 import * as draw from "./draw.js";
 import * as finish from "./finish.js";
 import * as monitoring from "./monitoring.js";
+import * as music from "./music.js";
 import * as series from "./series.js";
 import * as text from "./text.js";
 import * as video from "./video.js";
 
-const TABS = { draw, finish, between, series, text, video, monitoring };
+const TABS = { draw, finish, between, series, text, video, music, monitoring };
 const NAMES = {
-  draw: "Draw", finish: "Finish", between: "Between", series: "Series", text: "Text", video: "Video", monitoring: "Monitoring",
+  draw: "Draw", finish: "Finish", between: "Between", series: "Series", text: "Text", video: "Video", music: "Music", monitoring: "Monitoring",
 };
 
 /** Tabs that are only there while a model that they need is served. */
 const NEEDS = {
   finish: (model) => model.kind === "generation",
   between: (model) => model.kind === "generation" && between.encodes(model),
+  music: (model) => model.kind === "music",
 };
 
 const list = document.getElementById("tabs");
