@@ -104,7 +104,8 @@ class Evaluation:
             and the values on the validation split (`validation_metrics`). None where a metric is
             not defined; a value that is not finite becomes None.
         tables: written as CSV.
-        figures: matplotlib figures, written as PNG; SVG as text, written as it is.
+        figures: matplotlib figures, written as PNG; SVG as text, written as it is; bytes of other
+            files, such as sounds, by their file name.
         arrays: a row for each test example, from which ``per_example`` computes its statistics.
         speed: milliseconds for each example: ``inference_ms_single``, ``inference_ms_batched``.
         serving: what a served model needs besides its weights, such as the margins of intervals;
@@ -115,7 +116,7 @@ class Evaluation:
 
     metrics: Mapping[str, float | None]
     tables: Mapping[str, "pd.DataFrame"] = field(default_factory=dict)
-    figures: Mapping[str, "Figure | str"] = field(default_factory=dict)
+    figures: Mapping[str, "Figure | str | bytes"] = field(default_factory=dict)
     arrays: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
     speed: Mapping[str, float] = field(default_factory=dict)
     serving: Mapping[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)

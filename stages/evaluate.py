@@ -39,7 +39,9 @@ def write(evaluation: Evaluation, folder: Path) -> None:
             store.write_table(tables / f"{undefined.TABLE}.csv", table)
     with store.atomic_folder(folder / "figures") as figures:
         for name, figure in evaluation.figures.items():
-            if isinstance(figure, str):
+            if isinstance(figure, bytes):
+                store.write_bytes(figures / name, figure)
+            elif isinstance(figure, str):
                 store.write_text(figures / f"{name}.svg", figure)
             else:
                 store.write_figure(figures / f"{name}.png", figure)

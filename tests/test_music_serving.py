@@ -232,6 +232,11 @@ def test_evaluation_measures_real_pieces_as_real_and_prefers_a_better_model(
     assert by_position["nats"][0] == pytest.approx(found.value("first_frame_nats"))
     for name in ("pitch_classes", "intervals"):
         np.testing.assert_allclose(found.tables[name].iloc[:, 1:].sum(), 1)
+    file, sound = (found.figures[f"written-1.{ending}"] for ending in ("mid", "wav"))
+    assert isinstance(file, bytes)
+    assert isinstance(sound, bytes)
+    assert midi.read(file, frames_per_quarter=2, tempo=80, time_signatures=[]).any()
+    assert sound.startswith(b"RIFF")
     few = data.examples("train")
     silence = Pieces(
         np.zeros((9, 11), np.uint8), np.array([9]), few.styles[:1], few.musical_keys[:1],

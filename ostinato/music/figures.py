@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from ostinato.evaluation.figures import BLUE, GREY, RED, WIDTH, styled
+from ostinato.music.formats import midi
 from ostinato.music.formats.roll import LOWEST, Roll, to_notes
-from ostinato.music.formats.synthesis import RATE, synthesise
+from ostinato.music.formats.synthesis import RATE, synthesise, to_wav
 from ostinato.music.metrics import Corpus
 
 MAX_BARS = 16  # of a piece in a figure
-MAX_SECONDS = 12.0  # of a spectrogram
+MAX_SECONDS = 12.0  # of a sound
 
 
 def draw(
@@ -27,8 +28,8 @@ def draw(
     frames_per_quarter: int,
     quarters_per_bar: int,
     quarters_per_minute: float,
-) -> dict[str, Figure | str]:
-    """All figures of an evaluation.
+) -> dict[str, Figure | bytes]:
+    """All figures of an evaluation, written pieces as MIDI files, and the first one as a WAV file.
 
     Args:
         real: test pieces.
@@ -41,11 +42,24 @@ def draw(
         quarters_per_minute: the tempo.
     """
     bar = frames_per_quarter * quarters_per_bar
+    seconds = 60 / quarters_per_minute / frames_per_quarter
+    files = {
+        f"written-{number}.mid": midi.write(
+            roll,
+            frames_per_quarter=frames_per_quarter,
+            quarters_per_minute=quarters_per_minute,
+            quarters_per_bar=quarters_per_bar,
+        )
+        for number, roll in enumerate(written[:count], 1)
+    }
+    heard = written[0][: int(MAX_SECONDS / seconds)]
     return {
+        **files,
+        "written-1.wav": to_wav(synthesise(heard, seconds)),
         "pieces": pieces(real[:count], written[:count], bar),
         "statistics": statistics(corpora),
         "positions": by_position(positions),
-        "spectrogram": spectrogram(written[0], 60 / quarters_per_minute / frames_per_quarter),
+        "spectrogram": spectrogram(heard, seconds),
     }
 
 
@@ -61,6 +75,8 @@ def pieces(real: Sequence[Roll], written: Sequence[Roll], bar: int) -> Figure:
         for axes, roll in zip(all_axes[:, column], rolls, strict=False):
             _roll(axes, roll[: MAX_BARS * bar], bar, colour)
         all_axes[-1, column].set_xlabel("Bar")
+    notes = [n.pitch for roll in (*real, *written) for n in to_notes(roll[: MAX_BARS * bar])]
+    all_axes[0, 0].set_ylim(min(notes, default=60) - 2, max(notes, default=72) + 2)
     return figure
 
 
@@ -130,8 +146,7 @@ def by_position(table: pd.DataFrame) -> Figure:
 @styled
 def spectrogram(roll: Roll, seconds_per_frame: float) -> Figure:
     """The beginning of a written piece as it sounds, with its notes' frequencies."""
-    frames = max(1, int(MAX_SECONDS / seconds_per_frame))
-    sound = synthesise(roll[:frames], seconds_per_frame)
+    sound = synthesise(roll, seconds_per_frame)
     figure = Figure(figsize=(WIDTH, 3.6))
     axes = figure.subplots()
     size = 2048
