@@ -4,9 +4,11 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -20,6 +22,8 @@ from ostinato.music.formats.roll import NOTES, Note, Roll, from_notes
 from ostinato.music.models import markov
 from ostinato.music.serving import Input, MusicService, Response
 from ostinato.serving.kinds import kind_of, reads
+from ostinato.serving.loading import Interface, Loaded
+from ostinato.serving.prediction.predict import predict
 from tests.test_music_dataset import prepared
 
 TEMPERATURE = 0.5
@@ -199,6 +203,38 @@ def test_requests_of_test_pieces_are_answered_as_evaluation_measures_them(
     assert set(found) == set(evaluation.SUMS)
     for name, values in found.items():
         np.testing.assert_allclose(values, arrays[name][:3], rtol=1e-9)
+
+
+def test_a_file_of_requests_is_answered_in_a_table(service: MusicService, tmp_path: Path) -> None:
+    file = tmp_path / "requests.ndjson"
+    file.write_text(
+        '{"bars": 2, "seed": 5}\n'
+        '{"key": "C major"}\n'
+        "{broken\n"
+        '{"tempo": 90}\n'
+        '{"beginning": [[0, 1.5, 60]], "bars": 1}\n'
+    )
+    source: Any = SimpleNamespace(
+        name="pieces",
+        domain="music",
+        interface=Interface.of("music"),
+        current=lambda: "1",
+        load=lambda version: Loaded("1", service, {}),
+    )
+    summary = predict(source, file, tmp_path / "out.ndjson", options={})
+    found = [json.loads(line) for line in (tmp_path / "out.ndjson").read_text().splitlines()]
+    assert [(row["line"], row["quarters"], row["given_quarters"]) for row in found] == [
+        (1, 8, 0), (5, 4, 1.5)
+    ]  # fmt: skip
+    (alone,) = ask(service, {"bars": 2, "seed": 5}, midi=True)
+    assert found[0]["notes"] == [list(note) for note in alone.notes]
+    assert found[0]["midi"] == alone.midi
+    assert [reject.place for reject in summary.rejects] == ["line 2", "line 3", "line 4"]
+    assert "tempo" in summary.rejects[2].reason
+    predict(source, file, tmp_path / "out.parquet", options={"midi": False})
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert rows[0]["notes"] == found[0]["notes"]
+    assert rows[0]["midi"] is None
 
 
 def test_a_packaged_model_is_loaded_and_answers(data: dataset.Dataset, tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ change nothing before it.
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 from jaxtyping import Float32, Integer, Real
+from pydantic import Field
 
 from ostinato import store
 from ostinato.layers import LSTM
@@ -30,6 +31,7 @@ from ostinato.training.trainer import Data
 from ostinato.units import BatchSize, Count, Epochs, Fraction, LearningRate, NonNegative, Patience
 
 State = list[tf.Tensor]
+Semitones = Annotated[int, Field(ge=0, le=24)]
 SETTINGS, WEIGHTS = "settings.json", "weights.npz"
 MAX_PIECES = 64  # in a batch
 MAX_FRAMES = 8_192  # in a batch, padding included, unless one piece has more
@@ -305,7 +307,7 @@ def fit(
     epochs: Epochs,
     batch_size: BatchSize,
     max_frames: Count,
-    max_transposition: int,
+    max_transposition: Semitones,
     optimizer: str,
     learning_rate: LearningRate,
     schedule: Schedule,

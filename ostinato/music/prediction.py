@@ -39,8 +39,9 @@ def _parse(number: int, line: bytes) -> tuple[Key, Input]:
 
 
 def rows(response: BaseModel) -> list[dict[str, Any]]:
-    """A row for each response."""
-    return [cast(Response, response).model_dump()]
+    """One row: the fields of a response."""
+    found = cast(Response, response).model_dump()
+    return [{**found, "notes": [list(note) for note in found["notes"]]}]
 
 
 FORMAT = Format(
@@ -49,7 +50,7 @@ FORMAT = Format(
     keys={"line": int},
     batch_size=64,
     read=read,
-    columns=lambda service: fields(Response),
+    columns=lambda service: {**fields(Response), "notes": list[list[float]]},
     rows=rows,
 )
 """Requests for pieces."""

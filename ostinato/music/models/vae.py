@@ -14,7 +14,16 @@ import keras
 
 from ostinato.layers import LSTM
 from ostinato.music.dataset.loader import Dataset
-from ostinato.music.layers import Network, OutputName, Recurrent, Writer, condition_size, load, save
+from ostinato.music.layers import (
+    Network,
+    OutputName,
+    Recurrent,
+    Semitones,
+    Writer,
+    condition_size,
+    load,
+    save,
+)
 from ostinato.music.layers import fit as fit_network
 from ostinato.task import Record, TrainingContext
 from ostinato.training.schedules import Schedule
@@ -119,7 +128,7 @@ def fit(
     epochs: Epochs,
     batch_size: BatchSize,
     max_frames: Count,
-    max_transposition: int,
+    max_transposition: Semitones,
     kl_weight: NonNegative,
     kl_tolerance: NonNegative,
     optimizer: str,
