@@ -566,11 +566,12 @@ def test_a_killed_trial_resumes_with_the_same_history(
 
     _, whole = train(tmp_path / "whole")
     assert [record["epoch"] for record in whole] == [1, 2]
-    command = [sys.executable, "-m", "stages.trial", "train", json.dumps(plan)]
-    with subprocess.Popen(
-        [*command, str(tmp_path / "cut")], stdout=subprocess.PIPE, text=True
-    ) as process:
+    command, pipe = [sys.executable, "-m", "stages.trial", "train"], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin
         assert process.stdout
+        request = {"plan": plan, "folder": str(tmp_path / "cut")}
+        print(json.dumps(request), file=process.stdin, flush=True)
         interrupted = json.loads(next(line for line in process.stdout if line.startswith("{")))
         process.kill()
     _, resumed = train(tmp_path / "cut")
