@@ -4,8 +4,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from ostinato.data.batches import select_part
 from ostinato.music.formats.keys import KEYS
 from ostinato.music.formats.roll import NOTES
+from ostinato.task import Part
 from ostinato.training.trainer import Data
 
 
@@ -23,12 +25,13 @@ class Windows:
         self.size = data.size
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> tf.data.Dataset:
         """Batches as those of the data; without a seed, unchanged."""
+        # Changed as a whole: what is drawn for a piece does not depend on the number of ranks.
         batches = self._data.batches(split, batch_size=batch_size, seed=seed, epoch=epoch)
         if seed is None:
-            return batches
+            return select_part(batches, part)
 
         def change(number: Any, batch: Any) -> Any:
             x, _, _ = batch
@@ -50,7 +53,7 @@ class Windows:
             condition = move_key(x["condition"], semitones)
             return {**x, **moved, "mask": mask, "condition": condition}, moved["frames"], mask
 
-        return batches.enumerate().map(change)
+        return select_part(batches.enumerate().map(change), part)
 
 
 def move(frames: Any, semitones: Any) -> Any:

@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer, Shaped, UInt8
 
 from ostinato import store
+from ostinato.data.batches import select_part
 from ostinato.errors import DataError
 from ostinato.music.formats.keys import KEYS
 from ostinato.music.formats.roll import Roll, unpack
 from ostinato.params import near
-from ostinato.task import Manifest
+from ostinato.task import Manifest, Part
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -88,7 +89,7 @@ class Dataset:
         return self._splits[split]
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> "tf.data.Dataset":
         """Batches ({before, frames, mask, condition}, frames, mask) of whole pieces.
 
@@ -97,6 +98,7 @@ class Dataset:
             batch_size: pieces in a batch; the last one may be smaller.
             seed: of the order; None: sorted by length.
             epoch: determines the order together with the seed.
+            part: of every batch; see `ostinato.task.Dataset.batches`. All pieces are in memory.
 
         Returns:
             frames float32 (batch, frame, 88), padded with silence; before: the frame before each,
@@ -126,7 +128,8 @@ class Dataset:
         rows = tf.RaggedTensor.from_row_lengths(
             np.concatenate(parts), [len(part) for part in parts]
         )
-        return tf.data.Dataset.from_tensor_slices(rows).map(read, num_parallel_calls=2).prefetch(4)
+        batches = tf.data.Dataset.from_tensor_slices(rows).map(read, num_parallel_calls=2)
+        return select_part(batches, part).prefetch(4)
 
 
 def conditions(
