@@ -53,6 +53,8 @@ def reproduce(
     force: bool = False,
     study: str = "params.yaml",
     ranks: Annotated[int, Field(ge=1, le=1000)] = 1,
+    prepare_on: str | None = None,
+    prepare_runs: Annotated[int, Field(ge=1, le=1000)] = 1,
 ) -> Any:
     """Bring all results of a study up to date, in the order of DVC's graph.
 
@@ -66,6 +68,9 @@ def reproduce(
         force: Run stages that are up to date as well; not together with train_on.
         study: Path of the study's params file, such as recipes/sketches/params.yaml.
         ranks: Number of flow runs of the deployment train_on that share each training.
+        prepare_on: A deployment that helps to prepare drawings, such as `prepare/cpu`; its workers
+            share the disk of this checkout.
+        prepare_runs: Number of flow runs of the deployment prepare_on that help with each data set.
 
     Returns:
         A row for each stage: its outcome (ran, restored, up to date, failed, timed out, not
@@ -95,6 +100,8 @@ def reproduce(
             train_on=train_on if short_name(stage).startswith("train@") else None,
             force=force,
             ranks=ranks,
+            prepare_on=prepare_on,
+            prepare_runs=prepare_runs,
             wait_for=[allow_failure(s) for s in needed.values() if not s.is_cancelled()],
             return_state=False,
         )
@@ -183,6 +190,8 @@ def run_stage(
     train_on: str | None,
     force: bool,
     ranks: int = 1,
+    prepare_on: str | None = None,
+    prepare_runs: int = 1,
 ) -> State[bool]:
     """Bring one stage up to date.
 
@@ -194,6 +203,8 @@ def run_stage(
         train_on: a deployment that runs the stage; the result comes from DVC's run cache.
         force: run the stage in any case.
         ranks: number of flow runs of train_on that share the training.
+        prepare_on: a deployment that helps with a stage `prepare` in shards.
+        prepare_runs: number of its flow runs.
 
     Returns:
         A state that names the outcome; its data: whether MLflow may lack the result.
@@ -217,6 +228,11 @@ def run_stage(
 
             run_remotely(stage, train_on, ranks)
         with ExitStack() as stack:
+            if prepare_on and short_name(stage).startswith("prepare@"):
+                from flows.engine import shard_workers
+
+                if shard_workers.has_shards(stage):
+                    stack.enter_context(shard_workers.helped(stage, prepare_on, prepare_runs))
             env = {} if train_on else stack.enter_context(devices.reserve_for(policy))
             options = ["--single-item", *(["--force"] if force else [])]
             output = dvc_graph.dvc(
@@ -393,6 +409,12 @@ def main() -> None:
     parser.add_argument("--train-on", metavar="DEPLOYMENT", help="deployment for the training")
     parser.add_argument(
         "--ranks", type=int, default=1, metavar="N", help="flow runs that share each training"
+    )
+    parser.add_argument(
+        "--prepare-on", metavar="DEPLOYMENT", help="deployment that helps to prepare drawings"
+    )
+    parser.add_argument(
+        "--prepare-runs", type=int, default=1, metavar="N", help="its flow runs for each data set"
     )
     parser.add_argument("--force", action="store_true", help="run up-to-date stages as well")
     state: Any = reproduce(**vars(parser.parse_args()), return_state=True)

@@ -230,6 +230,13 @@ def training_code(domain: str, name: str) -> list[Path]:
     ]
 
 
+def preparing_code(domain: str) -> list[Path]:
+    """The files of code that determine what a domain's `prepare` writes, besides the libraries."""
+    dataset = Path(str(module(domain, "dataset").__file__)).parent
+    folders = (dataset, dataset.parent / "formats")
+    return [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+
+
 def domains() -> list[str]:
     """The names of the domains: the folders of this package that have sources of data."""
     folders = (Path(folder) for folder in ostinato.__path__)

@@ -132,6 +132,15 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def link(file: Path, path: Path) -> None:
+    """Give a file another name; a copy where the disk has no hard links, or is another one."""
+    try:
+        own_path(path).hardlink_to(file)
+    except OSError:
+        with atomic_file(path) as temporary:
+            shutil.copyfile(file, temporary)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     write_bytes(path, text.encode())
@@ -291,12 +300,15 @@ def read_model(path: Path) -> "keras.Model":
 def remove(folder: Path) -> None:
     """Delete a folder of temporary state, if it is there.
 
+    It disappears as a whole: another process finds all of it or nothing, and cannot add to it.
+
     Raises:
         StoreError: the folder is not one of the project.
     """
     folder = own_path(folder)
     if folder.exists():
-        shutil.rmtree(folder)
+        removed = folder.rename(folder.with_name(f".removed.{uuid4().hex}"))
+        shutil.rmtree(removed)
 
 
 def digest(*contents: Any) -> str:

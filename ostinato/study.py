@@ -5,6 +5,7 @@ found before the first stage has run. The check reads signatures only: it change
 """
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from ostinato import params
+from ostinato import params, store
 from ostinato.errors import ParamsError
 from ostinato.params import Problem
 from ostinato.policies import RetryPolicy
@@ -83,6 +84,25 @@ class Study:
     def raw_folder(self, data: str) -> Path:
         """The raw files of a data set."""
         return self.folder / "data" / "raw" / data
+
+    def shards_folder(self, data: str) -> Path | None:
+        """Where `prepare` keeps what it has made of a data set, until it is whole.
+
+        The folder is named by a digest of the parameters, the raw data and the code.
+
+        Returns:
+            The folder; None where the domain prepares a data set as a whole.
+
+        Raises:
+            MissingFileError: there are no raw data.
+        """
+        entry = self.entry("data", data)
+        prepare = params.module(entry["domain"], "dataset").prepare
+        if "scratch" not in inspect.signature(prepare).parameters:
+            return None
+        raw = store.existing(self.raw_folder(data) / "manifest.json")
+        code = params.preparing_code(entry["domain"])
+        return self.scratch("prepare", data, store.digest(entry["prepare"], raw, *code))
 
     @property
     def inputs_folder(self) -> Path:

@@ -87,7 +87,7 @@ def wait_for_end(monkeypatch: pytest.MonkeyPatch, server: Server) -> FlowRun:
     monkeypatch.setattr(remote_training, "SETTLE_S", 0.0)
     monkeypatch.setattr(remote_training, "CANCEL_INTERVAL_S", 0.01)
     client: Any = server
-    with remote_training._cancelled_at_end(client) as runs:
+    with remote_training.cancelled_at_end(client) as runs:
         runs += server.runs
         return remote_training._wait_for_end(client, "train@a", "train/gpu", runs)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import orjson
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostinato import errors, store
 from ostinato.sketches import dataset
-from ostinato.sketches.dataset import Bitmaps, Drawings, loader, raw_files, shards
+from ostinato.sketches.dataset import Bitmaps, Drawings, keys, loader, raw_files, shards
 from ostinato.sketches.formats import records, strokes
 from ostinato.task import Manifest
 
@@ -56,18 +57,20 @@ def raw(
     return folder
 
 
+ARGUMENTS: dict[str, Any] = {
+    "tolerated_rejects": 0.0,
+    "validation": 0.2,
+    "test": 0.2,
+    "max_points": 150,
+    "only_recognised": False,
+    "shard_size": 100,
+    "workers": 2,
+}
+
+
 def prepared(source: Path, folder: Path, **changed: Any) -> Path:
     folder.mkdir()
-    arguments: dict[str, Any] = {
-        "tolerated_rejects": 0.0,
-        "validation": 0.2,
-        "test": 0.2,
-        "max_points": 150,
-        "only_recognised": False,
-        "shard_size": 100,
-        "workers": 2,
-    }
-    dataset.prepare(source, folder, **arguments | changed)
+    dataset.prepare(source, folder, **ARGUMENTS | changed)
     return folder
 
 
@@ -155,6 +158,86 @@ def test_equal_input_gives_equal_bytes_for_any_number_of_workers(
     monkeypatch.setattr(raw_files, "CHUNK_BYTES", 1000 * workers)
     again = prepared(source, tmp_path / "again", workers=workers)
     assert bytes_of(again) == bytes_of(folder)
+
+
+def files_of(scratch: Path) -> dict[str, int]:
+    """When each finished part of a prepare was written."""
+    found = [*scratch.glob("read/*.json"), *scratch.glob("shards/*.npz")]
+    return {file.name: file.stat().st_mtime_ns for file in found}
+
+
+def test_a_killed_prepare_continues_with_the_missing_shards(
+    source: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_files, "CHUNK_BYTES", 20_000)
+    scratch, write = tmp_path / "scratch", shards.write
+
+    def killed(*arguments: Any) -> None:
+        if arguments[-1] == 1:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    monkeypatch.setattr(shards, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(source, tmp_path / "killed", scratch=scratch, workers=1)
+    finished = files_of(scratch)
+    monkeypatch.setattr(shards, "write", write)
+    again = prepared(source, tmp_path / "again", scratch=scratch)
+    assert bytes_of(again) == bytes_of(folder)
+    assert len(finished) > 3
+    assert "00001.npz" not in finished
+    assert finished.items() < files_of(scratch).items()
+
+
+def test_processes_share_the_shards_and_each_is_made_once(
+    source: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw_files, "CHUNK_BYTES", 5_000)
+    write, read = shards.write, raw_files._read_lines
+    made: Counter[Any] = Counter()
+
+    def counted(*arguments: Any) -> None:
+        made[arguments[-1]] += 1
+        write(*arguments)
+
+    def counted_read(*arguments: Any) -> Any:
+        made[arguments[-2:]] += 1
+        return read(*arguments)
+
+    monkeypatch.setattr(shards, "write", counted)
+    monkeypatch.setattr(raw_files, "_read_lines", counted_read)
+    scratch = tmp_path / "scratch"
+    (scratch / "read").mkdir(parents=True)
+    (scratch / "shards").mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        # Locks of files exclude threads as they exclude processes: each has a lock of its own.
+        helper = pool.submit(dataset.prepare, source, None, scratch, **ARGUMENTS)
+        data = pool.submit(prepared, source, tmp_path / "data", scratch=scratch).result()
+        helper.result()
+    assert bytes_of(data) == bytes_of(folder)
+    assert len(made) > 20
+    assert set(made.values()) == {1}
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.integers(0, 40).map(lambda n: n << 58 | n), max_size=9), min_size=1, max_size=5
+    ),
+    st.integers(1, 9),
+)
+def test_repeated_keys_are_found_in_ranges(files: list[list[int]], size: int) -> None:
+    with (
+        store.private_folder() as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(keys, "RANGE", size)
+        paths = [folder / str(number) for number in range(len(files))]
+        for path, hashes in zip(paths, files, strict=True):
+            keys.write(path, np.array(hashes, np.uint64))
+        counted = Counter(hash for hashes in files for hash in hashes)
+        found = keys.repeated(paths, counted.total())
+    assert found.tolist() == sorted(hash for hash, count in counted.items() if count > 1)
 
 
 def test_the_scale_is_the_standard_deviation_of_the_training_offsets(folder: Path) -> None:
@@ -492,7 +575,7 @@ def test_a_killed_prepare_leaves_no_manifest(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(source), str(tmp_path / "data")], cwd=ROOT
     )
-    while not list((tmp_path / "data").glob("*.tfrecord-*")):
+    while not list((tmp_path / "data").rglob("*.tfrecord-*")):
         assert child.poll() is None
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)

@@ -155,7 +155,7 @@ def run_remotely(stage: str, deployment: str, ranks: int = 1) -> None:
         _one_at_a_time() if ranks > 1 else nullcontext(),
         _publish() as snapshot,
         get_client(sync_client=True) as client,
-        _cancelled_at_end(client) as runs,
+        cancelled_at_end(client) as runs,
     ):
         for run in _start(stage, deployment, snapshot, ranks, needed):
             runs.append(run)
@@ -204,7 +204,7 @@ def _start(
 
 
 @contextmanager
-def _cancelled_at_end(client: SyncPrefectClient) -> Iterator[list[FlowRun]]:
+def cancelled_at_end(client: SyncPrefectClient) -> Iterator[list[FlowRun]]:
     """An empty list of flow runs; those in it that have not ended with the block are cancelled."""
     runs: list[FlowRun] = []
     try:

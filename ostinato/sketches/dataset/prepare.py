@@ -5,19 +5,19 @@ import tempfile
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import orjson
-from jaxtyping import UInt64
 
 from ostinato import store
 from ostinato.errors import DataError
-from ostinato.progress import track
-from ostinato.sketches.dataset import raw_files, shards
+from ostinato.sketches.dataset import keys, parts, raw_files, shards
 from ostinato.sketches.dataset.profile import profile
 from ostinato.sketches.dataset.protocols import Kind
 from ostinato.sketches.dataset.raw_files import COUNTS, PendingChunk, ReadReport
@@ -34,7 +34,8 @@ LOG = logging.getLogger(__name__)
 
 def prepare(
     raw: Path,
-    folder: Path,
+    folder: Path | None,
+    scratch: Path | None = None,
     *,
     tolerated_rejects: Fraction,
     validation: SplitFraction,
@@ -56,7 +57,10 @@ def prepare(
     Args:
         raw: a folder that a source has filled.
         folder: an empty folder; gets the data set, ``manifest.json``, ``profile.json`` and
-            ``rejects.ndjson``.
+            ``rejects.ndjson``. None: only make shards in ``scratch``, for a process that prepares
+            the same data set there.
+        scratch: a folder for parts of the work: what a killed process has finished is not made
+            again, and processes share the work. None: a temporary one.
         tolerated_rejects: fraction of the lines that may be malformed.
         validation: fraction of the drawings in the validation split.
         test: fraction of the drawings in the test split.
@@ -77,23 +81,38 @@ def prepare(
     source = RawManifest.read(raw)
     kind: Kind = "bitmap" if source.format == "tfds" else "strokes"
     chunks = raw_files.chunks(raw, source, max_points=max_points, only_recognised=only_recognised)
-    with (
-        tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as temporary,
-        ThreadPoolExecutor(workers) as threads,
-    ):
-        groups = list(_group(chunks))
-        paths = [Path(temporary, f"{number:06d}") for number in range(len(groups))]
-        read = threads.map(partial(_read_and_spill, fractions), groups, paths)
-        files, spills = _collect(read, len(groups), folder, tolerated_rejects)
-        classes = sorted(set().union(*(spilled.classes for spilled in spills)))
+    groups = list(_group(chunks))
+    with ExitStack() as stack:
+        if scratch is None:
+            temporary = tempfile.TemporaryDirectory(prefix=".partial.", dir=folder)
+            scratch = Path(stack.enter_context(temporary), "parts")
+        locks, spilled, made = scratch.with_suffix(".locks"), scratch / "read", scratch / "shards"
+        if folder:
+            spilled.mkdir(parents=True, exist_ok=True)
+            made.mkdir(exist_ok=True)
+        reports = [spilled / f"{number:06d}.json" for number in range(len(groups))]
+
+        def read(number: int) -> None:
+            _read_part(fractions, groups[number], reports[number])
+
+        parts.complete(reports, read, locks, threads=workers, title="reading", unit="parts")
+        rejects = stack.enter_context((folder / "rejects.ndjson").open("wb")) if folder else None
+        files, spills = _collect(reports, rejects, tolerated_rejects)
+        classes = sorted(set().union(*(spill.classes for spill in spills)))
         _check_classes(source, classes, files)
         kept = sum(counts["kept"] for counts in files.values())
         num_parts = max(1, round(kept * fractions["train"] / shard_size))
-        write = partial(shards.write, folder, spills, classes, kind, num_parts)
-        parts = threads.map(write, range(num_parts))
-        written = list(track(parts, "writing", unit="shards", total=num_parts))
-    if source.format == "ndjson":  # the keys of other formats are unique by construction
-        _check_keys(raw, source, [shard.keys for shard in written])
+        statistics = [shards.statistics_file(made, part) for part in range(num_parts)]
+        write = partial(shards.write, made, spills, classes, kind, num_parts)
+        parts.complete(statistics, write, locks, threads=workers, title="writing", unit="shards")
+        if folder is None:
+            return
+        written = [shards.Shard.read(file) for file in statistics]
+        if source.format == "ndjson":  # the keys of other formats are unique by construction
+            key_files = [shards.key_file(made, part) for part in range(num_parts)]
+            _check_keys(raw, source, keys.repeated(key_files, kept))
+        for file in sorted(made.glob(f"{shards.NAME}-*")):
+            store.link(file, folder / file.name)
     manifest = _manifest(source, kind, classes, written, files)
     for split, fraction in fractions.items():
         if fraction > 0 and split not in manifest.splits:
@@ -160,31 +179,46 @@ def _class_seed(name: str) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
 
 
+def _read_part(fractions: Mapping[str, float], group: Sequence[PendingChunk], file: Path) -> None:
+    """Read a group of chunks; write its drawings beside ``file``, and then its report."""
+    reports, spilled = _read_and_spill(fractions, group, file.with_suffix(""))
+    report = {
+        "files": [
+            [name, {**vars(each), "rejects": [asdict(reject) for reject in each.rejects]}]
+            for name, each in reports
+        ],
+        "lengths": spilled.lengths,
+        "classes": spilled.classes,
+    }
+    store.write_json(file, report)
+
+
 def _collect(
-    read: Iterator[tuple[list[tuple[str, ReadReport]], Spill]],
-    num_groups: int,
-    folder: Path,
-    tolerated_rejects: float,
+    reports: Sequence[Path], rejects: IO[bytes] | None, tolerated_rejects: float
 ) -> tuple[dict[str, Counter[str]], list[Spill]]:
-    """Sum the counts of each file and collect the spills; write rejects.ndjson meanwhile."""
+    """Sum the counts of each file and collect the spills; write ``rejects`` meanwhile."""
     files: dict[str, Counter[str]] = defaultdict(Counter)
     lines_before: Counter[str] = Counter()  # in earlier chunks of the file
     examples: dict[str, list[str]] = defaultdict(list)
     spills = []
-    with (folder / "rejects.ndjson").open("wb") as out:
-        for group, spilled in track(read, "reading", unit="parts", total=num_groups):
-            spills.append(spilled)
-            for file, report in group:
-                for reject in report.rejects:
-                    line = lines_before[file] + reject.line
-                    record = {
-                        "file": file, "line": line, "reason": reject.reason, "text": reject.text,
-                    }  # fmt: skip
-                    out.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
-                    if len(examples[file]) < 3:
-                        examples[file].append(f"{file}:{line}: {reject.reason}")
-                lines_before[file] += report.line_feeds
-                files[file].update(report.counts)
+    for path in reports:
+        part = store.read_json(path)
+        spills.append(Spill(path.with_suffix(""), part["lengths"], part["classes"]))
+        for file, report in part["files"]:
+            for reject in report["rejects"]:
+                line = lines_before[file] + reject["line"]
+                record = {
+                    "file": file,
+                    "line": line,
+                    "reason": reject["reason"],
+                    "text": reject["text"],
+                }
+                if rejects:
+                    rejects.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+                if len(examples[file]) < 3:
+                    examples[file].append(f"{file}:{line}: {reject['reason']}")
+            lines_before[file] += report["line_feeds"]
+            files[file].update(report["counts"])
     total = sum(files.values(), Counter[str]())
     if total["malformed"] > tolerated_rejects * total["lines"]:
         fraction = {file: n["malformed"] / n["lines"] for file, n in files.items() if n["lines"]}
@@ -223,19 +257,20 @@ def _check_classes(
         )
 
 
-def _check_keys(
-    raw: Path, source: RawManifest, parts: Sequence[UInt64[np.ndarray, " drawing"]]
-) -> None:
+def _check_keys(raw: Path, source: RawManifest, hashes: keys.Hashes) -> None:
     """Refuse drawings that have the same key: splits, results and requests name drawings by it.
+
+    Args:
+        raw: the folder of the files.
+        source: its manifest.
+        hashes: those that several keys have, or several drawings.
 
     Raises:
         DataError: names the places of the first of them.
     """
-    hashes = np.sort(np.concatenate(parts))
-    again = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    if not len(again):
+    if not len(hashes):
         return
-    repeated = {k: at for k, at in raw_files.find_keys(raw, source, again).items() if len(at) > 1}
+    repeated = {k: at for k, at in raw_files.find_keys(raw, source, hashes).items() if len(at) > 1}
     if repeated:  # else different keys with one hash
         examples = [f"{key!r}: {', '.join(at[:3])}" for key, at in list(repeated.items())[:3]]
         raise DataError(

@@ -12,14 +12,15 @@ order of the input nor on the number of threads.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float64, Int64, Integer, UInt64
+from jaxtyping import Float64, Int64, Integer, UInt8
 
 from ostinato import store
 from ostinato.data import tfrecords
 from ostinato.data.profile import SAMPLE
+from ostinato.sketches.dataset import keys
 from ostinato.sketches.dataset.profile import features
 from ostinato.sketches.dataset.protocols import Kind
 from ostinato.sketches.formats.records import (
@@ -50,7 +51,6 @@ class Shard:
         duplicates: drawings that were left out because an identical one was stored.
         moments: number, sum and sum of squares of the training offsets.
         sample: `features` of the first training drawings.
-        keys: hash of each key.
     """
 
     counts: Int64[np.ndarray, "split class"]
@@ -60,7 +60,17 @@ class Shard:
     duplicates: int
     moments: Int64[np.ndarray, "3"]
     sample: Float64[np.ndarray, "drawing feature"]
-    keys: UInt64[np.ndarray, " key"]
+
+    def write(self, file: Path) -> None:
+        """Write the statistics."""
+        store.write_arrays(file, {name: np.asarray(value) for name, value in vars(self).items()})
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read what `write` has written."""
+        arrays = store.read_arrays(file)
+        numbers: dict[str, Any] = {k: int(value) for k, value in arrays.items() if not value.ndim}
+        return cls(**{**arrays, **numbers})
 
 
 class Spill(NamedTuple):
@@ -76,7 +86,7 @@ class Spill(NamedTuple):
 def spill(records: Records, classes: list[str], path: Path) -> Spill:
     """Write records to a temporary file, for `write` to merge."""
     ordered = _take(records, np.argsort(records.digests, kind="stable"))
-    with path.open("xb") as file:
+    with path.open("wb") as file:
         for column in ordered:
             file.write(column.data)
     return Spill(path, [len(column) for column in ordered], classes)
@@ -89,11 +99,12 @@ def write(
     kind: Kind,
     num_parts: int,
     part: int,
-) -> Shard:
+) -> None:
     """Write one of ``num_parts`` equal ranges of the stored order: a shard for each split.
 
     Args:
-        folder: gets the files.
+        folder: gets the files, the hashes of the keys (`key_file`) and last the statistics
+            (`statistics_file`).
         spills: of all records. The first of identical drawings in this order is kept.
         classes: all classes, in the order of the labels.
         kind: of the drawings.
@@ -123,8 +134,9 @@ def write(
             offsets = records.content.view(np.int16).reshape(-1, 3)[:, :2].astype(np.int64)
             moments += [offsets.size, offsets.sum(), (offsets**2).sum()]
     lengths = np.diff(found.ends, prepend=0)[first]
-    keys = digests(found.keys, found.key_ends, np.zeros(len(found.ends), np.uint64))
-    return Shard(
+    hashes = digests(found.keys, found.key_ends, np.zeros(len(found.ends), np.uint64))
+    keys.write(key_file(folder, part), hashes[first])
+    shard = Shard(
         counts=counts,
         sizes=sizes,
         longest=int(lengths.max(initial=0)),
@@ -132,8 +144,8 @@ def write(
         duplicates=len(first) - int(first.sum()),
         moments=moments,
         sample=sample,
-        keys=keys[first],
     )
+    shard.write(statistics_file(folder, part))
 
 
 def write_metadata(
@@ -196,6 +208,16 @@ def write_metadata(
     )
 
 
+def statistics_file(folder: Path, part: int) -> Path:
+    """The file with the `Shard` of a part."""
+    return folder / f"{part:05d}.npz"
+
+
+def key_file(folder: Path, part: int) -> Path:
+    """The file with the hashes of the keys of a part."""
+    return folder / f"{part:05d}.keys.npy"
+
+
 def shard_name(split: str, part: int, num_parts: int) -> str:
     """The name of a shard's file, in the form that TFDS requires."""
     return f"{NAME}-{split}.tfrecord-{part:05d}-of-{num_parts:05d}"
@@ -228,18 +250,37 @@ def _read_range(spilled: Spill, index: Mapping[str, int], part: int, num_parts: 
     if part + 1 < num_parts:
         last = int(np.searchsorted(records.digests, np.uint64((part + 1 << 64) // num_parts)))
     labels = np.array([index[name] for name in spilled.classes], np.int64)
-    records = _take(records, np.arange(first, last))
-    return records._replace(labels=labels[records.labels])
+    content, ends = _slice(records.content, records.ends, first, last)
+    own_keys, key_ends = _slice(records.keys, records.key_ends, first, last)
+    chosen = slice(first, last)
+    return Records(
+        content,
+        ends,
+        own_keys,
+        key_ends,
+        labels[records.labels[chosen]],
+        records.splits[chosen],
+        records.digests[chosen],
+    )
+
+
+def _slice(
+    flat: UInt8[np.ndarray, " byte"], ends: Int64[np.ndarray, " record"], first: int, last: int
+) -> tuple[UInt8[np.ndarray, " byte"], Int64[np.ndarray, " record"]]:
+    """The bytes of neighbouring records, and the end of each in them; nothing else is read."""
+    begin = int(ends[first - 1]) if first else 0
+    chosen = ends[first:last] - begin
+    return flat[begin : begin + int(chosen[-1]) if len(chosen) else begin], chosen
 
 
 def _take(records: Records, order: Integer[np.ndarray, " taken"]) -> Records:
     """The records with these indices, in this order."""
     content, ends = gather(records.content, _spans(records.ends)[order])
-    keys, key_ends = gather(records.keys, _spans(records.key_ends)[order])
+    own_keys, key_ends = gather(records.keys, _spans(records.key_ends)[order])
     return Records(
         content,
         ends,
-        keys,
+        own_keys,
         key_ends,
         records.labels[order],
         records.splits[order],
