@@ -1,8 +1,9 @@
 """Peak memory of preparing and reading up to a million drawings: it does not grow with them.
 
-    python -m bench.memory FOLDER [--drawings 1000000]
+    python -m bench.memory [FOLDER] [--drawings 1000000]
 
-FOLDER holds simplified ndjson files, which are repeated as in bench.ingest. A tenth, a half and all
+FOLDER holds simplified ndjson files of QuickDraw; without it the embedded drawings are used. They
+are repeated as in bench.ingest. A tenth, a half and all
 of the drawings are prepared, and read for an epoch, each time by a new process.
 """
 
@@ -16,13 +17,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.ingest import SETTINGS, multiply
+from bench.ingest import SETTINGS, embedded, multiply
 from ostinato.sketches import dataset
 
 BENCHMARK = {
     "measures": "peak memory of preparing and reading up to a million drawings",
     "minutes": 10,
-    "needs": "FOLDER of QuickDraw's simplified ndjson files",
 }
 
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--drawings", type=int, default=1_000_000)
     parser.add_argument("--prepared", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raw, folder = Path(temporary, "raw"), Path(temporary, "data")
             raw.mkdir()
             folder.mkdir()
-            size = multiply(args.folder, raw, int(args.drawings * share))
+            given = args.folder or embedded(Path(temporary), "simplified")
+            size = multiply(given, raw, int(args.drawings * share))
             command = [sys.executable, "-m", "bench.memory", str(raw), "--prepared", str(folder)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             sizes = json.loads(done.stdout.splitlines()[-1])

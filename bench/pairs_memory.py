@@ -1,6 +1,9 @@
-"""Memory of training on ten million pairs: independent of the number of pairs.
+"""Memory of preparing and of training on millions of pairs: independent of their number.
 
-    python -m bench.pairs_memory [--pairs 10000000] [--steps 2000]
+    python -m bench.pairs_memory [--pairs 10000000] [--steps 2000] [--raw-pairs 1000000]
+
+A tenth and all of the raw pairs are prepared, each time by a new process: sentences of 3 to 12
+random words, one of two languages, in files that are aligned by line.
 
 A prepared data set is enlarged to a tenth and to all of the pairs: shards of random tokens, 3 to 12
 in a text, in the format of `dataset.prepare` (1 GB in all). A separate process trains a tiny
@@ -14,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +32,25 @@ from ostinato.translation.dataset.files import shard_name
 from ostinato.translation.models import attention
 
 BENCHMARK = {
-    "measures": "memory of training on one and ten million pairs of texts",
-    "minutes": 15,
+    "measures": "memory of preparing a million pairs of texts, and of training on ten million",
+    "minutes": 25,
 }
 
 SHARD = 200_000  # pairs in a file
+SETTINGS: dict[str, Any] = {
+    "tolerated_rejects": 0.0,
+    "validation": 0.05,
+    "test": 0.05,
+    "max_length_ratio": 2.0,
+    "language_margin": 0.5,
+    "max_length": 60,
+    "tokenizer": "unigram",
+    "vocab_size": 500,
+    "character_coverage": 0.999,
+    "shared_vocabulary": True,
+    "tokenizer_sample": 10_000,
+    "shard_size": SHARD,
+}
 
 
 def seed(folder: Path) -> Path:
@@ -43,23 +61,38 @@ def seed(folder: Path) -> Path:
     sources.gettext(
         raw, scratch, 1, languages=["en", "fr"], original="en", packages=["django"], path=None
     )
-    dataset.prepare(
-        raw,
-        ready,
-        tolerated_rejects=0.0,
-        validation=0.05,
-        test=0.05,
-        max_length_ratio=0.0,
-        language_margin=0.0,
-        max_length=60,
-        tokenizer="unigram",
-        vocab_size=500,
-        character_coverage=0.999,
-        shared_vocabulary=True,
-        tokenizer_sample=10_000,
-        shard_size=SHARD,
-    )
+    dataset.prepare(raw, ready, **SETTINGS)
     return ready
+
+
+def write_raw(raw: Path, pairs: int) -> None:
+    """Write a raw folder of random sentences."""
+    rng = np.random.default_rng(1)
+    letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
+    words = ["".join(rng.choice(letters, size)) for size in rng.integers(2, 9, 20_000)]
+    with (raw / "text.en").open("w") as one, (raw / "text.fr").open("w") as two:
+        for start in range(0, pairs, SHARD):
+            sizes = rng.integers(3, 13, min(SHARD, pairs - start)).tolist()
+            chosen = rng.integers(0, len(words), sum(sizes)).tolist()
+            begin = 0
+            for size in sizes:
+                sentence = [words[word] for word in chosen[begin : begin + size]]
+                one.write(" ".join(sentence) + ".\n")
+                two.write(" ".join(word[::-1] + "é" for word in sentence) + ".\n")
+                begin += size
+    files = [{"path": f"text.{language}", "language": language} for language in ("en", "fr")]
+    manifest = {"source": "moses", "format": "moses", "languages": ["en", "fr"], "files": files}
+    store.write_json(raw / "manifest.json", manifest)
+
+
+def prepare(raw: Path, folder: Path) -> None:
+    """Prepare pairs, and print the peak memory and the time."""
+    start = time.perf_counter()
+    dataset.prepare(raw, folder, **SETTINGS | {"vocab_size": 4_000})
+    pairs = sum(split["pairs"] for split in dataset.load(folder).manifest.splits.values())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    seconds = time.perf_counter() - start
+    print(f"{pairs:,} pairs: prepare {peak:,} MiB at the peak, {seconds:.0f} s", flush=True)
 
 
 def grow(ready: Path, folder: Path, pairs: int) -> None:
@@ -167,12 +200,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=10_000_000)
+    parser.add_argument("--pairs", type=int, default=10_000_000, help="0: only prepare")
     parser.add_argument("--steps", type=int, default=2_000)
+    parser.add_argument("--raw-pairs", type=int, default=1_000_000)
+    parser.add_argument("--raw", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--prepared", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.raw:
+        prepare(arguments.raw, arguments.prepared)
+        return
     if arguments.prepared:
         measure(arguments.prepared, arguments.steps)
+        return
+    for pairs in (arguments.raw_pairs // 10, arguments.raw_pairs):
+        with tempfile.TemporaryDirectory() as temporary:
+            raw, folder = Path(temporary, "raw"), Path(temporary, "data")
+            raw.mkdir()
+            folder.mkdir()
+            write_raw(raw, pairs)
+            command = [sys.executable, "-m", "bench.pairs_memory", "--raw", str(raw)]
+            subprocess.run([*command, "--prepared", str(folder)], check=True)
+    if not arguments.pairs:
         return
     with tempfile.TemporaryDirectory() as temporary:
         ready = seed(Path(temporary))

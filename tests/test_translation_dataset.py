@@ -3,6 +3,7 @@
 import random
 import unicodedata
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,27 @@ def test_the_output_does_not_depend_on_the_order_of_the_input(tmp_path: Path) ->
     assert names == sorted(p.name for p in two.folder.iterdir())
     for name in names:
         assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes(), name
+
+
+def test_large_files_have_more_partitions_with_the_same_pairs(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = import_module("ostinato.translation.dataset.prepare")
+    monkeypatch.setattr(module, "PARTITION_BYTES", 200)
+    opened: list[Path] = []
+    read = module._pairs
+
+    def counted(group: list[Path]) -> Any:
+        opened.extend(group)
+        return read(group)
+
+    monkeypatch.setattr(module, "_pairs", counted)
+    lines = sentences(600)
+    many = prepared(tmp_path, {None: [*lines, lines[0]]})
+    assert len(set(opened)) == len(opened) == 4 * module.PARTITIONS
+    for split, texts in split_texts(many).items():
+        assert sorted(texts) == sorted(data.texts(split))
+    assert details(many).left_out["duplicate"] == 1
 
 
 def test_placeholders_and_markup_are_single_tokens(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from ostinato.translation.formats.raw import Pair, RawManifest
 from ostinato.units import Count, Fraction, NonNegative, SplitFraction, Tokens
 
 PARTITIONS = 64  # temporary files, by a hash of the source; one at a time is in memory
+PARTITION_BYTES = 1 << 21  # of raw files for each; more bytes have more partitions
+MAX_FACTOR = 8  # times as many partitions, so that fewer files are open than 1,024, a usual limit
 MAX_SYMBOLS = 500  # placeholders and tags that are single tokens
 NUM_EXAMPLES = 3  # unreadable lines in a message
 HELD_OUT = ("test", "validation")
@@ -108,7 +110,8 @@ def prepare(
         raise DataError(f"max_length_ratio: found {max_length_ratio}; expected 0 or at least 1")
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix=".partial.", dir=folder) as temporary:
-        partitions = [Path(temporary, f"{number:02d}") for number in range(PARTITIONS)]
+        count = PARTITIONS * _factor(raw, about)
+        partitions = [Path(temporary, f"{number:03d}") for number in range(count)]
         with (folder / "rejects.ndjson").open("wb") as rejects:
             pairs = _readable(raw, about, rejects, tolerated_rejects, counts)
             languages, symbols = _partition(
@@ -135,10 +138,9 @@ def prepare(
             character_coverage=character_coverage,
             shared_vocabulary=shared_vocabulary,
         )
-        shards = min(PARTITIONS, max(1, round(counts["kept"] / shard_size)))
+        shards = min(count, max(1, round(counts["kept"] / shard_size)))
         groups = [
-            partitions[i * PARTITIONS // shards : (i + 1) * PARTITIONS // shards]
-            for i in range(shards)
+            partitions[i * count // shards : (i + 1) * count // shards] for i in range(shards)
         ]
         written = writing.write(
             folder,
@@ -223,6 +225,23 @@ def _shares(about: RawManifest, shares: dict[str, float]) -> dict[str, float]:
                 "file of its own"
             )
     return shares
+
+
+def _factor(raw: Path, about: RawManifest) -> int:
+    """How many times `PARTITIONS` there are, a power of two: a partition's size is bounded."""
+    size, factor = sum((raw / file.path).stat().st_size for file in about.files), 1
+    while factor < MAX_FACTOR and size > PARTITIONS * factor * PARTITION_BYTES:
+        factor *= 2
+    return factor
+
+
+def _partition_of(group: str, count: int) -> int:
+    """The partition of a source, by its `cleaning.split_key`: one of each of `PARTITIONS` parts."""
+    first, second = (
+        int.from_bytes(blake2b(group.encode(), digest_size=size).digest()) for size in (1, 2)
+    )
+    factor = count // PARTITIONS
+    return first % PARTITIONS * factor + second % factor
 
 
 def _summary(counts: Counter[str]) -> str:
@@ -316,8 +335,9 @@ def _partition(
                 languages.update(source, target)
                 placeholders.update(p for p in PLACEHOLDER.findall(source) if " " not in p)
             fixed = pair.split in HELD_OUT
-            number = int.from_bytes(blake2b(group.encode(), digest_size=1).digest()) % PARTITIONS
-            files[number].write(_line(Row(split, source, target, key, fixed)))
+            files[_partition_of(group, len(files))].write(
+                _line(Row(split, source, target, key, fixed))
+            )
     repeated = [text for text, count in placeholders.most_common(MAX_SYMBOLS) if count > 1]
     return languages, sorted(repeated)
 
