@@ -569,6 +569,28 @@ def test_a_tfds_data_set_gives_the_rows_of_a_csv_file(tmp_path: Path) -> None:
             fetch(**change)
 
 
+def test_a_tfds_data_set_that_needs_beam_is_built_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow_datasets
+
+    def without_beam(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("No module named 'apache_beam'", name="apache_beam")
+
+    monkeypatch.setattr(
+        tensorflow_datasets.core.DatasetBuilder, "download_and_prepare", without_beam
+    )
+    names = ("date", "series", "target", "past_covariates", "static_covariates")
+    features = ("date", "location_key", "new_confirmed", ["new_deceased"], ["population"])
+    block = {
+        **dict(zip(names, features, strict=True)),
+        **{"dataset": "covid19", "data_dir": str(tmp_path), "split": "train", "only": None},
+        **{"date_format": None, "future_covariates": [], "frequency": "D"},
+    }
+    with pytest.raises(errors.SourceError, match=r"apache_beam.*environment of its own.*data_dir"):
+        fetched(tmp_path, "tfds", block)
+
+
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="needs the published file")
 def test_two_months_published_twice_are_read_once(tmp_path: Path) -> None:
     block = {"where": str(PUBLISHED / "cta_ridership_daily.csv"), "target": "rail_boardings",

@@ -83,6 +83,11 @@ def tfds(
         builder.download_and_prepare(
             download_config=tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)
         )
+    except ModuleNotFoundError as error:
+        raise SourceError(
+            f"{dataset}: needs the package {error.name} to be built; build it in an environment of "
+            "its own, and name its folder in data_dir: see docs/domains/forecasting.md"
+        ) from error
     except Exception as error:  # builders raise errors of requests, of urllib and of their own
         raise SourceError(f"{dataset}: cannot be prepared: {error}. {OFFLINE}") from error
     if split not in builder.info.splits:

@@ -259,18 +259,22 @@ def _read_range(spilled: Spill, index: Mapping[str, int], part: int, num_parts: 
         own_keys,
         key_ends,
         labels[records.labels[chosen]],
-        records.splits[chosen],
-        records.digests[chosen],
+        records.splits[chosen].copy(),
+        records.digests[chosen].copy(),
     )
 
 
 def _slice(
     flat: UInt8[np.ndarray, " byte"], ends: Int64[np.ndarray, " record"], first: int, last: int
 ) -> tuple[UInt8[np.ndarray, " byte"], Int64[np.ndarray, " record"]]:
-    """The bytes of neighbouring records, and the end of each in them; nothing else is read."""
+    """The bytes of neighbouring records, and the end of each in them; nothing else is read.
+
+    They are copies: a file is mapped into memory as long as anything refers to it.
+    """
     begin = int(ends[first - 1]) if first else 0
     chosen = ends[first:last] - begin
-    return flat[begin : begin + int(chosen[-1]) if len(chosen) else begin], chosen
+    size = int(chosen[-1]) if len(chosen) else 0
+    return flat[begin : begin + size].copy(), chosen
 
 
 def _take(records: Records, order: Integer[np.ndarray, " taken"]) -> Records:
