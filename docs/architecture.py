@@ -25,6 +25,7 @@ LAYERS = (
         "video": "clips",
         "generation": "drawings that are made",
         "music": "chords in time",
+        "memory": "what networks hold",
     },
     {
         "tracking": "MLflow: runs, registry",

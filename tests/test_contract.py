@@ -32,6 +32,7 @@ DATA: dict[str, tuple[str, str, dict[str, Any]]] = {
     "video": ("video", "order", {"drawings": FILMED}),
     "generation": ("generation", "generation", DOODLES),
     "music": ("music", "music", {"pieces": 30, "max_phrases": 3, "chords_per_phrase": 4}),
+    "memory": ("memory", "digits", {"steps": "rows"}),
 }
 # Evaluation repeats in bulk what a few examples show as well.
 EVALUATION: dict[str, dict[str, Any]] = {
@@ -42,6 +43,7 @@ EVALUATION: dict[str, dict[str, Any]] = {
         "resamples": 50,
     },
     "music": {"temperatures": [1.0], "samples": 4, "max_frames": 16, "timed_requests": 1},
+    "memory": {"max_examples": 8, "resamples": 50},
 }
 # They need data of another kind, or more memory and time than a test has.
 LEFT_OUT = {"ucf101"}
@@ -191,6 +193,8 @@ def answers(model: Any, x: Any) -> np.ndarray:
         return np.asarray(model.decode(x, labels, latent))
     if hasattr(model, "draw"):  # the floor of the generators
         return np.concatenate(model.draw(np.zeros(8, int), range(8), np.ones(8)))
+    if not isinstance(model, keras.layers.Layer):  # NumPy
+        return np.asarray(model(x))
     return np.asarray(model(x, training=False))
 
 
@@ -283,6 +287,18 @@ def writes(run: Run, model: Any, x: dict[str, np.ndarray]) -> None:
         np.testing.assert_allclose(found, expected[:, :9], atol=1e-5, err_msg="reads ahead")
 
 
+def remembers(run: Run, model: Any, x: np.ndarray) -> None:
+    """A model of a task answers each sequence, whatever is beside it, and reads other lengths."""
+    expected = answers(model, x)
+    assert expected.shape == (len(x), run.data.outputs)
+    np.testing.assert_allclose(expected.sum(-1), 1, atol=1e-5, err_msg="no probabilities")
+    np.testing.assert_allclose(answers(model, x[::-1])[::-1], expected, atol=1e-5)
+    if isinstance(model, keras.Model) and model.inputs[0].shape[1] is not None:
+        return
+    for other in (x[:, :3], np.concatenate([x, x], axis=1)):
+        assert np.isfinite(answers(model, other)).all()
+
+
 LAWS: dict[str, Callable[[Run, Any, Any], None]] = {
     "sketches": recognises,
     "forecasting": forecasts,
@@ -290,6 +306,7 @@ LAWS: dict[str, Callable[[Run, Any, Any], None]] = {
     "video": watches,
     "generation": draws,
     "music": writes,
+    "memory": remembers,
 }
 
 
@@ -332,10 +349,12 @@ def test_metrics_are_finite_and_their_statistics_aggregate_to_them(run: Run) -> 
     assert {"samples", "parameters", *needed} <= set(evaluation.metrics)
     missing = {name for name, value in evaluation.metrics.items() if value is None}
     assert missing == set(evaluation.undefined)
-    # Some generators have no likelihood or no encoder; what a shrunk model writes may be silence.
-    if domain not in ("generation", "music"):
+    # Some generators have no likelihood or no encoder; what a shrunk model writes may be silence; a
+    # metric of memory has one kind of target.
+    if domain not in ("generation", "music", "memory"):
         assert not missing
     of_some = {"learning_curves", "alignments", "reconstructions", "interpolations"}
+    of_some |= {"error_by_delay", "gradient_norms", "traces", "reservoir"}
     assert set(report.figures) - of_some <= set(evaluation.figures)
 
     results = module.per_example(evaluation.arrays)

@@ -29,6 +29,7 @@ DOMAINS = {  # domain: the extra that it needs
     "translation": "translation",
     "video": "video",
     "music": "music",
+    "memory": "memory",
 }
 SCRIPTS = {"ostinato.serving.mlflow_model"}  # which MLflow runs with a configuration
 BLOCK = """
