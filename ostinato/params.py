@@ -219,12 +219,13 @@ def training_code(domain: str, name: str) -> list[Path]:
     """The files of code that determine the result of a model's training."""
     library = Path(__file__).parent
     dataset = Path(str(module(domain, "dataset").__file__)).parent
-    folders = (library / "training", dataset, dataset.parent / "formats")
+    reservoirs = library / "memory" / "formats"  # of memory, and of a model of forecasting
+    folders = {library / "training", dataset, dataset.parent / "formats", reservoirs}
     return [
         library / "layers.py",
         library / "data" / "batches.py",
         library / "data" / "tfrecords.py",
-        *(file for folder in folders for file in sorted(folder.rglob("*.py"))),
+        *(file for folder in sorted(folders) for file in sorted(folder.rglob("*.py"))),
         dataset.parent / "layers.py",
         Path(str(model_module(domain, name).__file__)),
     ]

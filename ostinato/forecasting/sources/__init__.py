@@ -8,8 +8,9 @@ another series), a future covariate (known for the horizon too, such as a timeta
 covariate (one value for a series).
 """
 
+from ostinato.forecasting.sources.dynamics import lorenz, mackey_glass, narma
 from ostinato.forecasting.sources.embedded import seattle
 from ostinato.forecasting.sources.files import csv, cta, m4
 from ostinato.forecasting.sources.from_tfds import tfds
 
-__all__ = ["csv", "cta", "m4", "seattle", "tfds"]
+__all__ = ["csv", "cta", "lorenz", "m4", "mackey_glass", "narma", "seattle", "tfds"]
