@@ -479,6 +479,26 @@ def test_early_stopping_restores_the_best_weights(
     assert not equal(weights(model), after[-1])
 
 
+def test_warm_restarts_double_and_cyclical_rates_are_triangles() -> None:
+    def factors(schedule: Any, shares: Any, warmup: float = 0.0) -> Any:
+        return [
+            float(schedules.factor(schedule, warmup, tf.constant(share, tf.float32)))
+            for share in shares
+        ]
+
+    # Cycles of 1, 2 and 4 sevenths: peaks, middles and ends.
+    peaks, middles, ends = [0, 1 / 7, 3 / 7], [0.5 / 7, 2 / 7, 5 / 7], [1 / 7, 3 / 7, 1]
+    after = [share + 1e-5 for share in peaks]
+    np.testing.assert_allclose(factors("cosine_restarts", after), 1, atol=1e-3)
+    np.testing.assert_allclose(factors("cosine_restarts", middles), 0.5, atol=1e-3)
+    before = [share - 1e-5 for share in ends]
+    np.testing.assert_allclose(factors("cosine_restarts", before), 0, atol=1e-3)
+    shares = np.arange(9) / 8
+    expected = [0.1, 1, 0.1, 1, 0.1, 1, 0.1, 1, 0.1]
+    np.testing.assert_allclose(factors("cyclical", shares), expected, atol=1e-5)
+    np.testing.assert_allclose(factors("cyclical", [0.1, 0.6], 0.2), [0.1, 0.1], atol=1e-5)
+
+
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "inverse_sqrt"])
 def test_the_learning_rate_follows_its_schedule(tmp_path: Path, schedule: str) -> None:
     _, history = train(tmp_path, schedule=schedule, warmup_fraction=0.3, batch_size=97)

@@ -8,10 +8,15 @@ from jaxtyping import Float
 
 from ostinato.errors import ParamsError
 
-Schedule = Literal["constant", "cosine", "inverse_sqrt"]
+Schedule = Literal["constant", "cosine", "cosine_restarts", "cyclical", "inverse_sqrt"]
 """After the warm-up, the learning rate stays at its peak (constant), falls to zero along half a
-cosine (Loshchilov & Hutter 2017, arXiv 1608.03983), or falls with the inverse square root of the
-finished share of the training (inverse_sqrt; Vaswani et al. 2017, arXiv 1706.03762)."""
+cosine (Loshchilov & Hutter 2017, arXiv 1608.03983), does so three times, each time over twice as
+many steps (cosine_restarts: the warm restarts of the same paper), rises and falls linearly between
+a tenth of its peak and its peak, four times (cyclical: the triangular policy of Smith 2017, arXiv
+1506.01186), or falls with the inverse square root of the finished share of the training
+(inverse_sqrt; Vaswani et al. 2017, arXiv 1706.03762)."""
+
+RESTARTS, CYCLES, LOWEST = 3, 4, 0.1
 
 
 def check(schedule: Schedule, warmup_fraction: float) -> None:
@@ -42,4 +47,11 @@ def factor(
     if schedule == "inverse_sqrt":
         return tf.minimum(rising, tf.math.rsqrt(rising))
     falling = tf.maximum(progress - warmup_fraction, 0.0) / max(1.0 - warmup_fraction, 1e-9)
+    if schedule == "cyclical":
+        place = 1 - tf.abs(2 * tf.math.floormod(falling * CYCLES, 1.0) - 1)
+        return tf.minimum(rising, LOWEST + (1 - LOWEST) * place)
+    if schedule == "cosine_restarts":  # cycle n begins after 2^n - 1 of 2^RESTARTS - 1 parts
+        parts = tf.minimum(falling, 1 - 1e-6) * (2**RESTARTS - 1)
+        cycle = tf.floor(tf.math.log(parts + 1) / np.log(2))
+        falling = (parts + 1) / 2**cycle - 1
     return tf.minimum(rising, 0.5 + 0.5 * tf.cos(np.pi * falling))
