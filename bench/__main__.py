@@ -22,6 +22,7 @@ CACHE = "OSTINATO_BENCH"
 ENVIRONMENTS = {  # packages of the peers, at exact versions
     "torch": ("torch==2.13.0", "numpy==2.4.6"),
     "forecasting": ("statsforecast==2.1.1", "neuralforecast==3.3.0", "holidays==0.109"),
+    "reservoirpy": ("reservoirpy==0.4.2", "numpy==2.4.6"),
     "opencv": ("opencv-python-headless==5.0.0.93", "numpy==2.4.6"),
 }
 

@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from ostinato import store
+from ostinato.data.batches import select_part
 from ostinato.errors import DataError
 from ostinato.memory.formats import tasks
 from ostinato.memory.formats.examples import Examples, Target
 from ostinato.params import near
-from ostinato.task import Manifest
+from ostinato.task import Manifest, Part
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -91,7 +92,7 @@ class Dataset:
         return function(random, count, length=length, delay=delay, **details["settings"])
 
     def batches(
-        self, split: str, *, batch_size: int, seed: int | None, epoch: int
+        self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> "tf.data.Dataset":
         """Batches of a split; the last one may be smaller.
 
@@ -103,6 +104,7 @@ class Dataset:
             batch_size: examples in a batch.
             seed: of the order and of drawn examples; None for the stored order.
             epoch: determines them together with the seed, and the longest length (curriculum).
+            part: of every batch; see `ostinato.task.Dataset.batches`. All examples are in memory.
 
         Returns:
             x float32 (batch, step, feature). y int32 (batch,) for classes, else float32 (batch,
@@ -135,7 +137,8 @@ class Dataset:
                 for column, along in zip(columns, with_steps.values(), strict=False)
             )
 
-        return tf.data.Dataset.from_tensor_slices((counts, steps, *arrays)).map(cut).prefetch(2)
+        batches = tf.data.Dataset.from_tensor_slices((counts, steps, *arrays)).map(cut)
+        return select_part(batches, part).prefetch(2)
 
     def _drawn_batch(self, count: int, epoch: int, random: np.random.Generator) -> Examples:
         details = self.manifest.details
