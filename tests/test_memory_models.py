@@ -1,5 +1,7 @@
 """Models of memory tasks: laws of their cells, of how they are trained, and of what they hold."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from ostinato.memory.models import (
     skip,
 )
 
+ROOT = Path(__file__).parent.parent
 RNN: dict[str, Any] = {
     "cell": "simple",
     "units": 3,
@@ -481,3 +484,39 @@ def test_an_echo_state_network_is_restored_as_it_was_saved(
         assert found.shape == (4, 6, 2)
         if target != "number":
             assert 0 <= found.min() <= found.max() <= 1
+
+
+PEAK = """
+import resource, sys
+import numpy as np
+import tensorflow as tf
+from tests.test_memory_models import RNN, task
+from ostinato.memory import layers
+from ostinato.memory.models import rnn
+
+length, truncation = map(int, sys.argv[1:])
+data = task(fixed=False)
+model = rnn.build(data, **{**RNN, "units": 64})
+step = layers.supervised(model, data, "sgd", 0.001, 1.0, 0.0)
+if truncation:
+    step = layers.TruncatedStep(step, model, data, 1.0, truncation)
+x = tf.random.normal((32, length, 2))
+batch = (x, x[..., :1], tf.ones((32, length)))
+train = tf.function(step.train)
+train(tuple(part[:, :100] for part in batch))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+train(batch)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.long
+def test_the_memory_of_a_truncated_training_does_not_grow_with_the_sequence() -> None:
+    def mib(length: int, truncation: int) -> float:
+        command = [sys.executable, "-c", PEAK, str(length), str(truncation)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        return float(done.stdout.splitlines()[-1])
+
+    whole, cut, longer = mib(4000, 0), mib(4000, 100), mib(8000, 100)
+    assert whole > 100  # states of 64 units for each step and sequence are 32 MiB
+    assert max(cut, longer) < whole / 3
