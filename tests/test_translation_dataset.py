@@ -382,7 +382,7 @@ def test_batches_are_a_function_of_seed_and_epoch(data: Any) -> None:
     st.one_of(st.none(), st.integers(0, 9)),
 )
 def test_no_batch_exceeds_max_tokens(lengths: list[int], budget: int, seed: int | None) -> None:
-    sizes = np.array([lengths, lengths[::-1]], np.int32)
+    sizes = np.array([lengths, lengths[::-1]], np.int64)
     order, ranges = length_batches(sizes, float(budget), seed, 0, 0)
     assert sorted(order) == list(range(len(lengths)))
     covered = sorted(i for begin, end in ranges for i in range(begin, end))
