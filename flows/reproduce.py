@@ -114,6 +114,11 @@ def reproduce(
             "force runs all stages on this machine, train_on runs trainings on another: choose one"
         )
     check_ranks(ranks, train_on)
+    if prepare_runs > 1 and not prepare_on:
+        raise ParamsError(
+            f"prepare_runs: found {prepare_runs} without prepare_on; set prepare_on, such as "
+            "prepare/cpu"
+        )
     try:
         with checkout.checkout():
             loaded = dvc_graph.check_study(study)
@@ -232,7 +237,7 @@ def run_stage(
                 from flows.engine import shard_workers
 
                 if shard_workers.has_shards(stage):
-                    stack.enter_context(shard_workers.helped(stage, prepare_on, prepare_runs))
+                    stack.enter_context(shard_workers.with_helpers(stage, prepare_on, prepare_runs))
             env = {} if train_on else stack.enter_context(devices.reserve_for(policy))
             options = ["--single-item", *(["--force"] if force else [])]
             output = dvc_graph.dvc(

@@ -2,10 +2,10 @@
 
 Optuna draws the values, and its storage has the state of the search: flows that name the same
 search work on it together, also on several machines, and the run after a killed one resumes it. A
-trial is a training by `python -m stages.trial`, a process that trains one after another; its value
-comes from the validation split alone, and it equals the result of `dvc repro` for the same entry of
-params.yaml, bit for bit. Nothing is written outside scratch/ and MLflow: the best entry becomes a
-result when it is pasted into params.yaml.
+trial is a training by `python -m stages.trial`, a process that trains several trials, one after
+another; its value comes from the validation split alone, and it equals the result of `dvc repro`
+for the same entry of params.yaml, bit for bit. Nothing is written outside scratch/ and MLflow: the
+best entry becomes a result when it is pasted into params.yaml.
 
 Optuna's own grid sampler and heartbeats do not support trials that are asked for one by one, so
 `flows.engine.search_trials` has its own.

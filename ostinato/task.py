@@ -251,7 +251,7 @@ class Placement:
 class CompiledSteps(Protocol):
     """The compiled steps of earlier trainings of a process (`ostinato.training.graphs.Graphs`)."""
 
-    def of(
+    def compiled(
         self,
         step: Any,
         peaks: Sequence[float],

@@ -80,7 +80,8 @@ def work() -> None:
         except TrialStoppedError:
             ended = "stopped"
         gc.collect()
-        print(json.dumps({"ended": ended, "memory": resident_bytes()}), flush=True)
+        # On a line of its own: a library may have written half a line to the same pipe.
+        print("\n" + json.dumps({"ended": ended, "memory": resident_bytes()}), flush=True)
 
 
 def check(

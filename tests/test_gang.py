@@ -259,7 +259,7 @@ def test_a_loopback_address_among_others_is_an_error_that_names_the_worker(
         come(server, 0)
         server.put(1, Running(), taken="true", address="127.0.0.1:20001")
 
-    with pytest.raises(FlowError, match=r"rank 1 on worker w1 told a loopback.*OSTINATO_RANK_HOST"):
+    with pytest.raises(FlowError, match=r"rank 1 on worker w1 gave a loopback.*OSTINATO_RANK_HOST"):
         wait_for_end(monkeypatch, Server(2, step))
 
 
@@ -316,11 +316,11 @@ def test_a_rank_holds_its_port_until_it_has_the_addresses(monkeypatch: pytest.Mo
     monkeypatch.setattr(gang, "get_run_logger", lambda: SimpleNamespace(info=lambda text: None))
     monkeypatch.setattr(commands, "wait_or_stop", wait)
     gang.tell_taken(run.id)
-    assert gang.meet(run.id) == "config"
+    assert gang.exchange_addresses(run.id) == "config"
     assert told[gang.ADDRESS].startswith("127.0.0.1:")
     told.clear()
     with pytest.raises(FlowError, match="their caller has ended"):
-        gang.meet(run.id, seconds=-1)
+        gang.exchange_addresses(run.id, seconds=-1)
 
 
 def test_ranks_need_a_deployment() -> None:

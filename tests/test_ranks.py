@@ -6,11 +6,14 @@ A cluster is started once and trains several cases (`tests/rank.py`).
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ import pytest
 
 from ostinato import store
 from ostinato.errors import SettingError, TrainingError
-from ostinato.training.cluster import Cluster, meet, this_cluster
+from ostinato.training.cluster import Cluster, this_cluster, wait_for_ranks
 from tests.rank import HALF, STALLED
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +115,7 @@ def meeting(*agreements: str | None, seconds: float = 10.0) -> list[str]:
 
     def come(rank: int, agreement: str) -> None:
         try:
-            meet(Cluster(hosts, rank), agreement, seconds)
+            wait_for_ranks(Cluster(hosts, rank), agreement, seconds)
             ends[rank] = "met"
         except TrainingError as error:
             for number, host in enumerate(hosts):
@@ -146,19 +149,75 @@ def test_ranks_meet_or_all_know_why_not() -> None:
 
 def test_a_probe_of_the_port_is_no_rank() -> None:
     hosts = addresses(2)
-    host, port = hosts[0].split(":")
-    first = threading.Thread(target=meet, args=(Cluster(hosts, 0), "x", 20))
+    first = threading.Thread(target=wait_for_ranks, args=(Cluster(hosts, 0), "x", 20))
     first.start()
-    while True:
-        try:
-            with socket.create_connection((host, int(port)), timeout=5) as probe:
-                probe.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            break
-        except ConnectionRefusedError:
-            time.sleep(0.01)
-    meet(Cluster(hosts, 1), "x", 20)
+    for greeting in (b"GET / HTTP/1.1\r\n\r\n", b'[[1], "x"]\n'):
+        with connected(hosts[0]) as probe:
+            probe.sendall(greeting)
+    wait_for_ranks(Cluster(hosts, 1), "x", 20)
     first.join(20)
     assert not first.is_alive()
+
+
+def test_a_rank_that_ends_before_all_are_there_may_come_again() -> None:
+    hosts = addresses(3)
+    ends: list[str] = []
+
+    def lead() -> None:
+        wait_for_ranks(Cluster(hosts, 0), "x", 20)
+        ends.append("met")
+
+    first = threading.Thread(target=lead)
+    first.start()
+    greeting = json.dumps([1, f"x, ranks {','.join(hosts)}"]).encode() + b"\n"
+    for _ in range(2):
+        with connected(hosts[0]) as rank:
+            rank.sendall(greeting)
+            time.sleep(0.05)
+            # It is killed: its connection is reset.
+            rank.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    others = [
+        threading.Thread(target=wait_for_ranks, args=(Cluster(hosts, rank), "x", 20))
+        for rank in (1, 2)
+    ]
+    for thread in others:
+        thread.start()
+    for thread in (first, *others):
+        thread.join(20)
+        assert not thread.is_alive()
+    assert ends == ["met"]
+
+
+def test_a_rank_of_another_cluster_is_an_error() -> None:
+    hosts = addresses(2)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(wait_for_ranks, Cluster(hosts, 0), "x", 20)
+        with connected(hosts[0]) as other:
+            other.sendall(b'[7, "x"]\n')
+            with pytest.raises(TrainingError, match="rank 7 of 2 ranks; set the same addresses"):
+                first.result()
+
+
+def test_ranks_meet_by_ipv6() -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as held:
+            port = held.getsockname()[1]
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    cluster = Cluster((f"[::1]:{port}", "[::1]:1"))
+    with ThreadPoolExecutor() as pool:
+        ranks = [pool.submit(wait_for_ranks, replace(cluster, rank=i), "x", 20) for i in (0, 1)]
+        assert [rank.result() for rank in ranks] == [None, None]
+
+
+def connected(address: str) -> socket.socket:
+    """A connection to rank 0, as soon as it listens."""
+    host, port = address.split(":")
+    while True:
+        try:
+            return socket.create_connection((host, int(port)), timeout=5)
+        except ConnectionRefusedError:
+            time.sleep(0.01)
 
 
 # Trainings

@@ -19,7 +19,7 @@ from optuna.trial import create_trial
 from flows.engine import search as search_settings
 from flows.engine import search_storage
 from flows.engine.search import state_of
-from flows.engine.search_trials import Heartbeats, is_superfluous, rank
+from flows.engine.search_trials import Heartbeats, draw_index, is_superfluous
 from ostinato import errors
 from tests import searchers, servers
 
@@ -138,7 +138,7 @@ def trials(*kinds: str) -> list[optuna.trial.FrozenTrial]:
 
 def test_a_taken_up_trial_has_the_rank_of_the_first() -> None:
     known = trials("complete", "killed", "complete", "killed:1", "complete", "running:3")
-    assert [rank(known, number) for number in range(7)] == [0, 1, 2, 1, 3, 1, 4]
+    assert [draw_index(known, number) for number in range(7)] == [0, 1, 2, 1, 3, 1, 4]
 
 
 def test_a_trial_is_superfluous_where_others_have_its_place() -> None:

@@ -46,7 +46,7 @@ def helped(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     monkeypatch.setattr(shard_workers, "get_run_logger", lambda: SimpleNamespace(info=print))
     monkeypatch.setattr(commands, "wait_or_stop", lambda seconds: None)
     monkeypatch.setattr(remote_training, "CANCEL_INTERVAL_S", 0.0)
-    with shard_workers.helped("prepare@a", "prepare/cpu", len(server.states)):
+    with shard_workers.with_helpers("prepare@a", "prepare/cpu", len(server.states)):
         assert server.started == [("prepare/cpu", {"stage": "prepare@a"})] * len(server.states)
         assert server.cancelled == []
 

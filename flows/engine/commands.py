@@ -188,6 +188,10 @@ class Command:
                 start_new_session=True,
                 pass_fds=descriptors,
             )
+        except BaseException:
+            if self._input:
+                self._input.close()
+            raise
         finally:
             if takes_input:
                 os.close(read_end)

@@ -47,8 +47,8 @@ def tell_taken(run: UUID) -> None:
         client.create_flow_run_input(run, TAKEN, "true")
 
 
-def meet(run: UUID, seconds: float = MEET_S) -> str:
-    """Tell the caller the address of this rank, and wait until all ranks have told theirs.
+def exchange_addresses(run: UUID, seconds: float = MEET_S) -> str:
+    """Tell the caller the address of this rank, and wait until all ranks have given theirs.
 
     The rank's port is free again when this returns.
 
@@ -144,7 +144,7 @@ class Gang:
         self._since: float | None = None
 
     def start_if_complete(self, runs: Sequence[FlowRun]) -> None:
-        """Send TF_CONFIG to all ranks once all have told their addresses.
+        """Send TF_CONFIG to all ranks once all have given their addresses.
 
         Args:
             runs: the flow runs of the ranks, in order, as they are now.
@@ -152,15 +152,15 @@ class Gang:
         Raises:
             FlowError: some ranks have no worker in time, or cannot reach each other.
         """
-        told = [_messages(self.client, run.id) for run in runs]
-        taken = {rank for rank, messages in enumerate(told) if TAKEN in messages}
+        messages = [_messages(self.client, run.id) for run in runs]
+        taken = {rank for rank, one in enumerate(messages) if TAKEN in one}
         if taken and self._since is None:
             self._since = time.monotonic()
         if len(taken) < len(runs):
             if self._since is not None and time.monotonic() - self._since > self.seconds:
                 raise FlowError(self._incomplete(runs, taken))
             return
-        self.addresses = {i: told[i][ADDRESS] for i in range(len(runs)) if ADDRESS in told[i]}
+        self.addresses = {i: one[ADDRESS] for i, one in enumerate(messages) if ADDRESS in one}
         if len(self.addresses) == len(runs):
             self._check_hosts(runs)
             for rank, run in enumerate(runs):
@@ -181,7 +181,7 @@ class Gang:
         if loopback and len(loopback) < len(runs):
             ranks = [f"rank {rank} on {worker_of(runs[rank])}" for rank in sorted(loopback)]
             raise FlowError(
-                f"{' and '.join(ranks)} told a loopback address, which the other ranks cannot "
+                f"{' and '.join(ranks)} gave a loopback address, which the other ranks cannot "
                 f"reach; give these workers the variable {HOST}, the address of their machine"
             )
 

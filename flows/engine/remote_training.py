@@ -34,6 +34,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.states import Cancelling, Crashed
 from prefect.utilities.urls import url_for
@@ -101,7 +102,7 @@ def _join(tree: Path, needs: Sequence[str]) -> str:
     gang.tell_taken(run)
     if needs:
         _dvc("--cd", str(tree), "pull", *needs)
-    return gang.meet(run)
+    return gang.exchange_addresses(run)
 
 
 def _train_along(stage: str, tree: Path, env: Mapping[str, str], timeout: float | None) -> None:
@@ -221,7 +222,7 @@ def _cancel(client: SyncPrefectClient, run: FlowRun, deadline: float) -> bool:
     A run whose process is about to start (Pending) is left until it runs, or the deadline: Prefect
     would leave it in state Cancelling, where it takes a slot of its queue for ever.
     """
-    with suppress(httpx.HTTPError):
+    with suppress(httpx.HTTPError, ObjectNotFound):
         state = client.read_flow_run(run.id).state
         if state and state.is_pending() and time.monotonic() < deadline:
             return False
@@ -343,7 +344,9 @@ def _heartbeats() -> Iterator[None]:
     def send() -> None:
         with get_client(sync_client=True) as client:
             for number in count():
-                with suppress(httpx.HTTPError):  # the server may be back for the next one
+                with suppress(
+                    httpx.HTTPError, ObjectNotFound
+                ):  # the server may be back for the next one
                     client.update_flow_run_labels(run, {HEARTBEAT: number})
                 if ended.wait(HEARTBEAT_INTERVAL_S):
                     return

@@ -55,12 +55,12 @@ def main() -> None:
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=13000)
-    given = parser.parse_args()
-    address = given.storage or os.environ.get("OPTUNA_STORAGE")
+    arguments = parser.parse_args()
+    address = arguments.storage or os.environ.get("OPTUNA_STORAGE")
     if not address:
         raise SettingError("OPTUNA_STORAGE: not set; set it to the address of the database")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    serve(address, given.host, given.port)
+    serve(address, arguments.host, arguments.port)
 
 
 if __name__ == "__main__":

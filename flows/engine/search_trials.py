@@ -91,17 +91,17 @@ def enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
 def ask(search: Search, total: int) -> Trial | None:
     """The next trial, or None where there is none to start.
 
-    A suggestion is a function of the seed, of the trial's `rank` and of the results so far: a
+    A suggestion is a function of the seed, of the trial's `draw_index` and of the results so far: a
     search with ``max_concurrency`` 1 repeats, however often it was stopped.
     """
     study = search.optuna_study
     known = study.get_trials(deepcopy=False)
     points = grid(search)
     waiting = any(state_of(trial) == "waiting" for trial in known)
-    exhausted = points is not None and rank(known, len(known)) >= len(points) and not waiting
+    exhausted = points is not None and draw_index(known, len(known)) >= len(points) and not waiting
     if exhausted or count_started(known) >= total:
         return None
-    study.sampler = RankedSampler(search, points)
+    study.sampler = IndexedSampler(search, points)
     trial = study.ask(dict(search.space))
     if not is_superfluous(study.get_trials(deepcopy=False), trial.number, total, points):
         return trial
@@ -125,7 +125,7 @@ def is_superfluous(
     if again is not None:
         taken = any(trial.user_attrs.get("again") == again for trial in earlier)
     else:
-        taken = points is not None and rank(known, number) >= len(points)
+        taken = points is not None and draw_index(known, number) >= len(points)
     return taken or count_started(earlier) >= total
 
 
@@ -134,8 +134,8 @@ def count_started(trials: Iterable[FrozenTrial]) -> int:
     return sum(state_of(trial) not in NOT_TRAINED for trial in trials)
 
 
-def rank(known: Sequence[FrozenTrial], number: int) -> int:
-    """The number of a trial without those that take up a killed one, which has the same rank."""
+def draw_index(known: Sequence[FrozenTrial], number: int) -> int:
+    """The number of a trial without those that take up a killed one, which has the same index."""
     while number < len(known) and (again := known[number].user_attrs.get("again")) is not None:
         number = again
     return sum("again" not in trial.user_attrs for trial in known[:number])
@@ -150,19 +150,19 @@ def grid(search: Search) -> list[dict[str, Any]] | None:
     return [dict(zip(search.space, point, strict=True)) for point in products]
 
 
-class RankedSampler(optuna.samplers.BaseSampler):
-    """The sampler of a search, seeded for each trial by its rank."""
+class IndexedSampler(optuna.samplers.BaseSampler):
+    """The sampler of a search, seeded for each trial by its index."""
 
     def __init__(self, search: Search, points: Sequence[Mapping[str, Any]] | None) -> None:
         self._search, self._points = search, points
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Seed the sampler; see Optuna."""
-        place = rank(self._search.optuna_study.get_trials(deepcopy=False), trial.number)
+        index = draw_index(self._search.optuna_study.get_trials(deepcopy=False), trial.number)
         if self._points is not None:
-            self._point = self._points[min(place, len(self._points) - 1)]
+            self._point = self._points[min(index, len(self._points) - 1)]
         # Hashed, as the first numbers of neighbouring seeds are similar.
-        seed = int(store.digest(self._search.plan["seed"], place)[:8], 16)
+        seed = int(store.digest(self._search.plan["seed"], index)[:8], 16)
         self._sampler = (
             optuna.samplers.TPESampler(seed=seed, constant_liar=True)
             if self._search.sampler == "bayesian"

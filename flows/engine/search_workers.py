@@ -73,7 +73,11 @@ class _Worker:
         reservation = devices.reserve_for(policy)
         env = self._context.run(self._reserved.enter_context, reservation)
         argv = (sys.executable, "-m", "stages.trial", "train")
-        self._command = self._context.run(commands.Command, *argv, env=env, takes_input=True)
+        try:
+            self._command = self._context.run(commands.Command, *argv, env=env, takes_input=True)
+        except BaseException:
+            self._context.run(self._reserved.close)
+            raise
         self._memory: list[int] = []  # after each trial
         self._busy = False
 
@@ -99,12 +103,19 @@ class _Worker:
         self._busy = True
         lines: list[str] = []
         pruned: optuna.TrialPruned | None = None
-        timer = threading.Timer(STOP_GRACE_S, self._command.interrupt)
+        interrupted = threading.Event()
+
+        def interrupt() -> None:
+            interrupted.set()
+            self._command.interrupt()
+
+        timer = threading.Timer(STOP_GRACE_S, interrupt)
         self._command.write(json.dumps({"plan": plan, "folder": str(folder)}))
         try:
             for line in self._command.lines():
                 if line.startswith('{"ended"'):
-                    self._busy = False
+                    timer.cancel()
+                    self._busy = interrupted.is_set()  # it is about to end
                     self._memory.append(json.loads(line)["memory"])
                     break
                 lines.append(line)

@@ -63,7 +63,7 @@ def has_shards(stage: str) -> bool:
 
 
 @contextmanager
-def helped(stage: str, deployment: str, runs: int) -> Iterator[None]:
+def with_helpers(stage: str, deployment: str, runs: int) -> Iterator[None]:
     """Flow runs that make shards for the stage which the block runs.
 
     Args:

@@ -1,6 +1,6 @@
-"""The processes that share a training: who they are, from the environment, and how they meet.
+"""The ranks of a training: read their addresses from the environment, wait until all are there.
 
-A rank is one of the processes. Imports no TensorFlow.
+A rank is one of the processes that share a training. Imports no TensorFlow.
 """
 
 import json
@@ -9,7 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,10 @@ SLURM = "slurm"  # the only value of RANKS
 TIMEOUT = "OSTINATO_RANKS_TIMEOUT"
 TIMEOUT_S = 600
 POLL_S = 0.2  # between two attempts to reach rank 0
-HELLO_S = 5.0  # that a process which has connected may take for its line
+HANDSHAKE_TIMEOUT_S = 5.0  # that a process which has connected may take for its line
 MAX_LINE = 100_000
-ALL_THERE = "all ranks are there"
-LOOPBACK = ("localhost", "127.0.0.1")
+ALL_CONNECTED = "all ranks are there"
+LOOPBACK = {"localhost": "127.0.0.1", "127.0.0.1": "127.0.0.1", "[::1]": "::1"}
 EXAMPLE = (
     '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
 )
@@ -169,7 +169,7 @@ def _is_address(text: str) -> bool:
     return bool(host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536)
 
 
-def meet(cluster: Cluster, agreement: str, seconds: float) -> None:
+def wait_for_ranks(cluster: Cluster, agreement: str, seconds: float) -> None:
     """Wait until all ranks are there: each tells rank 0, which answers when it has heard of all.
 
     TensorFlow starts afterwards: on its own it waits for a missing rank without end. Rank 0
@@ -189,32 +189,35 @@ def meet(cluster: Cluster, agreement: str, seconds: float) -> None:
         answer = _gather(cluster, agreement, deadline)
     else:
         answer = _report(cluster, agreement, deadline)
-    if answer != ALL_THERE:
+    if answer != ALL_CONNECTED:
         raise TrainingError(answer)
 
 
 def _gather(cluster: Cluster, agreement: str, deadline: float) -> str:
     """Rank 0: collect the other ranks, and tell all of them the same answer."""
     host, _, port = cluster.addresses[0].rpartition(":")
-    came: dict[int, socket.socket] = {}
-    answer = ALL_THERE
+    connections: dict[int, socket.socket] = {}
+    answer = ALL_CONNECTED
     with ExitStack() as stack:
         try:
-            bound = ("127.0.0.1" if host in LOOPBACK else "", int(port))
-            listener = stack.enter_context(socket.create_server(bound, backlog=cluster.ranks))
+            listener = stack.enter_context(_listen(host, int(port), cluster.ranks))
         except OSError as error:
             raise TrainingError(
                 f"{cluster.names([0])} cannot listen on its port: {error.strerror}; choose another"
             ) from None
-        while len(came) < cluster.ranks - 1 and answer == ALL_THERE:
+        while answer == ALL_CONNECTED:
+            # A rank that has ended since may come again.
+            connections = {r: one for r, one in connections.items() if not _is_closed(one)}
+            if len(connections) == cluster.ranks - 1:
+                break
             try:
                 listener.settimeout(max(deadline - time.monotonic(), 0.001))
                 connection = stack.enter_context(listener.accept()[0])
-                connection.settimeout(HELLO_S)
-                rank, told = json.loads(connection.makefile().readline(MAX_LINE))
+                connection.settimeout(HANDSHAKE_TIMEOUT_S)
+                rank, other = json.loads(connection.makefile().readline(MAX_LINE))
             except TimeoutError:
                 if time.monotonic() >= deadline:
-                    missing = [rank for rank in range(1, cluster.ranks) if rank not in came]
+                    missing = [rank for rank in range(1, cluster.ranks) if rank not in connections]
                     answer = (
                         f"{cluster.names(missing)} did not come in time; start all ranks, open "
                         f"their ports, or set {TIMEOUT} (seconds) higher"
@@ -222,17 +225,49 @@ def _gather(cluster: Cluster, agreement: str, deadline: float) -> str:
                 continue
             except (OSError, ValueError, TypeError):
                 continue  # no rank: a probe of the port
-            if rank in came or rank not in range(1, cluster.ranks):
-                answer = f"two processes say that they are rank {rank}; give each its own index"
-            elif told != agreement:
+            if type(rank) is not int:
+                continue
+            if rank not in range(1, cluster.ranks):
                 answer = (
-                    f"{cluster.names([rank])} does not fit rank 0: {told!r}, not {agreement!r}; "
+                    f"a process says that it is rank {rank} of {cluster.ranks} ranks; set the same "
+                    f"addresses in {TF_CONFIG} of all ranks"
+                )
+            elif rank in connections and not _is_closed(connections[rank]):
+                answer = f"two processes say that they are rank {rank}; give each its own index"
+            elif other != agreement:
+                answer = (
+                    f"{cluster.names([rank])} does not fit rank 0: {other!r}, not {agreement!r}; "
                     "start all ranks with the same settings and versions"
                 )
-            came[rank] = connection
-        for connection in came.values():
-            connection.sendall(json.dumps(answer).encode() + b"\n")
+            connections[rank] = connection
+        for connection in connections.values():
+            with suppress(OSError):  # the rank has ended
+                connection.sendall(json.dumps(answer).encode() + b"\n")
     return answer
+
+
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
+    """A server on loopback where the host is loopback, else on all interfaces."""
+    dual = host not in LOOPBACK and socket.has_dualstack_ipv6()
+    return socket.create_server(
+        (LOOPBACK.get(host, ""), port),
+        family=socket.AF_INET6 if dual or host == "[::1]" else socket.AF_INET,
+        backlog=backlog,
+        dualstack_ipv6=dual,
+    )
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other end has closed a connection; it sends one line and then waits."""
+    try:
+        connection.setblocking(False)
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.setblocking(True)
 
 
 def _report(cluster: Cluster, agreement: str, deadline: float) -> str:
@@ -245,7 +280,7 @@ def _report(cluster: Cluster, agreement: str, deadline: float) -> str:
             ) as connection:
                 connection.sendall(json.dumps([cluster.rank, agreement]).encode() + b"\n")
                 # Rank 0 answers at its own deadline, which may be a little later.
-                connection.settimeout(left + HELLO_S)
+                connection.settimeout(left + HANDSHAKE_TIMEOUT_S)
                 return str(json.loads(connection.makefile().readline(MAX_LINE)))
         except (OSError, ValueError):
             time.sleep(POLL_S)  # it does not listen yet, or has ended

@@ -44,7 +44,7 @@ class Graphs:
         """
         self._key = key
 
-    def of(
+    def compiled(
         self,
         step: Step,
         peaks: Sequence[float],
@@ -71,8 +71,8 @@ class Graphs:
         self._kept.move_to_end(self._key)
         compiled = self._kept[self._key]
         if compiled.step is not step:
-            for kept, new in zip(_variables(compiled.step), _variables(step), strict=True):
-                kept.assign(new.value)
+            for old, new in zip(_variables(compiled.step), _variables(step), strict=True):
+                old.assign(new.value)
             for variable, peak in zip(compiled.peaks, peaks, strict=True):
                 variable.assign(peak)
             compiled.share.assign(share)

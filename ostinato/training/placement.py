@@ -219,7 +219,9 @@ class PipelinedStep(SupervisedStep):
                 with tf.GradientTape() as tape:
                     loss, sums = self._measure(part, training=True)
                 weight = sums["loss"][1] * present  # a mean becomes a sum again
-                found = [g * weight for g in gradients_of(tape, loss, self._optimizer, weights)]
+                own = gradients_of(tape, loss, self._optimizer, weights)
+                # Not a product alone: a gradient that is not finite times 0 is not 0.
+                found = [tf.where(present > 0, g * weight, tf.zeros_like(g)) for g in own]
                 gradients = _add(gradients, found)
                 total = _add_sums(total, sums, present)
             batch_weight = total["loss"][1]

@@ -1,4 +1,4 @@
-"""What the ranks of a training share through TensorFlow's collectives, and how one's end is told.
+"""What the ranks of a training share through TensorFlow's collectives, and how its end is reported.
 
 Everything that decides the course of a training comes from rank 0: its clock, its disk. Each
 function here is called by all ranks, in the same order; in a training of one process it only
@@ -64,7 +64,7 @@ def strategy(cluster: Cluster, kind: str, devices: int) -> tf.distribute.Strateg
             distribute_lib.Strategy.__init__(self, extended)
 
     agreement = f"{devices} {kind}, TensorFlow {tf.__version__}"
-    clusters.meet(cluster, agreement, clusters.timeout_s())
+    clusters.wait_for_ranks(cluster, agreement, clusters.timeout_s())
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": cluster.addresses}),
         task_type="worker",
@@ -128,7 +128,7 @@ def _broadcast(content: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def together(cluster: Cluster) -> Iterator[None]:
+def end_together(cluster: Cluster) -> Iterator[None]:
     """Enter and end a training with all ranks: if one fails, all fail and know which.
 
     Raises:
@@ -139,20 +139,20 @@ def together(cluster: Cluster) -> Iterator[None]:
         of_rank_0(0)  # all wait until rank 0 has written its files
     except tf.errors.OpError as error:
         if not any(text in error.message for text in ABORTED):
-            _tell(cluster, str(error))
+            _report_error(cluster, str(error))
             raise
         message = _cause(cluster, error.message)
-        _tell(cluster, message)
+        _report_error(cluster, message)
         raise TrainingError(message) from None
     except BaseException as error:
-        _tell(cluster, f"{cluster.names([cluster.rank])}: {type(error).__name__}: {error}")
+        _report_error(cluster, f"{cluster.names([cluster.rank])}: {type(error).__name__}: {error}")
         raise
 
 
 def _cause(cluster: Cluster, message: str) -> str:
     """What has ended this training, from an error of TensorFlow."""
-    if told := re.search(rf"{ENDED}: .*", message):
-        return told.group()
+    if reported := re.search(rf"{ENDED}: .*", message):
+        return reported.group()
     ended = clusters.unreachable(cluster)
     if not ended:
         tasks = {int(task) for task in re.findall(r"/task:(\d+)", message)}
@@ -160,7 +160,7 @@ def _cause(cluster: Cluster, message: str) -> str:
     return f"{ENDED}: {cluster.names(ended) or 'TensorFlow does not say which'}; {clusters.RESUMES}"
 
 
-def _tell(cluster: Cluster, message: str) -> None:
+def _report_error(cluster: Cluster, message: str) -> None:
     """Tell the other ranks why this one ends; where rank 0 has ended, nobody can be told."""
     text = message if message.startswith(ENDED) else f"{ENDED}: {message}; {clusters.RESUMES}"
     with contextlib.suppress(tf.errors.OpError):

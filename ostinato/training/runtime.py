@@ -69,7 +69,7 @@ def runtime(
             if several:
                 stack.enter_context(strategy.scope())
             if machine.cluster.ranks > 1:
-                stack.enter_context(ranks.together(machine.cluster))
+                stack.enter_context(ranks.end_together(machine.cluster))
             yield strategy
     finally:
         keras.config.set_dtype_policy(policy)

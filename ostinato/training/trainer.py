@@ -191,7 +191,7 @@ def train(
     validation = _batches(data, "validation", batch_size, seed=None, epoch=0)
     peaks = [float(optimizer.learning_rate.numpy()) for optimizer in step.optimizers]
     share = 1.0 / (sizes["train"] * epochs)  # of an example in the whole training
-    given = [weight for model in step.models for weight in model.weights]
+    own_weights = [weight for model in step.models for weight in model.weights]
 
     def compile_steps(step: Step, peaks: Sequence[Any], share: Any) -> tuple[Run, Run]:
         def train_step(state: State, batch: Any) -> State:
@@ -209,7 +209,7 @@ def train(
         return _compile(train_step), _compile(test_step)
 
     if context.graphs:
-        step, (run_training, run_test) = context.graphs.of(step, peaks, share, compile_steps)
+        step, (run_training, run_test) = context.graphs.compiled(step, peaks, share, compile_steps)
     else:
         run_training, run_test = compile_steps(step, peaks, share)
     weights = [weight for model in step.models for weight in model.weights]
@@ -271,7 +271,7 @@ def train(
             timedelta(seconds=round(record["seconds"] * (epochs - epoch))),
         )
         on_epoch(record)
-    for weight, value in zip(given, best, strict=True):
+    for weight, value in zip(own_weights, best, strict=True):
         weight.assign(value)
     return history
 

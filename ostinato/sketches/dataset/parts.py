@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ostinato.errors import MissingFileError
 from ostinato.progress import track
 
 POLL_S = 0.2  # between two looks at parts that other processes make
@@ -31,17 +32,21 @@ def complete(
     Args:
         results: the file of each part.
         make: makes a part, by its number; it writes the part's file last, atomically.
-        locks: folder for a lock of each part. It outlives the results: a process that is late would
-            otherwise create their folder again.
+        locks: folder for a lock of each part.
         threads: of this process.
         title: of the work, for its progress.
         unit: plural name of the parts.
+
+    Raises:
+        MissingFileError: another process has joined the parts and removed their folder.
     """
 
     def attempt(number: int) -> None:
         result = results[number]
         if result.exists():
             return
+        if not result.parent.exists():  # a lock would create its folder again
+            raise MissingFileError(f"{result.parent}: another process has joined the parts")
         try:
             with FileLock(locks / f"{result.parent.name}-{result.name}.lock", timeout=0):
                 if not result.exists():
