@@ -32,7 +32,7 @@ DATA: dict[str, tuple[str, str, dict[str, Any]]] = {
     "video": ("video", "order", {"drawings": FILMED}),
     "generation": ("generation", "generation", DOODLES),
     "music": ("music", "music", {"pieces": 30, "max_phrases": 3, "chords_per_phrase": 4}),
-    "memory": ("memory", "digits", {"steps": "rows"}),
+    "memory": ("memory", "digits", {"delay": 0}),
 }
 # Evaluation repeats in bulk what a few examples show as well.
 EVALUATION: dict[str, dict[str, Any]] = {

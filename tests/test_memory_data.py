@@ -188,15 +188,19 @@ def test_the_authors_digits_are_read_and_other_files_are_refused(folder: Path) -
 def test_pixels_are_the_rows_one_after_another_and_one_permutation_changes_all(
     folder: Path,
 ) -> None:
-    rows = made(folder, "digits", {"steps": "rows", "permuted": False}).examples("test")
-    data = made(folder, "digits", {"steps": "pixels", "permuted": False})
+    rows = made(folder, "digits", {"steps": "rows", "permuted": False, "delay": 0}).examples("test")
+    data = made(folder, "digits", {"steps": "pixels", "permuted": False, "delay": 0})
     pixels = data.examples("test")
     assert rows.x.shape[1:] == (8, 8)
     assert 0 <= rows.x.min() < rows.x.max() <= 1
     np.testing.assert_array_equal(pixels.x.reshape(rows.x.shape), rows.x)
-    mixed = made(folder, "digits", {"steps": "pixels", "permuted": True}).examples("test")
-    assert not np.array_equal(mixed.x, pixels.x)
-    np.testing.assert_array_equal(np.sort(mixed.x, axis=1), np.sort(pixels.x, axis=1))
+    mixed = made(folder, "digits", {"steps": "pixels", "permuted": True, "delay": 3}).examples(
+        "test"
+    )
+    assert not mixed.x[:, 64:].any()
+    assert mixed.x.shape[1] == 67
+    assert not np.array_equal(mixed.x[:, :64], pixels.x)
+    np.testing.assert_array_equal(np.sort(mixed.x[:, :64], axis=1), np.sort(pixels.x, axis=1))
     sizes = {split: data.size(split) for split in ("train", "validation", "test")}
     assert sum(sizes.values()) == 1797
     assert sizes["test"] == pytest.approx(0.3 * 1797, rel=0.1)
@@ -280,7 +284,7 @@ def test_settings_that_leave_nothing_to_learn_are_errors(folder: Path) -> None:
         made(folder, "copy", {**COPY, "min_length": 10})
     with pytest.raises(DataError, match="no example in the split test"):
         made(folder, "copy", COPY, test=0.001)
-    digits = {"steps": "rows", "permuted": False}
+    digits = {"steps": "rows", "permuted": False, "delay": 0}
     with pytest.raises(DataError, match="lengths"):
         made(folder, "digits", digits, lengths=[9])
     series = {"steps": 1000, "tau": 17, "horizon": 1, "window": 100, "washout": 20}

@@ -134,7 +134,7 @@ def test_the_table_by_delay_shows_where_a_model_forgets(task: str, folder: Path)
 def test_empty_steps_are_added_to_stored_examples(folder: Path) -> None:
     for each in ("raw", "data"):
         (folder / each).mkdir()
-    sources.digits(folder / "raw", folder, 7, steps="rows", permuted=False)
+    sources.digits(folder / "raw", folder, 7, steps="rows", permuted=False, delay=0)
     usual: dict[str, Any] = {"validation": 0.1, "test": 0.1, "curriculum_epochs": 0, "lengths": []}
     dataset.prepare(folder / "raw", folder / "data", **usual, delays=[0, 5])
     data = dataset.load(folder / "data")

@@ -33,7 +33,7 @@ SERVING = Serving(
   origin of the evaluation; later forecast errors do not move them.
 """,
     files=("results/serving.npz",),
-    packages=("holidays",),
+    packages=("holidays", "scipy"),
 )
 
 

@@ -22,6 +22,7 @@ SERVING = Serving(
 - Answers are reliable at the lengths and delays of the training; the report's table
   `error_by_delay` shows where the model forgets.
 """,
+    packages=("scipy",),
 )
 
 

@@ -125,6 +125,7 @@ options for -S:
             column=2          of a tab-separated table, from 1 (default: 1 for .tsv, else the line)
   videos    top_k=3           classes in the response; 0: all
   requests  svg=true          each drawing of a generator as a picture, too
+            midi=false        no MIDI file beside the notes of a written piece
 
 exit code: 0: OUTPUT has rows, perhaps not for all inputs; 1: OUTPUT has none; 2: an error, and no
 OUTPUT was written; 130: interrupted.

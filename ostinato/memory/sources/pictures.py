@@ -13,7 +13,7 @@ from ostinato import store
 from ostinato.data.files import expanded
 from ostinato.errors import SourceError
 from ostinato.memory.formats import digits as formats
-from ostinato.memory.formats.examples import Examples, RawManifest
+from ostinato.memory.formats.examples import Delay, Examples, RawManifest
 from ostinato.units import Count, Location
 
 SIDE = 8  # of scikit-learn's digits
@@ -81,6 +81,7 @@ def digits(
     *,
     steps: Literal["rows", "pixels"],
     permuted: bool,
+    delay: Delay,
 ) -> None:
     """Scikit-learn's 1,797 handwritten digits of 8 by 8 pixels (Alpaydin and Kaynak 1998).
 
@@ -91,6 +92,7 @@ def digits(
         steps: rows (8 steps of 8 pixels) or pixels (64 steps), as in Le et al. 2015, arXiv
             1504.00941.
         permuted: whether the steps of all examples are in one random order.
+        delay: empty steps after the last one, through which a network has to hold what it read.
 
     Raises:
         SourceError: scikit-learn is missing.
@@ -102,7 +104,7 @@ def digits(
     with gzip.open(path, "rt", encoding="utf-8") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
     x = table[:, :-1].reshape(len(table), -1, SIDE if steps == "rows" else 1) / 16
-    _write(folder, "digits", seed, x, table[:, -1].astype(np.int32), permuted)
+    _write(folder, "digits", seed, x, table[:, -1].astype(np.int32), permuted, delay=delay)
 
 
 def _write(
@@ -113,10 +115,12 @@ def _write(
     labels: Integer[np.ndarray, " example"],
     shuffled: bool,
     test: np.ndarray | None = None,
+    delay: int = 0,
 ) -> None:
     """Write examples; ``test`` tells which ones the authors have chosen for the test split."""
     if shuffled:
         x = x[:, np.random.default_rng(seed).permutation(x.shape[1])]
+    x = np.pad(x, ((0, 0), (0, delay), (0, 0)))
     examples = Examples(x.astype(np.float32), labels.astype(np.int32))
     manifest = RawManifest(
         source=source, seed=seed, target="class", classes=DIGITS, length=x.shape[1]

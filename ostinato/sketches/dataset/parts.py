@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ostinato.errors import MissingFileError
 from ostinato.progress import track
 
@@ -40,6 +38,7 @@ def complete(
     Raises:
         MissingFileError: another process has joined the parts and removed their folder.
     """
+    from filelock import FileLock, Timeout  # serving, which imports this package, has none
 
     def attempt(number: int) -> None:
         result = results[number]
