@@ -23,9 +23,9 @@ LAYERS = (
         "forecasting": "series",
         "translation": "parallel text",
         "video": "clips",
-        "generation": "drawings that are made",
+        "generation": "new drawings",
         "music": "chords in time",
-        "memory": "what networks hold",
+        "memory": "memory tasks",
     },
     {
         "tracking": "MLflow: runs, registry",
