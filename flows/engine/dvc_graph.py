@@ -133,9 +133,9 @@ def changed_outputs(*stages: str) -> dict[str, list[str]]:
 
 def _status(*targets: str) -> dict[str, list[Any]]:
     lines = _dvc_lines("status", "--json", *targets)
-    status: dict[str, list[Any]] = json.loads(
-        next(line for line in reversed(lines) if line.startswith("{"))
-    )
+    first = next(number for number, line in enumerate(lines) if line.startswith("{"))
+    # A long line has come in pieces (`commands.MAX_LINE_CHARS`).
+    status: dict[str, list[Any]] = json.JSONDecoder().raw_decode("".join(lines[first:]))[0]
     return status
 
 
