@@ -222,6 +222,17 @@ def test_after_a_report_stage_that_has_logged_all_results_nothing_is_logged_agai
     assert Path("tracked").exists() == warns
 
 
+def test_an_answer_of_dvc_status_is_longer_than_a_line_of_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = {f"stage{number}": [{"changed deps": {"{}": "new"}}] for number in range(500)}
+    text = json.dumps(changed)
+    pieces = [text[start : start + 7] for start in range(0, len(text), 7)]
+    monkeypatch.setattr(dvc_graph, "_dvc_lines", lambda *_: ["Updating", *pieces, "New version"])
+    assert any(piece.startswith("{") for piece in pieces[1:])
+    assert dvc_graph.stale_stages() == set(changed)
+
+
 def test_a_flow_runs_the_stages_of_its_study_and_of_the_data_that_it_needs(toy: Path) -> None:
     write({"one": copy_stage("seed", "one"), "two": copy_stage("one", "two")})
     Path("seed").write_text("1")
