@@ -893,7 +893,9 @@ def test_the_champion_predicts_with_its_own_code_and_no_data_are_read_twice(
         workspace(sys.executable, "-m", "flows.promote")
     opened = Counter(log.read_text().splitlines())
     assert opened["data/sketches/manifest.json"] > 0
-    files = {path: n for path, n in opened.items() if Path(path).is_file()}
+    # Not of packages that are called data: several processes import their modules.
+    files = {path: n for path, n in opened.items() if path.startswith("data/")}
+    files = {path: n for path, n in files.items() if Path(path).is_file()}
     large = {path: n for path, n in files.items() if Path(path).stat().st_size > 10_000}
     assert large
     assert max(large.values()) == 1, "DVC knows the hashes, and one process reads the examples"
