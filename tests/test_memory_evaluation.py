@@ -280,7 +280,9 @@ def test_lines_of_a_file_are_sequences(folder: Path) -> None:
 
     file = folder / "some.ndjson"
     file.write_text('{"sequence": [[1, 0]]}\n\n{"sequence": []}\n{broken\n', encoding="utf-8")
-    first, second, third = prediction.read(file, Service(Oracle("adding"), made(folder, "adding")))
+    first, second, third = prediction.FORMAT.read(
+        file, Service(Oracle("adding"), made(folder, "adding"))
+    )
     assert first.parse() == ({"line": 1}, Input(sequence=[[1, 0]]))
     with pytest.raises(MalformedError, match="sequence"):
         second.parse()
