@@ -164,7 +164,7 @@ def run_trials(search: Search, total: int, max_concurrency: int, workers: Worker
         if new:
             continue
         if len(running) < max_concurrency:
-            workers.close()  # nothing to train: their memory and devices are free for others
+            workers.keep(len(running))  # the memory and devices of the rest are free for others
         if not running and not search.optuna_study.get_trials(
             deepcopy=False, states=[TrialState.RUNNING]
         ):

@@ -200,7 +200,7 @@ def test_a_grid_is_complete_and_the_best_entry_is_written(toy: Path) -> None:
     result = search(**given, pruner="none", max_concurrency=2)
     builds = [note["build"] for note in trained()]
     assert len(builds) == 6
-    assert len({note["process"] for note in trained()}) < len(builds), "a process trains several"
+    assert len({note["process"] for note in trained()}) <= 2, "a process trains several trials"
     assert {(b["x"], *b["sizes"]) for b in builds} == {
         (x, *s) for x in (2, 4, 6) for s in ((1, 2), (3, 4))
     }

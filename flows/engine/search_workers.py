@@ -30,34 +30,51 @@ class Workers:
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._idle: list[_Worker] = []
+        self._taken = 0
+        self._lock = threading.Lock()  # of the two
 
     @contextmanager
     def take(self) -> Iterator["_Worker"]:
         """Take a worker for a trial: an idle one, or a fresh one."""
-        worker = self._pop()
-        while worker and worker.unusable():  # ended while it was idle
-            worker.close()
-            worker = self._pop()
-        worker = worker or _Worker(self._policy)
+        with self._lock:
+            self._taken += 1
+            worker = self._idle.pop() if self._idle else None
+        usable = False
         try:
-            yield worker
-        finally:
-            if reason := worker.unusable():
-                get_run_logger().info("the next trial gets a fresh process: %s", reason)
+            if worker and worker.unusable():  # ended while it was idle
                 worker.close()
-            else:
-                self._idle.append(worker)
+                worker = None
+            worker = worker or _Worker(self._policy)
+            try:
+                yield worker
+            finally:
+                if reason := worker.unusable():
+                    get_run_logger().info("the next trial gets a fresh process: %s", reason)
+                    worker.close()
+                else:
+                    usable = True
+        finally:
+            with self._lock:
+                self._taken -= 1
+                if worker and usable:
+                    self._idle.append(worker)
+
+    def keep(self, trials: int) -> None:
+        """Stop the idle workers that no trial needs, and release their devices.
+
+        Args:
+            trials: that run, also those that have not taken their worker yet.
+        """
+        while True:
+            with self._lock:
+                if not self._idle or len(self._idle) + self._taken <= trials:
+                    return
+                worker = self._idle.pop()
+            worker.close()
 
     def close(self) -> None:
-        """Stop the idle workers, and release their devices."""
-        while worker := self._pop():
-            worker.close()
-
-    def _pop(self) -> "_Worker | None":
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
+        """Stop all idle workers, and release their devices."""
+        self.keep(0)
 
 
 class _Worker:
