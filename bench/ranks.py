@@ -220,7 +220,7 @@ def seconds_of(bytes_sent: float, ranks: int, gigabits: float, latency_s: float)
 
 
 def measure(name: str, steps: int, rounds: int) -> tuple[float, int]:
-    """Print what was measured of a model; return examples/s of one process, and its parameters."""
+    """Print the speed and the bytes of a model; return examples/s of one process, and weights."""
     found: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         arguments = ["--side", name, "--steps", str(steps), "--rounds", str(rounds), "--folder"]

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from ostinato import errors, store
+from ostinato.data.batches import batch_indices
 from ostinato.generation import dataset
 from ostinato.generation.dataset import Dataset
-from ostinato.generation.dataset.loader import batch_indices
 from ostinato.generation.formats.drawings import (
     BOX,
     fitted,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Numbers = Int64[np.ndarray, " batch"]
 """The examples of a batch, in its order."""
 
+JITTER = 0.1  # of a length: noise that is added before sorting by length
+
 WindowOfBatches = Sequence[Numbers]
 """Batches that are read from disk together."""
 
@@ -57,6 +59,30 @@ class OwnExamples(NamedTuple):
         import tensorflow as tf
 
         return values[self.first : self.first + tf.size(self.numbers, tf.int64)]
+
+
+def batch_indices(
+    lengths: Sequence[int] | Integer[np.ndarray, " example"],
+    batch_size: int,
+    seed: int | None,
+    epoch: int,
+) -> list[Int64[np.ndarray, " batch"]]:
+    """The examples of each batch: similar lengths together, in an order of (seed, epoch).
+
+    Args:
+        lengths: of the examples.
+        batch_size: of all batches but one.
+        seed: of the order; None: sorted by length.
+        epoch: determines the order together with the seed.
+    """
+    sizes = np.asarray(lengths, np.float64)
+    if seed is None:
+        order = np.argsort(sizes, kind="stable")
+    else:
+        random = np.random.default_rng([seed, epoch])
+        order = np.argsort(sizes * (1 + JITTER * random.random(len(sizes))), kind="stable")
+    parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return parts if seed is None else [parts[i] for i in random.permutation(len(parts))]
 
 
 def own(part: Part, size: int) -> slice:

@@ -18,9 +18,10 @@ from jaxtyping import Float32, Integer, Real
 from pydantic import Field
 
 from ostinato import store
+from ostinato.data.batches import batch_indices
 from ostinato.layers import LSTM
 from ostinato.music.dataset.augmentation import Windows
-from ostinato.music.dataset.loader import batch_indices, conditions
+from ostinato.music.dataset.loader import conditions
 from ostinato.music.formats.keys import KEYS
 from ostinato.music.formats.measured import Measured
 from ostinato.music.formats.roll import NOTES, Roll

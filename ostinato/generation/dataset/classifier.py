@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from ostinato import store
-from ostinato.data.batches import transform
+from ostinato.data.batches import batch_indices, transform
 from ostinato.task import Part, TrainingContext
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class _Batches:
     def batches(
         self, split: str, *, batch_size: int, seed: int | None, epoch: int, part: Part = Part()
     ) -> Any:
-        from ostinato.generation.dataset.loader import DrawingsInMemory, batch_indices, padded
+        from ostinato.generation.dataset.loader import DrawingsInMemory, padded
 
         drawings = DrawingsInMemory(self._drawings[split])
         batches = batch_indices(drawings.points, batch_size, seed, epoch)

@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int16, Int32, Int64, Integer, Shaped
+from jaxtyping import Int16, Int32, Int64, Shaped
 
 from ostinato import store
-from ostinato.data.batches import OwnExamples, WindowOfBatches, read_batches, transform
+from ostinato.data.batches import (
+    OwnExamples,
+    WindowOfBatches,
+    batch_indices,
+    read_batches,
+    transform,
+)
 from ostinato.errors import DataError
 from ostinato.generation.dataset import classifier
 from ostinato.generation.dataset.classifier import Classifier
@@ -22,7 +28,6 @@ if TYPE_CHECKING:
 
 WINDOW = 64  # batches that are read together
 POINT_BYTES = 6  # of a stroke-3 row of int16
-JITTER = 0.1  # of a drawing's length: noise that is added before sorting by length
 
 
 @dataclass(frozen=True)
@@ -202,30 +207,6 @@ def padded(
         return rows, drawn, tf.gather(labels, mine.numbers)
 
     return read_batches(drawings, windows, decode, part)
-
-
-def batch_indices(
-    lengths: Sequence[int] | Integer[np.ndarray, " drawing"],
-    batch_size: int,
-    seed: int | None,
-    epoch: int,
-) -> list[Int64[np.ndarray, " batch"]]:
-    """The drawings of each batch: similar lengths together, in an order of (seed, epoch).
-
-    Args:
-        lengths: of the drawings.
-        batch_size: of all batches but one.
-        seed: of the order; None: sorted by length.
-        epoch: determines the order together with the seed.
-    """
-    sizes = np.asarray(lengths, np.float64)
-    if seed is None:
-        order = np.argsort(sizes, kind="stable")
-    else:
-        random = np.random.default_rng([seed, epoch])
-        order = np.argsort(sizes * (1 + JITTER * random.random(len(sizes))), kind="stable")
-    parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    return parts if seed is None else [parts[i] for i in random.permutation(len(parts))]
 
 
 def load(folder: Path) -> Dataset:

@@ -1,6 +1,6 @@
 """A prepared data set of pieces in memory, and batches of similar lengths."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, Integer, Shaped, UInt8
 
 from ostinato import store
-from ostinato.data.batches import select_part
+from ostinato.data.batches import batch_indices, select_part
 from ostinato.errors import DataError
 from ostinato.music.formats.keys import KEYS
 from ostinato.music.formats.roll import Roll, unpack
@@ -18,8 +18,6 @@ from ostinato.task import Manifest, Part
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-JITTER = 0.1  # of a piece's length: noise that is added before sorting by length
 
 
 @dataclass(frozen=True)
@@ -147,30 +145,6 @@ def conditions(
     columns = [(styles, count), (musical_keys, len(KEYS))]
     parts = [np.asarray(each)[:, None] == np.arange(size) for each, size in columns]
     return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def batch_indices(
-    lengths: Sequence[int] | Integer[np.ndarray, " piece"],
-    batch_size: int,
-    seed: int | None,
-    epoch: int,
-) -> list[Int64[np.ndarray, " batch"]]:
-    """The pieces of each batch: similar lengths together, in an order of (seed, epoch).
-
-    Args:
-        lengths: of the pieces.
-        batch_size: of all batches but one.
-        seed: of the order; None: sorted by length.
-        epoch: determines the order together with the seed.
-    """
-    sizes = np.asarray(lengths, np.float64)
-    if seed is None:
-        order = np.argsort(sizes, kind="stable")
-    else:
-        random = np.random.default_rng([seed, epoch])
-        order = np.argsort(sizes * (1 + JITTER * random.random(len(sizes))), kind="stable")
-    parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    return parts if seed is None else [parts[i] for i in random.permutation(len(parts))]
 
 
 def load(folder: Path) -> Dataset:
